@@ -1,0 +1,5 @@
+"""Exchange of parameters with the PyTorch implementation of FUME: pure mappings of arrays, no torch needed."""
+
+from fume_jax.interop.state_dict import from_state_dict
+
+__all__ = ["from_state_dict"]

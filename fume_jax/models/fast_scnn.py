@@ -1,0 +1,125 @@
+"""Fast-SCNN encoder (Poudel, Liwicki and Cipolla, arXiv:1902.04502).
+
+1x1 convolutions are `nnx.Linear` over the channel axis: the same arithmetic as a matrix product, which is faster on
+every backend. `present` [N] marks the frames that count in batch statistics.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from fume_jax.models.batch_norm import BatchNorm
+from fume_jax.models.depthwise import DepthwiseConv
+
+LOW_CHANNELS, HIGH_CHANNELS = 64, 128
+
+
+def resize_bilinear(x: jax.Array, height: int, width: int) -> jax.Array:
+    """Resizes `x` [N, H, W, C] with half-pixel centres and no antialiasing, as PyTorch's `align_corners=False`."""
+    return jax.image.resize(x, (x.shape[0], height, width, x.shape[3]), "bilinear", antialias=False)
+
+
+def adaptive_average_pool(x: jax.Array, bins: int) -> jax.Array:
+    """Averages `x` [N, H, W, C] over `bins` x `bins` cells, which may overlap, by PyTorch's rule."""
+
+    def weights(size):
+        matrix = np.zeros((bins, size), np.float32)
+        for i in range(bins):
+            start, stop = i * size // bins, -(-(i + 1) * size // bins)
+            matrix[i, start:stop] = 1 / (stop - start)
+        return matrix.astype(x.dtype)
+
+    return jnp.einsum("nhwc,ih,jw->nijc", x, weights(x.shape[1]), weights(x.shape[2]))
+
+
+class DepthwiseSeparableConv(nnx.Module):
+    """Depthwise 3x3, then 1x1 convolution, then batch norm and ReLU; nothing between the two convolutions."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, dtype, rngs: nnx.Rngs):
+        self.depthwise = DepthwiseConv(in_channels, stride=stride, dtype=dtype, rngs=rngs)
+        self.pointwise = nnx.Linear(in_channels, out_channels, use_bias=False, dtype=dtype, rngs=rngs)
+        self.norm = BatchNorm(out_channels, dtype=dtype)
+
+    def __call__(self, x, present):
+        return nnx.relu(self.norm(self.pointwise(self.depthwise(x)), present))
+
+
+class InvertedResidual(nnx.Module):
+    """Inverted residual block (MobileNetV2, arXiv:1801.04381), expansion 6; a shortcut where the shape allows it."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int, dtype, rngs: nnx.Rngs):
+        hidden = 6 * in_channels
+        self.expand = nnx.Linear(in_channels, hidden, use_bias=False, dtype=dtype, rngs=rngs)
+        self.expand_norm = BatchNorm(hidden, dtype=dtype)
+        self.depthwise = DepthwiseConv(hidden, stride=stride, dtype=dtype, rngs=rngs)
+        self.depthwise_norm = BatchNorm(hidden, dtype=dtype)
+        self.project = nnx.Linear(hidden, out_channels, use_bias=False, dtype=dtype, rngs=rngs)
+        self.project_norm = BatchNorm(out_channels, dtype=dtype)
+        self.shortcut = stride == 1 and in_channels == out_channels
+
+    def __call__(self, x, present):
+        y = nnx.relu6(self.expand_norm(self.expand(x), present))
+        y = nnx.relu6(self.depthwise_norm(self.depthwise(y), present))
+        y = self.project_norm(self.project(y), present)
+        return x + y if self.shortcut else y
+
+
+class LearningToDownsample(nnx.Module):
+    """Three stride-2 convolutions: [N, H, W, C] to [N, H/8, W/8, 64]."""
+
+    def __init__(self, in_channels: int, *, dtype, rngs: nnx.Rngs):
+        self.conv = nnx.Conv(
+            in_channels, 32, (3, 3), strides=2, padding=1, use_bias=False, dtype=dtype, rngs=rngs
+        )
+        self.norm = BatchNorm(32, dtype=dtype)
+        self.separable1 = DepthwiseSeparableConv(32, 48, stride=2, dtype=dtype, rngs=rngs)
+        self.separable2 = DepthwiseSeparableConv(48, LOW_CHANNELS, stride=2, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x, present):
+        x = nnx.relu(self.norm(self.conv(x), present))
+        return self.separable2(self.separable1(x, present), present)
+
+
+class PyramidPooling(nnx.Module):
+    """Pyramid pooling (PSPNet, arXiv:1612.01105): context from 1, 2, 3 and 6 bins a side, merged with the input."""
+
+    BINS = (1, 2, 3, 6)
+
+    def __init__(self, channels: int, *, dtype, rngs: nnx.Rngs):
+        branch = channels // len(self.BINS)
+        self.branches = nnx.List([nnx.Linear(channels, branch, dtype=dtype, rngs=rngs) for _ in self.BINS])
+        self.merge = nnx.Linear(2 * channels, channels, use_bias=False, dtype=dtype, rngs=rngs)
+        self.norm = BatchNorm(channels, dtype=dtype)
+
+    def __call__(self, x, present):
+        height, width = x.shape[1:3]
+        pooled = [nnx.relu(branch(adaptive_average_pool(x, k))) for k, branch in zip(self.BINS, self.branches, strict=True)]
+        context = [resize_bilinear(p, height, width) for p in pooled]
+        return nnx.relu(self.norm(self.merge(jnp.concatenate([x, *context], axis=-1)), present))
+
+
+class FastSCNN(nnx.Module):
+    """Encoder of one frame into fine features for segmentation and coarse features for everything else."""
+
+    # (in channels, out channels, stride of the first block), three blocks a stage
+    STAGES = ((LOW_CHANNELS, 64, 2), (64, 96, 2), (96, HIGH_CHANNELS, 1))
+
+    def __init__(self, in_channels: int = 1, *, dtype=jnp.float32, rngs: nnx.Rngs):
+        self.downsample = LearningToDownsample(in_channels, dtype=dtype, rngs=rngs)
+        self.stages = nnx.List()
+        for in_features, out_features, stride in self.STAGES:
+            blocks = [InvertedResidual(in_features, out_features, stride=stride, dtype=dtype, rngs=rngs)]
+            for _ in range(2):
+                blocks.append(InvertedResidual(out_features, out_features, stride=1, dtype=dtype, rngs=rngs))
+            self.stages.append(nnx.List(blocks))
+        self.pyramid = PyramidPooling(HIGH_CHANNELS, dtype=dtype, rngs=rngs)
+
+    def __call__(self, frames: jax.Array, present: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Encodes `frames` [N, H, W, C]: `low` [N, H/8, W/8, 64] and `high` [N, H/32, W/32, 128], sizes rounded up."""
+        low = self.downsample(frames, present)
+        x = low
+        for stage in self.stages:
+            for block in stage:
+                x = block(x, present)
+        return low, self.pyramid(x, present)

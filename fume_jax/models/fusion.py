@@ -1,0 +1,63 @@
+"""Dual-stream fusion of CO2 and CH4 features: self-, cross-modal and channel attention."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from fume_jax.models.batch_norm import BatchNorm
+
+
+class SpatialAttention(nnx.Module):
+    """Unscaled dot-product attention from every position of one map to every position of another, before its gate.
+
+    `gamma`, initially 0, scales the result that the caller adds to the query's map (SAGAN, arXiv:1805.08318).
+    """
+
+    def __init__(self, channels: int, key_channels: int, *, dtype, rngs: nnx.Rngs):
+        self.query = nnx.Linear(channels, key_channels, dtype=dtype, rngs=rngs)
+        self.key = nnx.Linear(channels, key_channels, dtype=dtype, rngs=rngs)
+        self.value = nnx.Linear(channels, channels, dtype=dtype, rngs=rngs)
+        self.gamma = nnx.Param(jnp.zeros(1))
+
+    def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
+        """What `x` [N, H, W, C] gathers from `context` [N, H, W, C], times gamma; same shape and dtype as `x`."""
+        scores = jnp.einsum("nhwd,nijd->nhwij", self.query(x), self.key(context), preferred_element_type=jnp.float32)
+        weights = jax.nn.softmax(scores, axis=(-2, -1)).astype(x.dtype)
+        return self.gamma[...].astype(x.dtype) * jnp.einsum("nhwij,nijc->nhwc", weights, self.value(context))
+
+
+class ChannelAttention(nnx.Module):
+    """Squeeze-and-excitation gate (arXiv:1709.01507): scales each channel by a function of all channels' averages."""
+
+    def __init__(self, channels: int, hidden: int, *, dtype, rngs: nnx.Rngs):
+        self.squeeze = nnx.Linear(channels, hidden, dtype=dtype, rngs=rngs)
+        self.excite = nnx.Linear(hidden, channels, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x):
+        gate = nnx.sigmoid(self.excite(nnx.relu(self.squeeze(x.mean((1, 2))))))
+        return x * gate[:, None, None, :]
+
+
+class CrossModalFusion(nnx.Module):
+    """Fuses two streams of features; each attends to itself, then to the other where both gases are present.
+
+    Whether a sample attends across gases depends on that sample alone, never on its neighbours in the batch.
+    """
+
+    def __init__(self, channels: int, *, dtype=jnp.float32, rngs: nnx.Rngs):
+        self.co2_attention = SpatialAttention(channels, channels // 8, dtype=dtype, rngs=rngs)
+        self.ch4_attention = SpatialAttention(channels, channels // 8, dtype=dtype, rngs=rngs)
+        self.cross_attention = SpatialAttention(channels, channels // 2, dtype=dtype, rngs=rngs)
+        self.channel_attention = ChannelAttention(2 * channels, channels // 8, dtype=dtype, rngs=rngs)
+        self.conv = nnx.Conv(2 * channels, channels, (3, 3), padding=1, dtype=dtype, rngs=rngs)
+        self.norm = BatchNorm(channels, dtype=dtype)
+
+    def __call__(self, co2: jax.Array, ch4: jax.Array, modality_mask: jax.Array) -> jax.Array:
+        """Fuses `co2` and `ch4` [B, H, W, C] under `modality_mask` [B, 2] into [B, H, W, C]."""
+        present = modality_mask.astype(co2.dtype)[:, :, None, None, None]
+        co2, ch4 = co2 * present[:, 0], ch4 * present[:, 1]
+        co2, ch4 = co2 + self.co2_attention(co2, co2), ch4 + self.ch4_attention(ch4, ch4)
+        both = present[:, 0] * present[:, 1]
+        co2, ch4 = co2 + both * self.cross_attention(co2, ch4), ch4 + both * self.cross_attention(ch4, co2)
+        fused = self.conv(self.channel_attention(jnp.concatenate([co2, ch4], axis=-1)))
+        return nnx.relu(self.norm(fused, modality_mask.max(axis=1)))

@@ -1,0 +1,73 @@
+"""Task heads: segmentation of one gas, classification of the pH state."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from fume_jax.models.batch_norm import BatchNorm
+from fume_jax.models.fast_scnn import HIGH_CHANNELS, LOW_CHANNELS, DepthwiseSeparableConv, resize_bilinear
+from fume_jax.models.fusion import ChannelAttention
+from fume_jax.vocabulary import CLASSES, MASK_CLASSES
+
+
+class FeatureFusion(nnx.Module):
+    """Adds coarse features, upsampled, to fine ones and gates the channels of the sum."""
+
+    def __init__(self, channels: int, *, dtype, rngs: nnx.Rngs):
+        self.low = DepthwiseSeparableConv(LOW_CHANNELS, channels, dtype=dtype, rngs=rngs)
+        self.high = nnx.Linear(HIGH_CHANNELS, channels, use_bias=False, dtype=dtype, rngs=rngs)
+        self.high_norm = BatchNorm(channels, dtype=dtype)
+        self.gate = ChannelAttention(channels, channels // 4, dtype=dtype, rngs=rngs)
+
+    def __call__(self, low, high, present):
+        # The 1x1 convolution commutes with interpolation and costs a sixteenth before it. Batch norm does not: its
+        # statistics are those of the upsampled map.
+        high = resize_bilinear(self.high(high), *low.shape[1:3])
+        return self.gate(nnx.relu(self.low(low, present) + self.high_norm(high, present)))
+
+
+class SegmentationHead(nnx.Module):
+    """Per-pixel logits of background, tube and gas from the features of one gas's frame."""
+
+    def __init__(self, *, dtype=jnp.float32, rngs: nnx.Rngs):
+        self.fusion = FeatureFusion(HIGH_CHANNELS, dtype=dtype, rngs=rngs)
+        self.separable1 = DepthwiseSeparableConv(HIGH_CHANNELS, HIGH_CHANNELS, dtype=dtype, rngs=rngs)
+        self.separable2 = DepthwiseSeparableConv(HIGH_CHANNELS, HIGH_CHANNELS, dtype=dtype, rngs=rngs)
+        self.dropout = nnx.Dropout(0.1, broadcast_dims=(1, 2))
+        self.classifier = nnx.Linear(HIGH_CHANNELS, len(MASK_CLASSES), dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self,
+        low: jax.Array,
+        high: jax.Array,
+        present: jax.Array,
+        *,
+        size: tuple[int, int],
+        rngs: nnx.Rngs | None = None,
+    ) -> jax.Array:
+        """Logits, float32 [N, *size, 3], from `low` [N, h, w, 64] and `high` [N, h/4, w/4, 128]."""
+        x = self.fusion(low, high, present)
+        x = self.separable2(self.separable1(x, present), present)
+        logits = self.classifier(self.dropout(x, rngs=rngs))
+        return resize_bilinear(logits.astype(jnp.float32), *size)
+
+
+class ClassificationHead(nnx.Module):
+    """pH-state logits from a feature map: global average, then a small MLP with dropout 0.5."""
+
+    def __init__(self, features: int, hidden: Sequence[int], *, dtype=jnp.float32, rngs: nnx.Rngs):
+        sizes = [features, *hidden]
+        self.hidden = nnx.List(
+            [nnx.Linear(a, b, dtype=dtype, rngs=rngs) for a, b in zip(sizes[:-1], sizes[1:], strict=True)]
+        )
+        self.dropout = nnx.Dropout(0.5)
+        self.logits = nnx.Linear(sizes[-1], len(CLASSES), dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Logits, float32 [N, 3], from `x` [N, H, W, C]."""
+        x = x.mean((1, 2))
+        for layer in self.hidden:
+            x = self.dropout(nnx.relu(layer(x)), rngs=rngs)
+        return self.logits(x).astype(jnp.float32)
