@@ -1,0 +1,122 @@
+"""Segmentation and classification metrics from confusion counts.
+
+Counting happens on the device, per batch; what the counts mean is computed once at the end, on the host. A confusion
+matrix has the truth in rows and the prediction in columns.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fume_jax.vocabulary import CLASSES, GAS, GASES, MASK_CLASSES
+
+
+def confusion_matrix(labels: jax.Array, predictions: jax.Array, counted: jax.Array, classes: int) -> jax.Array:
+    """Counts int32 [classes, classes] over three arrays of one shape: ints, ints and bool."""
+    cell = jnp.where(counted, labels * classes + predictions, -1).reshape(-1)
+    # A comparison per cell is one fused pass; scattering into nine cells is serial on an accelerator.
+    return (cell[None, :] == jnp.arange(classes**2)[:, None]).sum(1, dtype=jnp.int32).reshape(classes, classes)
+
+
+def confusion_counts(outputs: dict[str, jax.Array], batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Confusion counts of one batch, of valid examples and present gases only.
+
+    Args:
+      outputs: logits as the model returns them; an absent head adds no entry.
+      batch: see `fume_jax.vocabulary`.
+
+    Returns:
+      `cls_confusion` and `{gas}_confusion`, int32 [3, 3] each. A batch may have up to 2**31 pixels; sums over many
+      batches belong in 64 bits.
+    """
+    counts = {}
+    if "cls_logits" in outputs:
+        predictions = outputs["cls_logits"].argmax(-1)
+        counts["cls_confusion"] = confusion_matrix(batch["labels"], predictions, batch["valid"], len(CLASSES))
+    for i, gas in enumerate(GASES):
+        if f"{gas}_seg_logits" in outputs:
+            predictions = outputs[f"{gas}_seg_logits"].argmax(-1)
+            present = batch["valid"] & (batch["modality_mask"][:, i] > 0)
+            counted = jnp.broadcast_to(present[:, None, None], predictions.shape)
+            masks = batch[f"{gas}_mask"]
+            counts[f"{gas}_confusion"] = confusion_matrix(masks, predictions, counted, len(MASK_CLASSES))
+    return counts
+
+
+def compute_metrics(counts: dict[str, np.ndarray]) -> dict[str, float]:
+    """All metrics of an evaluation from its summed confusion counts.
+
+    Args:
+      counts: any of `cls_confusion`, `co2_confusion`, `ch4_confusion`, int [3, 3].
+
+    Returns:
+      Classification metrics by name; segmentation metrics pooled over gases by name and as `{gas}/{name}` each.
+    """
+    metrics = {}
+    if "cls_confusion" in counts:
+        metrics |= classification_metrics(np.asarray(counts["cls_confusion"]))
+    by_gas = {gas: np.asarray(counts[f"{gas}_confusion"]) for gas in GASES if f"{gas}_confusion" in counts}
+    if by_gas:
+        metrics |= segmentation_metrics(sum(by_gas.values()))
+    for gas, confusion in by_gas.items():
+        metrics |= {f"{gas}/{name}": value for name, value in segmentation_metrics(confusion).items()}
+    return metrics
+
+
+def segmentation_metrics(confusion: np.ndarray) -> dict[str, float]:
+    """IoU and Dice per class and their means, and pixel accuracy, from int [3, 3] counts of pixels.
+
+    A class absent from both truth and prediction is NaN and left out of the means.
+    """
+    tp, truth, predicted = _counts(confusion)
+    iou = _divide(tp, truth + predicted - tp)
+    dice = _divide(2 * tp, truth + predicted)
+    metrics = {"mean_iou": _nanmean(iou), "mean_dice": _nanmean(dice)}
+    metrics["pixel_accuracy"] = float(_divide(tp.sum(), confusion.sum()))
+    for i, name in enumerate(MASK_CLASSES):
+        metrics |= {f"iou_{name}": float(iou[i]), f"dice_{name}": float(dice[i])}
+    return metrics
+
+
+def classification_metrics(confusion: np.ndarray) -> dict[str, float]:
+    """Accuracy, balanced accuracy, F1 (macro, weighted, per class), Cohen's kappa from int [3, 3] counts of examples.
+
+    Definitions are scikit-learn's. A class without a true example is left out of balanced accuracy, one without a true
+    or a predicted example out of macro F1; its own entries are NaN.
+    """
+    tp, truth, predicted = _counts(confusion)
+    total = confusion.sum()
+    recall, precision, f1 = _divide(tp, truth), _divide(tp, predicted), _divide(2 * tp, truth + predicted)
+    accuracy = _divide(tp.sum(), total)
+    chance = _divide((truth * predicted).sum(), total**2)
+    metrics = {
+        "accuracy": float(accuracy),
+        "balanced_accuracy": _nanmean(recall),
+        "macro_f1": _nanmean(f1),
+        "weighted_f1": float(_divide(np.nansum(f1 * truth), total)),
+        "cohens_kappa": float(_divide(accuracy - chance, 1 - chance)),
+    }
+    for i, name in enumerate(CLASSES):
+        metrics |= {f"{name}_precision": float(precision[i]), f"{name}_recall": float(recall[i])}
+        metrics |= {f"{name}_f1": float(f1[i]), f"{name}_support": int(truth[i])}
+    return metrics
+
+
+def gas_iou(prediction: np.ndarray, mask: np.ndarray) -> float:
+    """IoU of the gas class of two int masks of one shape; NaN if neither has gas."""
+    a, b = prediction == GAS, mask == GAS
+    return float(_divide((a & b).sum(), (a | b).sum()))
+
+
+def _counts(confusion):
+    confusion = confusion.astype(np.float64)
+    return np.diag(confusion), confusion.sum(1), confusion.sum(0)
+
+
+def _divide(a, b):
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(np.asarray(b) != 0, np.divide(a, b), np.nan)
+
+
+def _nanmean(values):
+    return float(np.mean(values[~np.isnan(values)])) if (~np.isnan(values)).any() else float("nan")
