@@ -50,7 +50,8 @@ def compute_metrics(counts: dict[str, np.ndarray]) -> dict[str, float]:
       counts: any of `cls_confusion`, `co2_confusion`, `ch4_confusion`, int [3, 3].
 
     Returns:
-      Classification metrics by name; segmentation metrics pooled over gases by name and as `{gas}/{name}` each.
+      Classification metrics by name; segmentation metrics pooled over gases by name and as `{gas}/{name}` each; with
+      both tasks `joint_score`, half mean IoU and half balanced accuracy.
     """
     metrics = {}
     if "cls_confusion" in counts:
@@ -60,6 +61,8 @@ def compute_metrics(counts: dict[str, np.ndarray]) -> dict[str, float]:
         metrics |= segmentation_metrics(sum(by_gas.values()))
     for gas, confusion in by_gas.items():
         metrics |= {f"{gas}/{name}": value for name, value in segmentation_metrics(confusion).items()}
+    if {"mean_iou", "balanced_accuracy"} <= metrics.keys():
+        metrics["joint_score"] = 0.5 * metrics["mean_iou"] + 0.5 * metrics["balanced_accuracy"]
     return metrics
 
 

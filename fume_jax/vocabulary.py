@@ -4,7 +4,7 @@ A batch is one dict with these keys (B examples of H x W pixels; one example is 
 
 | key | dtype, shape | meaning |
 | --- | --- | --- |
-| `co2_frame`, `ch4_frame` | float32 [B, H, W, 1] | grey level, `(x / 255 - 0.5) / 0.5` in [-1, 1]; 0.0 everywhere if absent |
+| `co2_frame`, `ch4_frame` | float32 [B, H, W, 1] | `(grey / 255 - 0.5) / 0.5` in [-1, 1]; 0.0 everywhere if absent |
 | `co2_mask`, `ch4_mask` | int32 [B, H, W] | index into `MASK_CLASSES` per pixel; all background if absent |
 | `modality_mask` | float32 [B, 2] | 1.0 where the gas of `GASES` was recorded, else 0.0 |
 | `labels` | int32 [B] | index into `CLASSES` |

@@ -73,7 +73,9 @@ def _windows(padded, out_height, out_width, stride):
     """The nine shifted views of `padded` [N, H + 2, W + 2, C] that meet the nine weights, row by row."""
     for i in range(3):
         for j in range(3):
-            yield padded[:, i : i + (out_height - 1) * stride + 1 : stride, j : j + (out_width - 1) * stride + 1 : stride]
+            yield padded[
+                :, i : i + (out_height - 1) * stride + 1 : stride, j : j + (out_width - 1) * stride + 1 : stride
+            ]
 
 
 def _shifted_forward(x, kernel, stride):
@@ -86,7 +88,9 @@ def _shifted_forward(x, kernel, stride):
 def _shifted_backward(x, kernel, g, stride):
     height, width = x.shape[1:3]
     # Gradient of the input: the same shifted sum over the dilated gradient, with the kernel turned by 180 degrees.
-    dilated = [(1, n + 1 - ((m - 1) * stride + 1), stride - 1) for n, m in zip((height, width), g.shape[1:3], strict=True)]
+    dilated = [
+        (1, n + 1 - ((m - 1) * stride + 1), stride - 1) for n, m in zip((height, width), g.shape[1:3], strict=True)
+    ]
     padded_g = lax.pad(g, jnp.zeros((), g.dtype), [(0, 0, 0), *dilated, (0, 0, 0)])
     weights = kernel[::-1, ::-1].reshape(9, -1)
     grad_x = sum(w * k for w, k in zip(_windows(padded_g, height, width, 1), weights, strict=True))

@@ -69,9 +69,7 @@ class LearningToDownsample(nnx.Module):
     """Three stride-2 convolutions: [N, H, W, C] to [N, H/8, W/8, 64]."""
 
     def __init__(self, in_channels: int, *, dtype, rngs: nnx.Rngs):
-        self.conv = nnx.Conv(
-            in_channels, 32, (3, 3), strides=2, padding=1, use_bias=False, dtype=dtype, rngs=rngs
-        )
+        self.conv = nnx.Conv(in_channels, 32, (3, 3), strides=2, padding=1, use_bias=False, dtype=dtype, rngs=rngs)
         self.norm = BatchNorm(32, dtype=dtype)
         self.separable1 = DepthwiseSeparableConv(32, 48, stride=2, dtype=dtype, rngs=rngs)
         self.separable2 = DepthwiseSeparableConv(48, LOW_CHANNELS, stride=2, dtype=dtype, rngs=rngs)
@@ -94,7 +92,9 @@ class PyramidPooling(nnx.Module):
 
     def __call__(self, x, present):
         height, width = x.shape[1:3]
-        pooled = [nnx.relu(branch(adaptive_average_pool(x, k))) for k, branch in zip(self.BINS, self.branches, strict=True)]
+        pooled = [
+            nnx.relu(branch(adaptive_average_pool(x, k))) for k, branch in zip(self.BINS, self.branches, strict=True)
+        ]
         context = [resize_bilinear(p, height, width) for p in pooled]
         return nnx.relu(self.norm(self.merge(jnp.concatenate([x, *context], axis=-1)), present))
 

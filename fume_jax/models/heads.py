@@ -1,5 +1,6 @@
 """Task heads: segmentation of one gas, classification of the pH state."""
 
+import itertools
 from collections.abc import Sequence
 
 import jax
@@ -59,9 +60,7 @@ class ClassificationHead(nnx.Module):
 
     def __init__(self, features: int, hidden: Sequence[int], *, dtype=jnp.float32, rngs: nnx.Rngs):
         sizes = [features, *hidden]
-        self.hidden = nnx.List(
-            [nnx.Linear(a, b, dtype=dtype, rngs=rngs) for a, b in zip(sizes[:-1], sizes[1:], strict=True)]
-        )
+        self.hidden = nnx.List([nnx.Linear(a, b, dtype=dtype, rngs=rngs) for a, b in itertools.pairwise(sizes)])
         self.dropout = nnx.Dropout(0.5)
         self.logits = nnx.Linear(sizes[-1], len(CLASSES), dtype=dtype, rngs=rngs)
 

@@ -1,0 +1,31 @@
+"""The stored form of a dataset of paired frames, which the trainer's input pipeline reads.
+
+Pixels are stored as raw bytes: array_record compresses them, and reading needs neither TensorFlow nor a PNG decoder.
+"""
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from fume_jax.vocabulary import CLASSES, GASES
+
+
+def paired_frames(height: int, width: int, extra: dict | None = None) -> tfds.features.FeaturesDict:
+    """Features of one pair of frames; `extra` are further ones of a single dataset.
+
+    A missing gas has a frame and a mask of zeros and a 0 in `modality_mask`. `recording_index` is unique over all
+    splits, `frame_index` counts within a recording.
+    """
+    frame = tfds.features.Tensor(shape=(height, width, 1), dtype=np.uint8, encoding=tfds.features.Encoding.BYTES)
+    mask = tfds.features.Tensor(shape=(height, width), dtype=np.uint8, encoding=tfds.features.Encoding.BYTES)
+    return tfds.features.FeaturesDict(
+        {f"{gas}_frame": frame for gas in GASES}
+        | {f"{gas}_mask": mask for gas in GASES}
+        | {
+            "modality_mask": tfds.features.Tensor(shape=(len(GASES),), dtype=np.float32),
+            "label": tfds.features.ClassLabel(names=CLASSES),
+            "ph": np.float32,
+            "recording_index": np.int32,
+            "frame_index": np.int32,
+        }
+        | (extra or {})
+    )

@@ -1,0 +1,30 @@
+"""Renders the dataset: `python -m datasets.synthetic_ogi --data_dir=data --name=demo`."""
+
+from absl import flags
+
+from fume_jax import cli
+from fume_jax.errors import UserError
+
+_DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder of prepared datasets.")
+_NAME = flags.DEFINE_string("name", "demo", "Which size to render; see datasets/synthetic_ogi/README.md.")
+
+
+def main() -> None:
+    # After the flags are parsed, so that --help answers at once.
+    from datasets.synthetic_ogi.synthetic_ogi import SyntheticOgi
+
+    if _NAME.value not in SyntheticOgi.builder_configs:
+        raise UserError(
+            f"There is no size named {_NAME.value!r}; choose one of: {', '.join(SyntheticOgi.builder_configs)}."
+        )
+    builder = SyntheticOgi(config=_NAME.value, data_dir=_DATA_DIR.value, file_format="array_record")
+    builder.download_and_prepare()
+    print(f"dataset: {builder.data_dir}")
+    for split, info in builder.info.splits.items():
+        print(f"  {split:<6} {info.num_examples:6d} pairs  {info.num_bytes / 1e6:8.1f} MB")
+    for name, value in builder.info.metadata["bounds"].items():
+        print(f"  {name:<38} {value:.3f}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,115 @@
+"""The objects that a config describes."""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from fume_jax import augment, input_pipeline, losses, sharding, train_step
+from fume_jax.checkpoint import Checkpoints, with_sharding
+from fume_jax.errors import UserError
+from fume_jax.models import MODELS, create_model
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def model(config: ml_collections.ConfigDict) -> nnx.Module:
+    """The model with fresh parameters."""
+    if config.model.name not in MODELS:
+        raise UserError(f"config.model.name is {config.model.name!r}; choose one of: {', '.join(MODELS)}.")
+    if config.model.dtype not in DTYPES:
+        raise UserError(f"config.model.dtype is {config.model.dtype!r}; choose one of: {', '.join(DTYPES)}.")
+    return create_model(config.model.name, dtype=DTYPES[config.model.dtype], rngs=nnx.Rngs(config.seed))
+
+
+def abstract_model(config: ml_collections.ConfigDict) -> nnx.Module:
+    """The model without memory for its parameters: shapes and dtypes only."""
+    return nnx.eval_shape(lambda: model(config))
+
+
+def loss_fn(config: ml_collections.ConfigDict) -> Callable:
+    """The training objective, a function of outputs and batch."""
+    return functools.partial(losses.multi_task_loss, **config.loss.to_dict() | {"alpha": tuple(config.loss.alpha)})
+
+
+def augmentation(config: ml_collections.ConfigDict) -> Sequence[Callable]:
+    """What changes a training example, in order."""
+    return (
+        augment.HorizontalFlip(**config.augment.flip),
+        augment.ShiftScaleRotate(**config.augment.shift_scale_rotate),
+        augment.BrightnessContrast(**config.augment.brightness_contrast),
+        augment.ModalityDropout(config.data.modality_dropout),
+    )
+
+
+def training_batches(
+    config: ml_collections.ConfigDict, dataset: input_pipeline.Dataset, mesh: Mesh, start_step: int
+) -> Iterator[dict[str, jax.Array]]:
+    """Endless training batches on the devices of the mesh, from `start_step` on."""
+    batches = input_pipeline.training_batches(
+        dataset,
+        split="train",
+        batch_size=config.train.batch_size,
+        height=config.data.height,
+        width=config.data.width,
+        sampling=config.data.sampling,
+        augmentation=augmentation(config),
+        seed=config.seed,
+        start_step=start_step,
+        num_threads=config.data.num_threads,
+        prefetch=config.data.prefetch,
+    )
+    return sharding.to_devices(batches, mesh)
+
+
+def evaluation_batches(
+    config: ml_collections.ConfigDict, dataset: input_pipeline.Dataset, mesh: Mesh, split: str
+) -> Iterator[dict[str, jax.Array]]:
+    """One pass over a split on the devices of the mesh."""
+    batches = input_pipeline.evaluation_batches(
+        dataset,
+        split=split,
+        batch_size=config.eval.batch_size,
+        height=config.data.height,
+        width=config.data.width,
+        num_threads=config.data.num_threads,
+        prefetch=config.data.prefetch,
+    )
+    return sharding.to_devices(batches, mesh)
+
+
+def eval_and_predict_fns(config: ml_collections.ConfigDict) -> tuple[Callable, Callable]:
+    """Compiled `eval_step` and `predict_step`, functions of (params, batch_stats, batch)."""
+    network = abstract_model(config)
+    network.eval()
+    graphdef, _, _ = train_step.split_model(network)
+    eval_step = functools.partial(train_step.eval_step, graphdef=graphdef, loss_fn=loss_fn(config))
+    predict_step = functools.partial(train_step.predict_step, graphdef=graphdef)
+    return jax.jit(eval_step), jax.jit(predict_step)
+
+
+def best_model(config: ml_collections.ConfigDict, workdir: str, mesh: Mesh) -> tuple[dict, int]:
+    """`params` and `batch_stats` of a run's best checkpoint, on the mesh, and its step.
+
+    Raises:
+      UserError: if the run has no checkpoint yet.
+    """
+    checkpoints = Checkpoints(workdir, metric=config.checkpoint.best_metric)
+    step = checkpoints.best_step
+    if step is None:
+        raise UserError(f"{workdir} has no checkpoint yet; train it first with python -m fume_jax.main.")
+    _, params, batch_stats = train_step.split_model(abstract_model(config))
+    abstract = with_sharding({"params": params, "batch_stats": batch_stats}, sharding.replicated(mesh))
+    restored = checkpoints.restore_model(abstract, step)
+    checkpoints.close()
+    return restored, step
+
+
+def steps_per_epoch(config: ml_collections.ConfigDict, examples: int) -> int:
+    """Batches that hold about as many examples as the training split."""
+    return int(np.ceil(examples / config.train.batch_size))

@@ -1,0 +1,40 @@
+"""What every command does around its own work."""
+
+import sys
+from collections.abc import Callable
+
+from absl import app, flags, logging
+
+from fume_jax.errors import DONE, NOTHING_DONE, UserError
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Parses the flags, runs `main` and exits with the code it returns (`DONE` if None).
+
+    Mistakes in flags and every `UserError` end in a few plain lines and `NOTHING_DONE`.
+    """
+    app.run(lambda _: sys.exit(_run(main)), flags_parser=_parse_flags)
+
+
+def _parse_flags(argv):
+    try:
+        rest = flags.FLAGS(argv)[1:]
+        if rest:
+            raise UserError(f"Not understood: {' '.join(rest)}. Options look like --name=value, and follow --config.")
+        return argv[:1]
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, UserError, OSError) as error:
+        return _fail(error)
+
+
+def _run(main):
+    logging.set_verbosity(logging.WARNING)
+    try:
+        return main() or DONE
+    except UserError as error:
+        return _fail(error)
+
+
+def _fail(error):
+    message = error.args[0] if error.args else error
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(NOTHING_DONE)

@@ -1,0 +1,74 @@
+"""Scoring of a model on a split, and of a finished run."""
+
+import json
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import jax
+import ml_collections
+import numpy as np
+
+from fume_jax import build, pictures, sharding
+from fume_jax.input_pipeline import Dataset
+from fume_jax.metrics import compute_metrics
+from fume_jax.monitoring import metrics_table
+
+
+def count(eval_fn: Callable, model: dict, batches: Iterable[dict]) -> dict[str, np.ndarray]:
+    """Sums what `eval_fn` counts over batches; the device runs ahead, and the sums are 64 bits wide."""
+    counts = jax.device_get([eval_fn(model["params"], model["batch_stats"], batch) for batch in batches])
+    wide = {np.dtype(np.int32): np.int64, np.dtype(np.float32): np.float64}
+    return {name: sum(c[name].astype(wide[c[name].dtype]) for c in counts) for name in counts[0]}
+
+
+def score(counts: dict[str, np.ndarray]) -> dict[str, float]:
+    """Metrics and mean loss terms from summed counts."""
+    losses = {name: float(total / counts["examples"]) for name, total in counts.items() if name.endswith("loss")}
+    return compute_metrics(counts) | losses
+
+
+def evaluate_run(config: ml_collections.ConfigDict, workdir: str, splits: Iterable[str] = ("val", "test")) -> None:
+    """Scores the best checkpoint of a run: prints a table, writes `metrics.json` and `pictures/`.
+
+    Raises:
+      UserError: if the run has no checkpoint, or the dataset is gone or lacks a split.
+    """
+    mesh = sharding.create_mesh()
+    sharding.check_batch_size("config.eval.batch_size", config.eval.batch_size, mesh)
+    model, step = build.best_model(config, workdir, mesh)
+    dataset = Dataset(config.data.path)
+    eval_fn, predict_fn = build.eval_and_predict_fns(config)
+    by_split = {}
+    for split in splits:
+        counts = count(eval_fn, model, build.evaluation_batches(config, dataset, mesh, split))
+        by_split[split] = score(counts)
+        if jax.process_index() == 0:
+            if "cls_confusion" in counts:
+                confusion = pictures.confusion_picture(counts["cls_confusion"])
+                pictures.save(Path(workdir) / "pictures" / f"{split}_confusion.png", confusion)
+            panel = overlay_panel(predict_fn, model, build.evaluation_batches(config, dataset, mesh, split), 8)
+            pictures.save(Path(workdir) / "pictures" / f"{split}_overlays.png", panel)
+    if jax.process_index() == 0:
+        _write_metrics(Path(workdir) / "metrics.json", step, by_split, dataset.bounds)
+        print(f"\nBest checkpoint: step {step} of {workdir}\n{metrics_table(by_split)}")
+        for name, value in dataset.bounds.items():
+            print(f"{name} on test: {value:.3f}")
+
+
+def overlay_panel(predict_fn: Callable, model: dict, batches: Iterable[dict], count: int) -> np.ndarray:
+    """Annotated and predicted overlays of the first pairs of some batches."""
+    batch = next(iter(batches))
+    outputs = predict_fn(model["params"], model["batch_stats"], batch)
+    return pictures.pair_panel(jax.device_get(batch), jax.device_get(outputs), count)
+
+
+def _write_metrics(path, step, by_split, bounds):
+    """Flat keys; a metric without meaning (a class that never occurs) is null. Splits scored before are kept."""
+    flat = json.loads(path.read_text()) if path.exists() else {}
+    if flat.get("step") != step:
+        flat = {}
+    flat |= {"step": step} | bounds
+    for split, metrics in by_split.items():
+        flat |= {f"{split}/{name}": None if math.isnan(value) else value for name, value in metrics.items()}
+    path.write_text(json.dumps(flat, indent=2) + "\n")

@@ -1,0 +1,189 @@
+"""Batches from a prepared dataset of paired frames, read at random by grain.
+
+What a batch holds is a function of (seed, step) alone: training indexes an endless, shuffled, randomly accessible
+sequence, and a run that goes on at step `s` slices it there. Processes take every n-th example of it.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import grain
+import jax
+import numpy as np
+
+from fume_jax import augment
+from fume_jax.errors import UserError
+from fume_jax.vocabulary import CLASSES, GASES, batch_spec
+
+PIXEL_KEYS = tuple(f"{gas}_{kind}" for gas in GASES for kind in ("frame", "mask"))
+
+
+class Dataset:
+    """The splits of one prepared TFDS dataset."""
+
+    def __init__(self, path: str):
+        """Opens the folder `NAME/CONFIG/VERSION` that TFDS prepared.
+
+        Raises:
+          UserError: if there is no dataset of paired frames in `path`.
+        """
+        # Importing TFDS takes seconds, so only where data are read.
+        import tensorflow_datasets as tfds
+
+        if not (Path(path) / "dataset_info.json").is_file():
+            raise UserError(
+                f"There is no prepared dataset in {path!r}. Render the embedded one with\n"
+                "  python -m datasets.synthetic_ogi --data_dir=data --name=demo\n"
+                "or point --config.data.path at a folder that holds dataset_info.json."
+            )
+        self._builder = tfds.builder_from_directory(path)
+        missing = {*PIXEL_KEYS, "modality_mask", "label", "recording_index"} - set(self._builder.info.features)
+        if missing:
+            raise UserError(
+                f"The dataset in {path!r} does not hold paired frames; it lacks {', '.join(sorted(missing))}."
+            )
+        # Scores that bound the task on this dataset, if its maker measured any.
+        self.bounds: dict[str, float] = dict((self._builder.info.metadata or {}).get("bounds", {}))
+
+    @property
+    def splits(self) -> list[str]:
+        return list(self._builder.info.splits)
+
+    def split(self, name: str) -> Sequence[dict]:
+        """Random access to the examples of one split, pixels uint8."""
+        self._check_split(name)
+        return self._builder.as_data_source(split=name)
+
+    def labels(self, name: str) -> np.ndarray:
+        """The class of every example of a split, int64 [N], without decoding its pixels."""
+        import tensorflow_datasets as tfds
+
+        self._check_split(name)
+        without_pixels = {key: tfds.decode.SkipDecoding() for key in PIXEL_KEYS}
+        source = self._builder.as_data_source(split=name, decoders=without_pixels)
+        return np.array([example["label"] for example in source])
+
+    def _check_split(self, name):
+        if name not in self.splits:
+            raise UserError(f"The dataset has no split {name!r}; it has {', '.join(self.splits)}.")
+
+
+def training_batches(
+    dataset: Dataset,
+    *,
+    split: str,
+    batch_size: int,
+    height: int,
+    width: int,
+    sampling: str,
+    augmentation: Sequence[Callable],
+    seed: int,
+    start_step: int,
+    num_threads: int,
+    prefetch: int,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Endless training batches of this process's share, from step `start_step` on.
+
+    Args:
+      dataset: to read from.
+      split: its part to train on.
+      batch_size: over all processes.
+      height, width: of the frames, pixels.
+      sampling: `uniform`, every example once an epoch, or `balanced`, with replacement, every class equally often.
+      augmentation: applied in this order to every example, each `(example, rng) -> example`.
+      seed: of the run.
+      start_step: batches that training has already taken.
+      num_threads: that read and augment.
+      prefetch: batches held ready.
+
+    Raises:
+      UserError: if there is no such split or sampling, or a class has no example to balance.
+    """
+    if sampling == "uniform":
+        indices = grain.MapDataset.range(len(dataset.split(split))).seed(seed).shuffle().repeat()
+    elif sampling == "balanced":
+        indices = _balanced_indices(dataset.labels(split), seed)
+    else:
+        raise UserError(f"config.data.sampling is {sampling!r}; choose uniform or balanced.")
+    read = functools.partial(_read, dataset.split(split), height=height, width=width)
+    examples = indices.map(read).random_map(functools.partial(_augment, operations=augmentation))
+    # Randomness above belongs to a position in the global sequence; only below is it dealt out to processes.
+    examples = examples[jax.process_index() :: jax.process_count()].map(_finish)
+    batches = examples.batch(batch_size // jax.process_count(), drop_remainder=True)[start_step:]
+    return iter(batches.to_iter_dataset(_read_options(num_threads, prefetch)))
+
+
+def evaluation_batches(
+    dataset: Dataset, *, split: str, batch_size: int, height: int, width: int, num_threads: int, prefetch: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """This process's share of one pass over a split, in order; every example once, then padding to a full batch."""
+    source = dataset.split(split)
+    padded = -(-len(source) // batch_size) * batch_size
+
+    def read(index):
+        if index < len(source):
+            return _finish(_read(source, index, height=height, width=width))
+        return padding_example(height, width)
+
+    examples = grain.MapDataset.range(padded)[jax.process_index() :: jax.process_count()].map(read)
+    batches = examples.batch(batch_size // jax.process_count())
+    return iter(batches.to_iter_dataset(_read_options(num_threads, prefetch)))
+
+
+def padding_example(height: int, width: int) -> dict[str, np.ndarray]:
+    """An example that fills up a batch and counts nowhere."""
+    example = {key: np.zeros(spec.shape[1:], spec.dtype) for key, spec in batch_spec(1, height, width).items()}
+    return example | {"example_index": np.int32(-1), "recording_index": np.int32(-1)}
+
+
+def _balanced_indices(labels, seed):
+    counts = np.bincount(labels, minlength=len(CLASSES))
+    if (counts == 0).any():
+        empty = [name for name, count in zip(CLASSES, counts, strict=True) if not count]
+        raise UserError(f"No training example of class {', '.join(empty)}; use --config.data.sampling=uniform.")
+    members = [np.flatnonzero(labels == c) for c in range(len(CLASSES))]
+
+    def draw(_, rng):
+        return int(rng.choice(members[rng.integers(len(CLASSES))]))
+
+    return grain.MapDataset.range(len(labels)).seed(seed).repeat().random_map(draw)
+
+
+def _read(source, index, *, height, width):
+    example = source[index]
+    kept = {key: example[key] for key in (*PIXEL_KEYS, "modality_mask", "label", "recording_index")}
+    return augment.resize(kept, height=height, width=width) | {"example_index": index}
+
+
+def _augment(example, rng, *, operations):
+    for operation in operations:
+        example = operation(example, rng)
+    return example
+
+
+def _finish(example):
+    """The entries of one example in a batch, see `fume_jax.vocabulary`."""
+    frames = {
+        f"{gas}_frame": augment.normalise(example[f"{gas}_frame"], present)
+        for gas, present in zip(GASES, example["modality_mask"], strict=True)
+    }
+    masks = {f"{gas}_mask": example[f"{gas}_mask"].astype(np.int32) for gas in GASES}
+    return (
+        frames
+        | masks
+        | {
+            "modality_mask": example["modality_mask"],
+            "labels": np.int32(example["label"]),
+            "valid": np.True_,
+            "example_index": np.int32(example["example_index"]),
+            "recording_index": np.int32(example["recording_index"]),
+        }
+    )
+
+
+def _read_options(num_threads, prefetch):
+    # Examples are spread over grain's threads; OpenCV's own would only compete with them.
+    cv2.setNumThreads(1)
+    return grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch)

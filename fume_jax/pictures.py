@@ -1,0 +1,89 @@
+"""Pictures for people: overlays of masks on frames, panels of pairs, the confusion matrix."""
+
+import cv2
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from fume_jax.vocabulary import CLASSES, GAS, GASES, TUBE
+
+# RGB of tube and of each gas.
+TUBE_COLOUR = (90, 160, 255)
+GAS_COLOURS = {"co2": (255, 140, 0), "ch4": (60, 220, 120)}
+
+
+def to_uint8(frame: np.ndarray) -> np.ndarray:
+    """Grey levels uint8 [H, W] of a normalised frame [H, W, 1]."""
+    return np.clip(np.rint((frame[..., 0] * 0.5 + 0.5) * 255), 0, 255).astype(np.uint8)
+
+
+def overlay(frame: np.ndarray, mask: np.ndarray, gas: str) -> np.ndarray:
+    """Tints tube and gas and outlines them: RGB uint8 [H, W, 3] from a uint8 frame and an int mask [H, W]."""
+    picture = np.repeat(frame[..., None], 3, axis=-1)
+    for value, colour in ((TUBE, TUBE_COLOUR), (GAS, GAS_COLOURS[gas])):
+        region = (mask == value).astype(np.uint8)
+        tinted = np.rint(0.7 * picture + 0.3 * np.array(colour)).astype(np.uint8)
+        picture = np.where(region[..., None] > 0, tinted, picture)
+        contours, _ = cv2.findContours(region, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        thickness = max(1, frame.shape[1] // 320)
+        picture = cv2.drawContours(np.ascontiguousarray(picture), contours, -1, colour, thickness)
+    return picture
+
+
+def pair_panel(batch: dict[str, np.ndarray], outputs: dict[str, np.ndarray], count: int) -> np.ndarray:
+    """Rows of annotated and predicted overlays of a batch's first valid pairs, RGB uint8.
+
+    Each row shows CO2 annotated, CO2 predicted, CH4 annotated, CH4 predicted, and the classes in words. An absent gas,
+    or one the model does not segment, stays grey.
+    """
+    rows = []
+    for i in np.flatnonzero(batch["valid"])[:count]:
+        tiles = []
+        for present, gas in zip(batch["modality_mask"][i], GASES, strict=True):
+            frame = to_uint8(batch[f"{gas}_frame"][i])
+            masks = [batch[f"{gas}_mask"][i]]
+            masks.append(outputs[f"{gas}_seg_logits"][i].argmax(-1) if f"{gas}_seg_logits" in outputs else 0 * masks[0])
+            for mask, word in zip(masks, ("annotated", "predicted"), strict=True):
+                tile = _enlarge(overlay(frame, mask if present else 0 * mask, gas))
+                tiles.append(_write(tile, f"{gas.upper()} {word if present else 'absent'}", line=0))
+        truth = f"pH state: {CLASSES[batch['labels'][i]]}"
+        tiles[0] = _write(tiles[0], truth, line=1)
+        if "cls_logits" in outputs:
+            tiles[1] = _write(tiles[1], f"pH state: {CLASSES[outputs['cls_logits'][i].argmax()]}", line=1)
+        rows.append(np.concatenate(tiles, axis=1))
+    return np.concatenate(rows)
+
+
+def confusion_picture(confusion: np.ndarray) -> np.ndarray:
+    """The confusion matrix of the pH classes, int [3, 3], drawn as RGB uint8."""
+    figure = Figure(figsize=(4.2, 3.8), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for (i, j), n in np.ndenumerate(confusion):
+        axes.text(j, i, f"{n}\n{share[i, j]:.0%}", ha="center", va="center", color="w" if share[i, j] > 0.5 else "k")
+    axes.set_xticks(range(len(CLASSES)), CLASSES)
+    axes.set_yticks(range(len(CLASSES)), CLASSES)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def save(path, picture: np.ndarray) -> None:
+    """Writes an RGB or grey picture as PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if picture.ndim == 3:
+        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    if not cv2.imwrite(str(path), picture):
+        raise OSError(f"could not write {path}")
+
+
+def _enlarge(tile, width=320):
+    height = round(tile.shape[0] * width / tile.shape[1])
+    return cv2.resize(tile, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def _write(tile, text, line):
+    return cv2.putText(tile, text, (8, 20 + 18 * line), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)

@@ -1,0 +1,123 @@
+"""The training loop."""
+
+import itertools
+
+import jax
+import ml_collections
+import numpy as np
+
+from fume_jax import build, evaluation, sharding
+from fume_jax.checkpoint import Checkpoints, save_config, with_sharding
+from fume_jax.errors import UserError
+from fume_jax.input_pipeline import Dataset
+from fume_jax.monitoring import Monitor
+from fume_jax.optimizer import create_optimizer, create_schedule
+from fume_jax.train_step import create_train_state, jit_train_step
+
+
+def train(config: ml_collections.ConfigDict, workdir: str) -> None:
+    """Trains a model, or goes on where the run in `workdir` stopped, then scores its best checkpoint.
+
+    The run folder holds `config.json`, `checkpoints/STEP/`, `events/`, `metrics.json` and `pictures/`.
+
+    Raises:
+      UserError: if the config cannot be trained as it is, `workdir` holds a run of another config, or the loss is no
+        longer finite.
+    """
+    # Devices and data.
+    mesh = sharding.create_mesh()
+    sharding.check_batch_size("config.train.batch_size", config.train.batch_size, mesh)
+    sharding.check_batch_size("config.eval.batch_size", config.eval.batch_size, mesh)
+    dataset = Dataset(config.data.path)
+    save_config(config, workdir)
+
+    # Model, optimiser and state.
+    steps_per_epoch = build.steps_per_epoch(config, len(dataset.split("train")))
+    total_steps = config.train.epochs * steps_per_epoch
+    schedule, tx = _optimizer(config.optimizer, steps_per_epoch, total_steps)
+    create_state = jax.jit(lambda: create_train_state(build.model(config), tx), out_shardings=sharding.replicated(mesh))
+    train_fn = jit_train_step(build.abstract_model(config), tx, build.loss_fn(config), config.seed)
+    eval_fn, predict_fn = build.eval_and_predict_fns(config)
+
+    # A run starts where its last checkpoint stopped, or from nothing.
+    checkpoints = Checkpoints(workdir, metric=config.checkpoint.best_metric)
+    start_step = checkpoints.latest_step or 0
+    if start_step:
+        abstract_state = with_sharding(jax.eval_shape(create_state), sharding.replicated(mesh))
+        state = checkpoints.restore(abstract_state, start_step)
+    else:
+        state = create_state()
+
+    monitor = Monitor(
+        workdir,
+        start_step=start_step,
+        total_steps=total_steps,
+        batch_size=config.train.batch_size,
+        progress=config.log.progress,
+    )
+    monitor.say(
+        f"{jax.device_count()} {jax.devices()[0].device_kind} device(s), batch {config.train.batch_size}, "
+        f"{total_steps} steps of {config.model.name} on {config.data.path}"
+        + (f", going on after step {start_step}" if start_step else "")
+    )
+
+    # Loop.
+    since_log = []
+    batches = build.training_batches(config, dataset, mesh, start_step)
+    for step, batch in zip(range(start_step + 1, total_steps + 1), batches, strict=False):
+        state, metrics = train_fn(state, batch)
+        since_log.append(metrics)
+        monitor.step_done()
+
+        evaluating = step == total_steps or step % (config.eval.every_epochs * steps_per_epoch) == 0
+        if evaluating or step % config.log.every_steps == 0:
+            monitor.scalars(step, "train", _mean(since_log, step) | {"learning_rate": float(schedule(step - 1))})
+            since_log = []
+
+        if evaluating:
+            model = {"params": state.params, "batch_stats": state.batch_stats}
+            val_batches, first_batch = _peek(build.evaluation_batches(config, dataset, mesh, "val"))
+            scores = evaluation.score(evaluation.count(eval_fn, model, val_batches))
+            monitor.scalars(step, "val", scores)
+            panel = evaluation.overlay_panel(predict_fn, model, [first_batch], config.log.pictures)
+            monitor.picture(step, "val/overlays", panel)
+            monitor.say(_epoch_line(step // steps_per_epoch, scores))
+            checkpoints.save(state, scores)
+
+    monitor.close()
+    checkpoints.close()
+    evaluation.evaluate_run(config, workdir)
+
+
+def _optimizer(options, steps_per_epoch, total_steps):
+    schedule = create_schedule(
+        learning_rate=options.learning_rate,
+        final_learning_rate=options.final_learning_rate,
+        warmup_steps=round(options.warmup_epochs * steps_per_epoch),
+        total_steps=total_steps,
+    )
+    tx = create_optimizer(
+        schedule, weight_decay=options.weight_decay, b1=options.b1, b2=options.b2, clip_norm=options.clip_norm
+    )
+    return schedule, tx
+
+
+def _mean(since_log, step):
+    """Mean of the metrics of some steps, the last of which is `step`; stops the run unless all losses are finite."""
+    values = jax.device_get(since_log)
+    if not np.isfinite([v["loss"] for v in values]).all():
+        raise UserError(
+            f"The loss is not finite between steps {step - len(values) + 1} and {step}. Lower "
+            "--config.optimizer.learning_rate or --config.optimizer.clip_norm; the last checkpoint is intact."
+        )
+    return {name: float(np.mean([v[name] for v in values])) for name in values[0]}
+
+
+def _peek(batches):
+    first = next(batches)
+    return itertools.chain([first], batches), first
+
+
+def _epoch_line(epoch, scores):
+    shown = ("loss", "iou_gas", "mean_iou", "balanced_accuracy")
+    return f"epoch {epoch:>4}  " + "  ".join(f"{n} {scores[n]:.3f}" for n in shown if n in scores)

@@ -1,0 +1,54 @@
+"""The shifted lowering of depthwise convolution against the library's, and its hand-written gradients."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fume_jax.models.depthwise import depthwise_conv, library_depthwise_conv
+
+SIZES = [(8, 10), (7, 9), (8, 9), (1, 3)]
+
+
+def arrays(height, width):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, height, width, 4)), jnp.float32)
+    return x, jnp.asarray(rng.normal(size=(3, 3, 1, 4)), jnp.float32)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", SIZES)
+def test_equals_the_library_convolution(size, stride):
+    x, kernel = arrays(*size)
+    expected = library_depthwise_conv(x, kernel, stride)
+    actual = depthwise_conv(x, kernel, stride)
+    chex.assert_equal_shape([actual, expected])
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", SIZES)
+def test_gradients_equal_those_of_the_library_convolution(size, stride):
+    x, kernel = arrays(*size)
+    y, vjp = jax.vjp(lambda x, k: depthwise_conv(x, k, stride), x, kernel)
+    _, expected_vjp = jax.vjp(lambda x, k: library_depthwise_conv(x, k, stride), x, kernel)
+    g = jnp.asarray(np.random.default_rng(1).normal(size=y.shape), jnp.float32)
+    for actual, expected in zip(vjp(g), expected_vjp(g), strict=True):
+        np.testing.assert_allclose(actual, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_gradients_are_those_of_finite_differences(stride):
+    def convolve(x, kernel):
+        return depthwise_conv(x, kernel, stride)
+
+    chex.assert_numerical_grads(convolve, arrays(4, 5), order=1, atol=1e-2, rtol=1e-2, modes=("rev",))
+
+
+def test_each_platform_gets_one_lowering():
+    x, kernel = arrays(8, 8)
+    traced = jax.jit(depthwise_conv, static_argnums=2).trace(x, kernel, 1)
+    assert "stablehlo.convolution" not in traced.lower(lowering_platforms=("cpu",)).as_text()
+    for platform in ("cuda", "tpu"):
+        assert "stablehlo.convolution" in traced.lower(lowering_platforms=(platform,)).as_text()
