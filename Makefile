@@ -11,10 +11,10 @@ demo: $(VENV)/installed
 install: $(VENV)/installed
 
 test: lint
-	$(PYTHON) -m pytest -n auto
+	$(PYTHON) -m pytest -n auto --dist loadscope
 
 test-fast: lint
-	$(PYTHON) -m pytest -n auto -m "not slow"
+	$(PYTHON) -m pytest -n auto --dist loadscope -m "not slow"
 
 lint: $(VENV)/installed-tests
 	$(PYTHON) -m ruff check .

@@ -24,7 +24,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.learning_rate = 3e-3
     config.optimizer.warmup_epochs = 2.0
     config.train.batch_size = 16
-    config.train.epochs = 20
+    config.train.epochs = 16
     config.eval.batch_size = 40
     config.eval.every_epochs = 2
     config.log.every_steps = 20

@@ -36,8 +36,8 @@ def match_frames(co2: str | None, ch4: str | None) -> list[tuple[str, dict[str, 
         return [(name, {gas: Path(path) for gas, path in given.items()})]
     if len(given) == 2 and not found["co2"].keys() & found["ch4"].keys():
         raise UserError(
-            f"No frame of {co2} has the name of one of {ch4} (such as {_some(found['co2'])} and {_some(found['ch4'])}). "
-            "Give the two frames of a pair one name, or predict one gas at a time."
+            f"No frame of {co2} (such as {_some(found['co2'])}) has the name of one of {ch4} (such as "
+            f"{_some(found['ch4'])}). Give the two frames of a pair one name, or predict one gas at a time."
         )
     names = sorted(set().union(*found.values()))
     return [(name, {gas: frames[name] for gas, frames in found.items() if name in frames}) for name in names]

@@ -14,7 +14,7 @@ from fume_jax.models.fast_scnn import adaptive_average_pool, resize_bilinear
 @pytest.fixture(scope="module")
 def model():
     """FUME with random weights, attention gates open."""
-    model = create_model("fume", rngs=nnx.Rngs(0))
+    model = nnx.jit(lambda: create_model("fume", rngs=nnx.Rngs(0)))()
     for gate in (model.fusion.co2_attention, model.fusion.ch4_attention, model.fusion.cross_attention):
         gate.gamma[...] = jnp.ones(1)
     return model
@@ -100,7 +100,7 @@ def test_each_gas_informs_the_other_only_where_both_are_present(model):
 
 
 def test_bfloat16_computes_close_to_float32_and_keeps_parameters_and_logits_in_float32(model):
-    half = create_model("fume", dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    half = nnx.eval_shape(lambda: create_model("fume", dtype=jnp.bfloat16, rngs=nnx.Rngs(0)))
     nnx.update(half, nnx.state(model))
     outputs, _ = run(half, batch())
     expected, _ = run(model, batch())

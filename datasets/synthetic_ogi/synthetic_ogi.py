@@ -109,9 +109,10 @@ def plan_recordings(config: SyntheticOgiConfig, first: int, count: int) -> list[
     # Whole recordings nearest to the shares (largest remainder), at least one where there is room for all levels.
     exact = shares * count
     counts = np.maximum(np.floor(exact), 1 if count >= len(shares) else 0).astype(int)
-    while counts.sum() != count:
-        step = 1 if counts.sum() < count else -1
-        counts[np.argmax(step * (exact - counts))] += step
+    while counts.sum() < count:
+        counts[np.argmax(exact - counts)] += 1
+    while counts.sum() > count:
+        counts[np.argmax(np.where(counts > 1, counts - exact, -np.inf))] -= 1
     levels = rng.permutation(np.repeat(list(PH_FRAMES), counts))
     gases = np.full(count, None)
     single = rng.permutation(count)[: round(config.single_gas * count)]

@@ -2,6 +2,7 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -31,4 +32,4 @@ def create_model(name: str, *, dtype=jnp.float32, rngs: nnx.Rngs) -> nnx.Module:
 
 def count_parameters(model: nnx.Module) -> int:
     """Number of trained values of a model; running statistics are not counted."""
-    return sum(p.size for p in nnx.state(model, nnx.Param).flat_state().leaves)
+    return sum(p.size for p in jax.tree.leaves(nnx.state(model, nnx.Param)))

@@ -36,6 +36,11 @@ class BatchNorm(nnx.Module):
         shift = self.bias[...] - mean * scale
         return (x.astype(jnp.float32) * scale + shift).astype(self.dtype)
 
+    def set_view(self, use_running_average: bool | None = None) -> None:
+        """What `flax.nnx.view` may change."""
+        if use_running_average is not None:
+            self.use_running_average = use_running_average
+
     def _update_statistics(self, x, present):
         x = x.astype(jnp.float32)
         count = present.sum() * x.shape[1] * x.shape[2]

@@ -12,6 +12,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+# The fastest on each platform, as benchmarks/forward.py and benchmarks/gpu.py measure it: shifted or library.
+LOWERING = {"cpu": "shifted", "default": "library"}
+
 
 class DepthwiseConv(nnx.Module):
     """3x3 convolution of every channel by itself, padding 1, no bias."""
@@ -28,13 +31,8 @@ class DepthwiseConv(nnx.Module):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Convolves `x` [N, H, W, C] with `kernel` [3, 3, 1, C], padding 1, stride 1 or 2."""
-    return lax.platform_dependent(
-        x,
-        kernel,
-        cpu=functools.partial(_shifted_forward, stride=stride),
-        default=functools.partial(library_depthwise_conv, stride=stride),
-    )
+    """Convolves `x` [N, H, W, C] with `kernel` [3, 3, 1, C], padding 1, stride 1 or 2; no forward-mode gradient."""
+    return _dispatch("forward", stride, x, kernel)
 
 
 def _forward(x, kernel, stride):
@@ -42,15 +40,18 @@ def _forward(x, kernel, stride):
 
 
 def _backward(stride, residuals, g):
-    return lax.platform_dependent(
-        *residuals,
-        g,
-        cpu=functools.partial(_shifted_backward, stride=stride),
-        default=functools.partial(_library_backward, stride=stride),
-    )
+    return _dispatch("backward", stride, *residuals, g)
 
 
 depthwise_conv.defvjp(_forward, _backward)
+
+
+def _dispatch(direction, stride, *arrays):
+    branches = {
+        platform: functools.partial(_IMPLEMENTATIONS[name, direction], stride=stride)
+        for platform, name in LOWERING.items()
+    }
+    return lax.platform_dependent(*arrays, **branches)
 
 
 def library_depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
@@ -105,3 +106,11 @@ def _shifted_backward(x, kernel, g, stride):
     )
     grad_kernel = jnp.stack(rows).sum((1, 2)).reshape(kernel.shape)
     return grad_x, grad_kernel.astype(kernel.dtype)
+
+
+_IMPLEMENTATIONS = {
+    ("shifted", "forward"): _shifted_forward,
+    ("shifted", "backward"): _shifted_backward,
+    ("library", "forward"): library_depthwise_conv,
+    ("library", "backward"): _library_backward,
+}

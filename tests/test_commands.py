@@ -1,0 +1,245 @@
+"""The commands as a user runs them: real processes, real files, exit codes."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+REAL_FRAMES = ROOT.parent / "shared" / "data" / "ogi_real"
+SMALL = [
+    "--config.data.height=64",
+    "--config.data.width=80",
+    "--config.train.batch_size=4",
+    "--config.train.epochs=4",
+    "--config.eval.batch_size=5",
+    "--config.eval.every_epochs=2",
+    "--config.optimizer.warmup_epochs=0",
+    "--config.log.every_steps=4",
+]
+
+
+def environment(devices=1):
+    return os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+
+
+def run(module, *arguments, devices=1):
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env=environment(devices), capture_output=True, text=True, timeout=600)
+
+
+def train_arguments(dataset, workdir):
+    return ["--config=configs/demo.py", f"--workdir={workdir}", f"--config.data.path={dataset}", *SMALL]
+
+
+def assert_refused(result, *words):
+    assert result.returncode == 1, result.stderr
+    assert "Traceback" not in result.stderr + result.stdout
+    assert result.stderr.count("error: ") == 1
+    for word in words:
+        assert word in result.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_dataset, tmp_path_factory):
+    """A run of four epochs and what it printed."""
+    workdir = tmp_path_factory.mktemp("runs") / "trained"
+    result = run("fume_jax.main", *train_arguments(tiny_dataset, workdir))
+    assert result.returncode == 0, result.stderr
+    return workdir, result.stdout
+
+
+@pytest.fixture
+def frames(tmp_path):
+    """Folders of two gases in every kind of image there is, some of it unusable."""
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 256, (96, 128), np.uint8)
+    images = {
+        "co2/a.png": grey,
+        "ch4/a.png": grey[:, ::-1],
+        "co2/colour.png": cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR),
+        "ch4/deep.tiff": grey.astype(np.uint16) * 200,
+        "co2/large.jpg": cv2.resize(grey, (640, 480)),
+    }
+    for name, image in images.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        assert cv2.imwrite(str(tmp_path / name), image)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_training_leaves_a_complete_run_folder(trained):
+    workdir, printed = trained
+    assert {p.name for p in workdir.iterdir()} == {"config.json", "checkpoints", "events", "metrics.json", "pictures"}
+    assert "24" in {p.name for p in (workdir / "checkpoints").iterdir()}
+    assert list((workdir / "events").glob("events.out.tfevents.*"))
+    for name in ("val_overlays", "test_overlays", "val_confusion", "test_confusion"):
+        assert cv2.imread(str(workdir / "pictures" / f"{name}.png")).std() > 10
+    assert "balanced_accuracy" in printed
+    assert "24 steps of fume" in printed
+
+
+@pytest.mark.slow
+def test_metrics_are_flat_complete_and_count_every_example_once(trained):
+    metrics = json.loads((trained[0] / "metrics.json").read_text())
+    for key in ("test/iou_gas", "test/co2/iou_gas", "test/ch4/iou_gas", "val/mean_iou", "test/balanced_accuracy"):
+        assert 0 <= metrics[key] <= 1, key
+    assert 0 <= metrics["oracle/balanced_accuracy"] <= 1
+    assert 0 <= metrics["baseline/histogram/balanced_accuracy"] <= 1
+    for split in ("val", "test"):
+        assert sum(metrics[f"{split}/{name}_support"] for name in ("Healthy", "Transitional", "Acidotic")) == 12
+
+
+@pytest.mark.slow
+def test_evaluation_alone_gives_the_same_metrics(trained):
+    workdir, _ = trained
+    before = json.loads((workdir / "metrics.json").read_text())
+    (workdir / "metrics.json").unlink()
+    result = run("fume_jax.evaluate", f"--workdir={workdir}")
+    assert result.returncode == 0, result.stderr
+    assert json.loads((workdir / "metrics.json").read_text()) == before
+
+
+@pytest.mark.slow
+def test_events_hold_every_logged_step_once_and_overlays(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(trained[0] / "events")).Reload()
+    assert [e.step for e in events.Scalars("train/loss")] == [4, 8, 12, 16, 20, 24]
+    assert [e.step for e in events.Scalars("val/balanced_accuracy")] == [12, 24]
+    assert [e.step for e in events.Images("val/overlays")] == [12, 24]
+    assert {"train/grad_norm", "train/learning_rate", "val/co2/iou_gas"} <= set(events.Tags()["scalars"])
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_ends_like_one_never_stopped(trained, tiny_dataset, tmp_path):
+    workdir, _ = trained
+    command = [sys.executable, "-m", "fume_jax.main", *train_arguments(tiny_dataset, tmp_path / "killed")]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    deadline = time.time() + 300
+    while not (tmp_path / "killed" / "checkpoints" / "12").exists():
+        assert process.poll() is None, process.stdout.read()
+        assert time.time() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "metrics.json").exists(), "killed too late to show anything"
+    result = run("fume_jax.main", *train_arguments(tiny_dataset, tmp_path / "killed"))
+    assert result.returncode == 0, result.stderr
+    assert "going on after step 12" in result.stdout
+    assert json.loads((tmp_path / "killed" / "metrics.json").read_text()) == json.loads(
+        (workdir / "metrics.json").read_text()
+    )
+
+
+@pytest.mark.slow
+def test_prediction_handles_every_usable_image_and_lists_the_others(trained, frames):
+    (frames / "co2" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    (frames / "ch4" / "empty.png").write_bytes(b"")
+    output = frames / "output"
+    result = run(
+        "fume_jax.predict",
+        f"--workdir={trained[0]}",
+        f"--co2={frames / 'co2'}",
+        f"--ch4={frames / 'ch4'}",
+        f"--output={output}",
+    )
+    assert result.returncode == 2, result.stderr
+    assert "broken.png: not an image" in result.stdout
+    assert "empty.png: the file is empty" in result.stdout
+    rows = {row["frame"]: row for row in csv.DictReader((output / "predictions.csv").open())}
+    assert list(rows) == ["a", "colour", "deep", "large"]
+    for row in rows.values():
+        probabilities = [float(row[name]) for name in ("Healthy", "Transitional", "Acidotic")]
+        assert sum(probabilities) == pytest.approx(1, abs=1e-3)
+        assert row["class"] == ("Healthy", "Transitional", "Acidotic")[int(np.argmax(probabilities))]
+    sizes = {"a_co2": (96, 128), "a_ch4": (96, 128), "colour_co2": (96, 128), "deep_ch4": (96, 128)}
+    sizes["large_co2"] = (480, 640)
+    for folder in ("masks", "overlays"):
+        assert {p.stem for p in (output / folder).iterdir()} == set(sizes)
+    for name, size in sizes.items():
+        mask = cv2.imread(str(output / "masks" / f"{name}.png"), cv2.IMREAD_UNCHANGED)
+        assert mask.shape == size
+        assert set(np.unique(mask)) <= {0, 1, 2}
+        assert cv2.imread(str(output / "overlays" / f"{name}.png")).shape == (*size, 3)
+        frame, gas = name.split("_")
+        assert float(rows[frame][f"{gas}_gas_fraction"]) == pytest.approx((mask == 2).mean(), abs=1e-5)
+    assert rows["colour"]["ch4_gas_fraction"] == rows["deep"]["co2_gas_fraction"] == ""
+
+
+@pytest.mark.slow
+def test_prediction_of_nothing_but_damaged_images_does_nothing(trained, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"broken")
+    arguments = [f"--workdir={trained[0]}", f"--co2={tmp_path / 'broken.png'}", f"--output={tmp_path / 'output'}"]
+    result = run("fume_jax.predict", *arguments)
+    assert result.returncode == 1
+    assert "broken.png: not an image" in result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL_FRAMES.is_dir(), reason="the real camera frames are not part of the project")
+def test_real_camera_frames_are_predicted_at_their_own_size(trained, tmp_path):
+    frame = next(p for p in sorted(REAL_FRAMES.glob("*.png")) if "mask" not in p.name)
+    arguments = [f"--workdir={trained[0]}", f"--co2={frame}", f"--output={tmp_path}"]
+    assert run("fume_jax.predict", *arguments).returncode == 0
+    assert cv2.imread(str(tmp_path / "masks" / f"{frame.stem}_co2.png"), cv2.IMREAD_UNCHANGED).shape == (480, 640)
+
+
+@pytest.mark.slow
+def test_a_run_folder_of_another_config_is_refused(trained, tiny_dataset):
+    arguments = [*train_arguments(tiny_dataset, trained[0]), "--config.optimizer.learning_rate=0.5"]
+    assert_refused(run("fume_jax.main", *arguments), "another config", "optimizer.learning_rate: 0.003 there, 0.5 now")
+
+
+@pytest.mark.parametrize(
+    "override, words",
+    [
+        ("--config.train.batchsize=8", ["batchsize", 'Did you mean "batch_size"']),
+        ("--config.train.batch_size=many", ["batch_size", "many"]),
+        ("config.train.batch_size=8", ["Not understood: config.train.batch_size=8"]),
+        ("--config.model.name=fumes", ["'fumes'", "fume, fume_separate"]),
+        ("--config.data.path=nowhere", ["no prepared dataset in 'nowhere'", "python -m datasets.synthetic_ogi"]),
+    ],
+)
+def test_a_wrong_setting_is_refused_in_plain_words(tmp_path, tiny_dataset, override, words):
+    result = run("fume_jax.main", *train_arguments(tiny_dataset, tmp_path / "run"), override)
+    assert_refused(result, *words)
+
+
+def test_a_batch_that_the_devices_cannot_share_is_refused(tmp_path, tiny_dataset):
+    result = run("fume_jax.main", *train_arguments(tiny_dataset, tmp_path / "run"), devices=8)
+    assert_refused(result, "config.train.batch_size is 4, which 8 devices cannot share evenly", "such as 8")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("module", ["fume_jax.evaluate", "fume_jax.predict"])
+def test_a_folder_that_is_no_run_is_refused(tmp_path, module):
+    (tmp_path / "a.png").write_bytes(b"x")
+    extra = [f"--co2={tmp_path / 'a.png'}", f"--output={tmp_path / 'out'}"] if module.endswith("predict") else []
+    assert_refused(run(module, f"--workdir={tmp_path}", *extra), "is not a run folder")
+
+
+def test_folders_without_a_frame_in_common_or_at_all_are_refused(tmp_path, frames):
+    (frames / "co2" / "a.png").unlink()
+    common = ["--workdir=nowhere", f"--output={tmp_path / 'out'}"]
+    result = run("fume_jax.predict", *common, f"--co2={frames / 'co2'}", f"--ch4={frames / 'ch4'}")
+    assert_refused(result, "predict one gas at a time")
+    (frames / "none").mkdir()
+    assert_refused(run("fume_jax.predict", *common, f"--co2={frames / 'none'}"), "holds no image")
+
+
+@pytest.mark.parametrize("module", ["fume_jax.main", "fume_jax.evaluate", "fume_jax.predict", "datasets.synthetic_ogi"])
+def test_help_answers_before_anything_heavy_is_imported(module):
+    command = [sys.executable, "-X", "importtime", "-m", module, "--help"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert "--" in result.stdout
+    imported = {line.split("|")[-1].strip() for line in result.stderr.splitlines()}
+    assert not imported & {"jax", "flax", "tensorflow_datasets", "tensorflow", "cv2"}

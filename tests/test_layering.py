@@ -1,0 +1,59 @@
+"""A file imports only from floors below its own."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLOORS = [
+    {"vocabulary", "errors"},
+    {"models", "losses", "metrics", "train_step", "augment", "interop", "optimizer"},
+    {"input_pipeline", "checkpoint", "sharding", "monitoring", "pictures", "frames", "cli"},
+    {"build"},
+    {"evaluation", "prediction"},
+    {"train"},
+    {"main", "evaluate", "predict"},
+]
+FILES = sorted((ROOT / "fume_jax").rglob("*.py"))
+LEARNING_MAY_IMPORT = {"jax", "flax", "optax", "numpy", "cv2", "fume_jax"}
+
+
+def imports(path):
+    """Dotted names of everything a file imports, at any depth."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def floor(part):
+    return next(i for i, parts in enumerate(FLOORS) if part in parts)
+
+
+def part_of(path):
+    relative = path.relative_to(ROOT / "fume_jax").with_suffix("")
+    return relative.parts[0]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_down(path):
+    if path == ROOT / "fume_jax" / "__init__.py":
+        return
+    names = [name.split(".") for name in imports(path)]
+    own = part_of(path)
+    for name in names:
+        assert name[0] not in {"configs", "datasets", "launch", "benchmarks", "tests", "tensorflow"}, name
+        if name[0] == "fume_jax" and name[1] != own:
+            assert floor(name[1]) <= floor(own), f"{own} imports {name[1]}"
+    if floor(own) <= 1:
+        standard = {"functools", "collections", "typing", "dataclasses", "re", "itertools"}
+        assert {name[0] for name in names} <= LEARNING_MAY_IMPORT | standard
+
+
+def test_datasets_know_no_model():
+    for path in (ROOT / "datasets").rglob("*.py"):
+        for name in imports(path):
+            if name.startswith("fume_jax"):
+                assert name.split(".")[1] in {"vocabulary", "errors", "cli"} or name == "fume_jax.cli", name
