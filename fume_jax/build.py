@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -99,8 +100,10 @@ def best_model(config: ml_collections.ConfigDict, workdir: str, mesh: Mesh) -> t
     Raises:
       UserError: if the run has no checkpoint yet.
     """
-    checkpoints = Checkpoints(workdir, metric=config.checkpoint.best_metric)
-    step = checkpoints.best_step
+    step = None
+    if (Path(workdir) / "checkpoints").is_dir():
+        checkpoints = Checkpoints(workdir, metric=config.checkpoint.best_metric, read_only=True)
+        step = checkpoints.best_step
     if step is None:
         raise UserError(f"{workdir} has no checkpoint yet; train it first with python -m fume_jax.main.")
     _, params, batch_stats = train_step.split_model(abstract_model(config))

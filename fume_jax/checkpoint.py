@@ -19,8 +19,14 @@ FREE_SECTIONS = ("log", "checkpoint")
 class Checkpoints:
     """The folder `checkpoints/STEP/` of a run; saving goes on while training does."""
 
-    def __init__(self, workdir: str | Path, *, metric: str = "joint_score"):
-        """`metric` names the entry of the saved metrics that decides which checkpoint is best, larger is better."""
+    def __init__(self, workdir: str | Path, *, metric: str, read_only: bool = False):
+        """Opens the checkpoints of a run.
+
+        Args:
+          workdir: folder of the run.
+          metric: the entry of the saved metrics that decides which checkpoint is best; larger is better.
+          read_only: leave the folder as it is.
+        """
         self.metric = metric
 
         def score(metrics):
@@ -33,7 +39,9 @@ class Checkpoints:
                 checkpoint_managers.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False),
             ]
         )
-        options = ocp.CheckpointManagerOptions(preservation_policy=keep, best_fn=score, best_mode="max")
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=keep, best_fn=score, best_mode="max", read_only=read_only, create=not read_only
+        )
         self._manager = ocp.CheckpointManager((Path(workdir) / "checkpoints").absolute(), options=options)
 
     @property
@@ -86,14 +94,16 @@ def with_sharding(tree, sharding):
 
 
 def save_config(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
-    """Writes `config.json`, or checks that the run already there has the same config.
+    """Writes `config.json`; if the folder has checkpoints, only after checking that they are of the same config.
 
     Raises:
-      UserError: if `workdir` is the run of a config that differs in anything but logging and saving.
+      UserError: if `workdir` holds checkpoints of a config that differs in anything but logging and saving.
     """
     path = Path(workdir) / "config.json"
     new = json.loads(config.to_json())
-    if path.exists():
+    if any((Path(workdir) / "checkpoints").glob("[0-9]*")):
+        if not path.exists():
+            raise UserError(f"{workdir} holds checkpoints but no config.json; use another --workdir.")
         differences = list(_differences(_load(path), new))
         if differences:
             raise UserError(
@@ -101,8 +111,6 @@ def save_config(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
                 + "\n".join(f"  {key}: {old!r} there, {now!r} now" for key, old, now in differences)
                 + "\nUse another --workdir, or the config of that run."
             )
-    elif (Path(workdir) / "checkpoints").exists():
-        raise UserError(f"{workdir} holds checkpoints but no config.json; use another --workdir.")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(new, indent=2) + "\n")
 

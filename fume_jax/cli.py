@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from absl import app, flags, logging
 
-from fume_jax.errors import DONE, NOTHING_DONE, UserError
+from fume_jax.errors import DONE, NOTHING_DONE, RUN_AGAIN, UserError
 
 
 def run(main: Callable[[], int | None]) -> None:
@@ -27,11 +27,15 @@ def _parse_flags(argv):
 
 
 def _run(main):
-    logging.set_verbosity(logging.WARNING)
+    # What the user must know is printed; the libraries' own warnings are about their insides.
+    logging.set_verbosity(logging.ERROR)
     try:
         return main() or DONE
     except UserError as error:
         return _fail(error)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        return RUN_AGAIN
 
 
 def _fail(error):

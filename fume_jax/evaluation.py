@@ -23,7 +23,7 @@ def count(eval_fn: Callable, model: dict, batches: Iterable[dict]) -> dict[str, 
 
 
 def score(counts: dict[str, np.ndarray]) -> dict[str, float]:
-    """Metrics and mean loss terms from summed counts."""
+    """Metrics from summed counts, and the mean of each loss term over batches, weighted by their examples."""
     losses = {name: float(total / counts["examples"]) for name, total in counts.items() if name.endswith("loss")}
     return compute_metrics(counts) | losses
 

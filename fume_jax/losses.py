@@ -105,4 +105,4 @@ def _is_class(labels, classes):
 def _mean(values, weights):
     """Weighted mean; 0 if nothing has weight, and then without gradient."""
     total = weights.sum()
-    return jnp.where(weights > 0, values, 0) @ weights / jnp.maximum(total, 1)
+    return (jnp.where(weights > 0, values, 0) * weights).sum() / jnp.maximum(total, 1)

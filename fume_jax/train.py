@@ -1,6 +1,6 @@
 """The training loop."""
 
-import itertools
+import functools
 
 import jax
 import ml_collections
@@ -61,6 +61,17 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
         + (f", going on after step {start_step}" if start_step else "")
     )
 
+    def validate(step, state):
+        model = {"params": state.params, "batch_stats": state.batch_stats}
+        batches = functools.partial(build.evaluation_batches, config, dataset, mesh, "val")
+        scores = evaluation.score(evaluation.count(eval_fn, model, batches()))
+        monitor.scalars(step, "val", scores)
+        if config.log.pictures:
+            panel = evaluation.overlay_panel(predict_fn, model, batches(), config.log.pictures)
+            monitor.picture(step, "val/overlays", panel)
+        monitor.say(_epoch_line(step // steps_per_epoch, scores))
+        return scores
+
     # Loop.
     since_log = []
     batches = build.training_batches(config, dataset, mesh, start_step)
@@ -75,14 +86,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
             since_log = []
 
         if evaluating:
-            model = {"params": state.params, "batch_stats": state.batch_stats}
-            val_batches, first_batch = _peek(build.evaluation_batches(config, dataset, mesh, "val"))
-            scores = evaluation.score(evaluation.count(eval_fn, model, val_batches))
-            monitor.scalars(step, "val", scores)
-            panel = evaluation.overlay_panel(predict_fn, model, [first_batch], config.log.pictures)
-            monitor.picture(step, "val/overlays", panel)
-            monitor.say(_epoch_line(step // steps_per_epoch, scores))
-            checkpoints.save(state, scores)
+            checkpoints.save(state, validate(step, state))
 
     monitor.close()
     checkpoints.close()
@@ -111,11 +115,6 @@ def _mean(since_log, step):
             "--config.optimizer.learning_rate or --config.optimizer.clip_norm; the last checkpoint is intact."
         )
     return {name: float(np.mean([v[name] for v in values])) for name in values[0]}
-
-
-def _peek(batches):
-    first = next(batches)
-    return itertools.chain([first], batches), first
 
 
 def _epoch_line(epoch, scores):

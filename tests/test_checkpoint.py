@@ -62,8 +62,12 @@ def test_a_metric_that_is_not_measured_is_refused_with_those_that_are(tmp_path):
 
 def test_a_run_goes_on_under_its_own_config_only(tmp_path):
     config = demo.get_config()
+    config.seed = 5
     save_config(config, tmp_path)
+    config.seed = 0
+    save_config(config, tmp_path)  # nothing is trained yet, so there is nothing to mix up
     assert load_config(tmp_path).to_json() == config.to_json()
+    (tmp_path / "checkpoints" / "10").mkdir(parents=True)
     config.log.every_steps = 7
     config.checkpoint.best_metric = "mean_iou"
     save_config(config, tmp_path)
@@ -83,6 +87,6 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(UserError, match="is damaged"):
         load_config(tmp_path)
     (tmp_path / "config.json").unlink()
-    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "10").mkdir(parents=True)
     with pytest.raises(UserError, match=r"checkpoints but no config\.json"):
         save_config(demo.get_config(), tmp_path)

@@ -120,22 +120,27 @@ def test_events_hold_every_logged_step_once_and_overlays(trained):
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_and_ends_like_one_never_stopped(trained, tiny_dataset, tmp_path):
+@pytest.mark.parametrize("stop, code", [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 75)])
+def test_a_stopped_run_goes_on_and_ends_like_one_never_stopped(trained, tiny_dataset, tmp_path, stop, code):
     workdir, _ = trained
-    command = [sys.executable, "-m", "fume_jax.main", *train_arguments(tiny_dataset, tmp_path / "killed")]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    command = [sys.executable, "-m", "fume_jax.main", *train_arguments(tiny_dataset, tmp_path / "stopped")]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     deadline = time.time() + 300
-    while not (tmp_path / "killed" / "checkpoints" / "12").exists():
+    while not (tmp_path / "stopped" / "checkpoints" / "12").exists():
         assert process.poll() is None, process.stdout.read()
         assert time.time() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "killed" / "metrics.json").exists(), "killed too late to show anything"
-    result = run("fume_jax.main", *train_arguments(tiny_dataset, tmp_path / "killed"))
+    process.send_signal(stop)
+    printed, _ = process.communicate()
+    assert process.returncode == code
+    assert "Traceback" not in printed
+    assert not (tmp_path / "stopped" / "metrics.json").exists(), "stopped too late to show anything"
+    result = run("fume_jax.main", *train_arguments(tiny_dataset, tmp_path / "stopped"))
     assert result.returncode == 0, result.stderr
     assert "going on after step 12" in result.stdout
-    assert json.loads((tmp_path / "killed" / "metrics.json").read_text()) == json.loads(
+    assert json.loads((tmp_path / "stopped" / "metrics.json").read_text()) == json.loads(
         (workdir / "metrics.json").read_text()
     )
 
@@ -243,3 +248,11 @@ def test_help_answers_before_anything_heavy_is_imported(module):
     assert "--" in result.stdout
     imported = {line.split("|")[-1].strip() for line in result.stderr.splitlines()}
     assert not imported & {"jax", "flax", "tensorflow_datasets", "tensorflow", "cv2"}
+
+
+def test_the_accelerator_benchmark_needs_only_the_learning_floor():
+    script = "import sys, benchmarks.gpu; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    imported = set(result.stdout.split())
+    assert {"jax", "flax", "optax"} <= imported
+    assert not imported & {"grain", "tensorflow_datasets", "ml_collections", "orbax", "cv2", "tensorboardX"}

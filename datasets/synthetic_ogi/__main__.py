@@ -1,5 +1,9 @@
 """Renders the dataset: `python -m datasets.synthetic_ogi --data_dir=data --name=demo`."""
 
+import contextlib
+import io
+import sys
+
 from absl import flags
 
 from fume_jax import cli
@@ -11,15 +15,21 @@ _NAME = flags.DEFINE_string("name", "demo", "Which size to render; see datasets/
 
 def main() -> None:
     # After the flags are parsed, so that --help answers at once.
+    import tensorflow_datasets as tfds
+
     from datasets.synthetic_ogi.synthetic_ogi import SyntheticOgi
 
     if _NAME.value not in SyntheticOgi.builder_configs:
         raise UserError(
             f"There is no size named {_NAME.value!r}; choose one of: {', '.join(SyntheticOgi.builder_configs)}."
         )
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
     builder = SyntheticOgi(config=_NAME.value, data_dir=_DATA_DIR.value, file_format="array_record")
-    builder.download_and_prepare()
-    print(f"dataset: {builder.data_dir}")
+    print(f"Rendering {builder.info.full_name} into {builder.data_dir}, unless it is there; nothing is downloaded.")
+    # TFDS says otherwise on standard output, whatever the dataset.
+    with contextlib.redirect_stdout(io.StringIO()):
+        builder.download_and_prepare()
     for split, info in builder.info.splits.items():
         print(f"  {split:<6} {info.num_examples:6d} pairs  {info.num_bytes / 1e6:8.1f} MB")
     for name, value in builder.info.metadata["bounds"].items():

@@ -1,7 +1,7 @@
 """Simulator of dual-gas optical gas imaging (OGI) of a fermentation bottle's outlet tube.
 
 A recording is a scene (tube, background, distance, contrast, flow) filmed for some consecutive frames through a CO2 and
-a CH4 filter. Lengths are in frame widths, time in units of one tube radius at exit speed.
+a CH4 filter. Lengths are in frame widths, speeds relative to that of the gas at the tube's mouth.
 
 **Emission.** Falling pH raises the CO2 and lowers the CH4 emission. That CH4 production falls with pH is known (Janssen
 2010, doi:10.1016/j.anifeedsci.2010.07.002; Wenner et al. 2017, doi:10.3168/jds.2016-12332); the size of both effects
@@ -176,7 +176,7 @@ def _mean_flow(scene, gas, max_length=1.6, step=0.005):
 
 
 def _eddies(rng):
-    """Velocity fields [octaves, grid, grid, 2] of unit variance: divergence-free, periodic, one eddy size each."""
+    """Velocity fields [octaves, grid * grid, 2] of unit variance: divergence-free, periodic, one eddy size each."""
     k = np.fft.fftfreq(EDDY_GRID) * EDDY_GRID
     kx, ky = np.meshgrid(k, k)
     wave = np.hypot(kx, ky)
@@ -185,7 +185,7 @@ def _eddies(rng):
     for _ in EDDY_SIZES:
         stream = np.fft.fft2(rng.standard_normal((EDDY_GRID, EDDY_GRID))) * band
         u = np.stack([np.fft.ifft2(1j * ky * stream).real, np.fft.ifft2(-1j * kx * stream).real], -1)
-        fields.append(u / u.std())
+        fields.append((u / u.std()).reshape(-1, 2))
     return np.stack(fields).astype(np.float32)
 
 
@@ -197,17 +197,19 @@ def _gas_columns(scene, gas, frames, height, width, rng):
     convection = [0.6 * np.interp(size / EDDY_PER_RADIUS, radius, speed) for size in EDDY_SIZES]
     steps = len(path) + (frames - 1) * STEPS_BETWEEN_FRAMES
     flicker = np.exp(0.35 * _smooth_noise(steps, 6, rng))
+    reach = [np.flatnonzero(f > 0.02 * f.max())[[0, -1]] + (0, 1) for f in felt.T]  # first and last age, exclusive
     shift = np.zeros((len(path), PUFFS_PER_STEP, 2), np.float32)  # of every puff from the mean path, youngest first
     for t in range(steps):
         shift = np.roll(shift, 1, axis=0)
         shift[0] = rng.uniform(-0.7, 0.7, (PUFFS_PER_STEP, 2)) * scene.tube_radius
         for octave, size in enumerate(EDDY_SIZES):
-            # Only ages released by now, and only those large enough, or small enough, to feel these eddies.
-            rows = np.flatnonzero(felt[: t + 1, octave] > 0.02 * felt[:, octave].max())
-            rows = slice(rows[0], rows[-1] + 1) if len(rows) else slice(0)
+            # Only ages released by now, and of them only those that feel eddies of this size.
+            rows = slice(*reach[octave].clip(max=t + 1))
             position = path[rows, None] + shift[rows] - (convection[octave] * t * dt) * direction[rows, None]
-            cell = np.floor(position * (CELLS_PER_EDDY / size)).astype(np.int32) % EDDY_GRID
-            shift[rows] += dt * felt[rows, octave, None, None] * eddies[octave, cell[..., 1], cell[..., 0]]
+            # Truncation floors, since the offset makes every position positive; the grid is a power of two.
+            cell = ((position + 64) * (CELLS_PER_EDDY / size)).astype(np.int32) & (EDDY_GRID - 1)
+            velocity = eddies[octave].take(cell[..., 1] * EDDY_GRID + cell[..., 0], axis=0)
+            shift[rows] += dt * felt[rows, octave, None, None] * velocity
         if t >= len(path) - 1 and (t - len(path) + 1) % STEPS_BETWEEN_FRAMES == 0:
             strength = flicker[t - np.arange(len(path))]
             yield _splat(scene, path[:, None] + shift, strength, radius, height, width)

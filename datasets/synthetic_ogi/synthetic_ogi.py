@@ -38,8 +38,8 @@ class SyntheticOgi(tfds.core.GeneratorBasedBuilder):
     BUILDER_CONFIGS = [
         SyntheticOgiConfig(
             name="demo",
-            description="1,000 pairs of 640x480 frames from 500 recordings.",
-            recordings={"train": 320, "val": 60, "test": 120},
+            description="1,600 pairs of 640x480 frames from 800 recordings.",
+            recordings={"train": 520, "val": 120, "test": 160},
         ),
         SyntheticOgiConfig(
             name="tiny",

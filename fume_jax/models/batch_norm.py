@@ -44,9 +44,14 @@ class BatchNorm(nnx.Module):
     def _update_statistics(self, x, present):
         x = x.astype(jnp.float32)
         count = present.sum() * x.shape[1] * x.shape[2]
-        # Sums over each frame first: the mask then costs nothing at full size, forward or backward.
-        mean = present @ x.sum((1, 2)) / jnp.maximum(count, 1)
-        var = jnp.maximum(present @ jnp.square(x).sum((1, 2)) / jnp.maximum(count, 1) - mean**2, 0)
+
+        def average(x):
+            # Sums over each frame first: the mask then costs nothing at full size, forward or backward. Not a matrix
+            # product, which accelerators round to fewer digits than float32 has.
+            return (present[:, None] * x.sum((1, 2))).sum(0) / jnp.maximum(count, 1)
+
+        mean = average(x)
+        var = jnp.maximum(average(jnp.square(x)) - mean**2, 0)
         anything = count > 0
         mean = jnp.where(anything, mean, self.mean[...])
         var = jnp.where(anything, var, self.var[...])

@@ -30,7 +30,7 @@ def adaptive_average_pool(x: jax.Array, bins: int) -> jax.Array:
             matrix[i, start:stop] = 1 / (stop - start)
         return matrix.astype(x.dtype)
 
-    return jnp.einsum("nhwc,ih,jw->nijc", x, weights(x.shape[1]), weights(x.shape[2]))
+    return jnp.einsum("nhwc,ih,jw->nijc", x, weights(x.shape[1]), weights(x.shape[2]), precision="highest")
 
 
 class DepthwiseSeparableConv(nnx.Module):
