@@ -11,7 +11,8 @@ from fume_jax.errors import DONE, NOTHING_DONE, RUN_AGAIN, UserError
 def run(main: Callable[[], int | None]) -> None:
     """Parses the flags, runs `main` and exits with the code it returns (`DONE` if None).
 
-    Mistakes in flags and every `UserError` end in a few plain lines and `NOTHING_DONE`.
+    Mistakes in flags, every `UserError` and what the system refuses (a full disk, a folder without write permission)
+    end in a few plain lines and `NOTHING_DONE`.
     """
     app.run(lambda _: sys.exit(_run(main)), flags_parser=_parse_flags)
 
@@ -31,7 +32,7 @@ def _run(main):
     logging.set_verbosity(logging.ERROR)
     try:
         return main() or DONE
-    except UserError as error:
+    except (UserError, OSError) as error:
         return _fail(error)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
@@ -39,6 +40,9 @@ def _run(main):
 
 
 def _fail(error):
-    message = error.args[0] if error.args else error
+    while error.args and isinstance(error.args[0], Exception):
+        error = error.args[0]  # a locked config wraps the error that has the suggestion
+    # One string is the whole message; some kinds of error would show it in quotes.
+    message = error.args[0] if len(error.args) == 1 else error
     print(f"error: {message}", file=sys.stderr)
     sys.exit(NOTHING_DONE)

@@ -57,7 +57,7 @@ def evaluate_run(config: ml_collections.ConfigDict, workdir: str, splits: Iterab
 
 
 def overlay_panel(predict_fn: Callable, model: dict, batches: Iterable[dict], count: int) -> np.ndarray:
-    """Annotated and predicted overlays of the first pairs of some batches."""
+    """Annotated and predicted overlays of `count` pairs of the first batch."""
     batch = next(iter(batches))
     outputs = predict_fn(model["params"], model["batch_stats"], batch)
     return pictures.pair_panel(jax.device_get(batch), jax.device_get(outputs), count)

@@ -31,13 +31,14 @@ def overlay(frame: np.ndarray, mask: np.ndarray, gas: str) -> np.ndarray:
 
 
 def pair_panel(batch: dict[str, np.ndarray], outputs: dict[str, np.ndarray], count: int) -> np.ndarray:
-    """Rows of annotated and predicted overlays of a batch's first valid pairs, RGB uint8.
+    """Rows of annotated and predicted overlays of `count` valid pairs spread over a batch, RGB uint8.
 
     Each row shows CO2 annotated, CO2 predicted, CH4 annotated, CH4 predicted, and the classes in words. An absent gas,
     or one the model does not segment, stays grey.
     """
     rows = []
-    for i in np.flatnonzero(batch["valid"])[:count]:
+    valid = np.flatnonzero(batch["valid"])
+    for i in valid[np.linspace(0, len(valid) - 1, min(count, len(valid))).astype(int)]:
         tiles = []
         for present, gas in zip(batch["modality_mask"][i], GASES, strict=True):
             frame = to_uint8(batch[f"{gas}_frame"][i])

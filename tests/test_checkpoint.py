@@ -77,7 +77,7 @@ def test_a_run_goes_on_under_its_own_config_only(tmp_path):
     with pytest.raises(UserError) as error:
         save_config(config, tmp_path)
     assert "augment.flip.probability: 0.5 there, 0.0 now" in str(error.value)
-    assert "train.batch_size: 16 there, 4 now" in str(error.value)
+    assert "train.batch_size: 8 there, 4 now" in str(error.value)
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

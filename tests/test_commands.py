@@ -201,7 +201,7 @@ def test_real_camera_frames_are_predicted_at_their_own_size(trained, tmp_path):
 @pytest.mark.slow
 def test_a_run_folder_of_another_config_is_refused(trained, tiny_dataset):
     arguments = [*train_arguments(tiny_dataset, trained[0]), "--config.optimizer.learning_rate=0.5"]
-    assert_refused(run("fume_jax.main", *arguments), "another config", "optimizer.learning_rate: 0.003 there, 0.5 now")
+    assert_refused(run("fume_jax.main", *arguments), "another config", "optimizer.learning_rate: 0.002 there, 0.5 now")
 
 
 @pytest.mark.parametrize(
@@ -211,6 +211,8 @@ def test_a_run_folder_of_another_config_is_refused(trained, tiny_dataset):
         ("--config.train.batch_size=many", ["batch_size", "many"]),
         ("config.train.batch_size=8", ["Not understood: config.train.batch_size=8"]),
         ("--config.model.name=fumes", ["'fumes'", "fume, fume_separate"]),
+        ("--config=configs/nowhere.py", ["configs/nowhere.py"]),
+        ("--workdir=README.md", ["README.md"]),
         ("--config.data.path=nowhere", ["no prepared dataset in 'nowhere'", "python -m datasets.synthetic_ogi"]),
     ],
 )

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import sys
 
 from absl import flags
 
@@ -23,8 +22,7 @@ def main() -> None:
         raise UserError(
             f"There is no size named {_NAME.value!r}; choose one of: {', '.join(SyntheticOgi.builder_configs)}."
         )
-    if not sys.stderr.isatty():
-        tfds.disable_progress_bar()
+    tfds.disable_progress_bar()  # the builder has its own
     builder = SyntheticOgi(config=_NAME.value, data_dir=_DATA_DIR.value, file_format="array_record")
     print(f"Rendering {builder.info.full_name} into {builder.data_dir}, unless it is there; nothing is downloaded.")
     # TFDS says otherwise on standard output, whatever the dataset.

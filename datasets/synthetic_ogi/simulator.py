@@ -153,11 +153,9 @@ def render_recording(
 
 def _mean_flow(scene, gas, max_length=1.6, step=0.005):
     """Centreline of the plume: positions [n, 2], unit directions [n, 2], speed [n] and radius [n] by arc length."""
-    radius, speed = scene.tube_radius, 1.0
-    direction = np.array([np.cos(scene.tube_tilt), np.sin(scene.tube_tilt)])
-    # Fluxes of volume and momentum of a round jet, over pi.
-    volume = speed * radius**2
-    momentum = volume * speed * direction
+    # Fluxes of volume and momentum of a round jet of speed 1, over pi.
+    volume = scene.tube_radius**2
+    momentum = volume * np.array([np.cos(scene.tube_tilt), np.sin(scene.tube_tilt)])
     buoyancy = BUOYANCY[gas] * scene.density / scene.exit_speed**2 * volume / scene.tube_radius
     position = np.zeros(2)
     rows = []
@@ -165,13 +163,13 @@ def _mean_flow(scene, gas, max_length=1.6, step=0.005):
         velocity = momentum / volume
         speed = max(np.hypot(*velocity), 0.02)
         radius = np.sqrt(volume / speed)
-        total = velocity + scene.wind
-        rows.append((*position, *(total / np.hypot(*total)), np.hypot(*total), radius))
-        position = position + step * total / np.hypot(*total)
+        drifting = velocity + scene.wind
+        drift_speed = np.hypot(*drifting)
+        rows.append((*position, *(drifting / drift_speed), drift_speed, radius))
+        position = position + step * drifting / drift_speed
         momentum = momentum + step * np.array([0.0, buoyancy / speed])
         volume += step * 2 * ENTRAINMENT * radius * speed
-    rows = np.array(rows)
-    rows = rows.astype(np.float32)
+    rows = np.array(rows, np.float32)
     return rows[:, :2], rows[:, 2:4], rows[:, 4], rows[:, 5], step
 
 
@@ -284,11 +282,10 @@ def _draw_tube(scene, height, width):
     """Coverage of the tube, float32 [height, width] in [0, 1], antialiased."""
     x, y = _nozzle(scene)
     mouth = np.array([x * width, y * height])
-    along = np.array([-1.0 if scene.tube_at_right else 1.0, 0]) * np.cos(scene.tube_tilt) + np.array(
-        [0, np.sin(scene.tube_tilt)]
-    )
+    side = -1 if scene.tube_at_right else 1
+    along = np.array([side * np.cos(scene.tube_tilt), np.sin(scene.tube_tilt)])
     across = np.array([-along[1], along[0]]) * scene.tube_radius * width
-    start = mouth - 2 * scene.tube_length * width * along - along * width * 0.1
+    start = mouth - (2 * scene.tube_length + 0.1) * width * along  # well outside the frame
     corners = np.array([start - across, mouth - across, mouth + across, start + across])
     tube = np.zeros((height, width), np.uint8)
     cv2.fillPoly(tube, [np.round(corners * 16).astype(np.int32)], 255, cv2.LINE_AA, shift=4)

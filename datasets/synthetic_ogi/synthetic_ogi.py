@@ -2,12 +2,15 @@
 
 import concurrent.futures
 import dataclasses
+import functools
+import itertools
 import multiprocessing
 import os
 
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
+from tqdm import tqdm
 
 from datasets.paired_frames import paired_frames
 from datasets.synthetic_ogi import bounds
@@ -16,6 +19,9 @@ from fume_jax.vocabulary import GASES, PH_CLASS
 
 # Single-gas frames of each pH level in the published in-vitro recordings; only the proportions are used.
 PH_FRAMES = {6.5: 1008, 6.2: 1050, 5.9: 945, 5.6: 3087, 5.3: 1512, 5.0: 1365}
+
+# TFDS holds the examples of a shard in memory while it writes them, 1.2 MB each at 640x480.
+RECORDINGS_PER_SHARD = 80
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -31,8 +37,12 @@ class SyntheticOgiConfig(tfds.core.BuilderConfig):
     seed: int = 0
 
 
-class SyntheticOgi(tfds.core.GeneratorBasedBuilder):
-    """Pairs of simulated OGI frames with plume masks and pH class; no recording is in two splits."""
+class SyntheticOgi(tfds.core.ShardBasedBuilder):
+    """Pairs of simulated OGI frames with plume masks and pH class; no recording is in two splits.
+
+    Examples are stored in the order of recordings: training shuffles anyway, and TFDS's own shuffling needs TensorFlow
+    for more than 1 GB a split.
+    """
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = [
@@ -60,24 +70,32 @@ class SyntheticOgi(tfds.core.GeneratorBasedBuilder):
             metadata=tfds.core.MetadataDict(),
         )
 
-    def _split_generators(self, dl_manager):
+    def _shard_iterators_per_split(self, dl_manager):
         del dl_manager
-        first, generators = 0, {}
+        first, shards = 0, {}
         for split, count in self.builder_config.recordings.items():
-            generators[split] = self._generate_examples(split, first, count)
+            plans = plan_recordings(self.builder_config, first, count)
+            rendered = self._render(split, plans)
+            # Shards are written one after the other, each from where the one before stopped.
+            sizes = [len(plans[i : i + RECORDINGS_PER_SHARD]) for i in range(0, count, RECORDINGS_PER_SHARD)]
+            shards[split] = [functools.partial(self._shard, split, rendered, size) for size in sizes]
             first += count
-        return generators
+        return shards
 
-    def _generate_examples(self, split, first, count):
-        plans = plan_recordings(self.builder_config, first, count)
-        self._seen[split] = []
-        for plan, examples in zip(plans, self._pool.map(render, plans, chunksize=4), strict=True):
+    def _render(self, split, plans):
+        with tqdm(total=len(plans), desc=f"render {split}", unit="recording", disable=None) as bar:
+            for examples in self._pool.map(render, plans, chunksize=4):
+                bar.update()
+                yield examples
+
+    def _shard(self, split, rendered, size):
+        for examples in itertools.islice(rendered, size):
             for example in examples:
                 self._seen[split].append(_summary(example))
-                yield f"{plan.number:05d}_{example['frame_index']:02d}", example
+                yield f"{example['recording_index']:05d}_{example['frame_index']:02d}", example
 
     def _download_and_prepare(self, dl_manager, download_config):
-        self._seen = {}
+        self._seen = {split: [] for split in self.builder_config.recordings}
         # A fresh interpreter a worker: forking a process that runs threads can hang it.
         context = multiprocessing.get_context("spawn")
         with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), context, initializer=_one_thread) as self._pool:
