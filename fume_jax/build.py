@@ -14,17 +14,45 @@ from jax.sharding import Mesh
 from fume_jax import augment, input_pipeline, losses, sharding, train_step
 from fume_jax.checkpoint import Checkpoints, with_sharding
 from fume_jax.errors import UserError
+from fume_jax.input_pipeline import SAMPLINGS
 from fume_jax.models import MODELS, create_model
+from fume_jax.models.fume import MIN_SIZE
+from fume_jax.vocabulary import CLASSES
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
+def check(config: ml_collections.ConfigDict) -> None:
+    """Raises UserError, naming every key at fault, unless the values of a config make sense."""
+    rules = {
+        "model.name": (config.model.name in MODELS, f"one of {', '.join(MODELS)}"),
+        "model.dtype": (config.model.dtype in DTYPES, f"one of {', '.join(DTYPES)}"),
+        "data.height": (config.data.height >= MIN_SIZE, f"at least {MIN_SIZE}"),
+        "data.width": (config.data.width >= MIN_SIZE, f"at least {MIN_SIZE}"),
+        "data.sampling": (config.data.sampling in SAMPLINGS, f"one of {', '.join(SAMPLINGS)}"),
+        "data.modality_dropout": (0 <= config.data.modality_dropout <= 1, "between 0 and 1"),
+        "data.num_threads": (config.data.num_threads >= 1, "at least 1"),
+        "data.prefetch": (config.data.prefetch >= 1, "at least 1"),
+        "loss.alpha": (len(config.loss.alpha) == len(CLASSES), f"{len(CLASSES)} weights, one a class"),
+        "train.batch_size": (config.train.batch_size >= 1, "at least 1"),
+        "eval.batch_size": (config.eval.batch_size >= 1, "at least 1"),
+        "train.epochs": (config.train.epochs >= 1, "at least 1"),
+        "optimizer.warmup_epochs": (0 <= config.optimizer.warmup_epochs < config.train.epochs, "below train.epochs"),
+        "eval.every_epochs": (config.eval.every_epochs >= 1, "at least 1"),
+        "log.every_steps": (config.log.every_steps >= 1, "at least 1"),
+    }
+    values = config.to_dict()
+    faults = []
+    for key, (holds, expected) in rules.items():
+        section, name = key.split(".")
+        if not holds:
+            faults.append(f"config.{key} is {values[section][name]!r}; expected {expected}")
+    if faults:
+        raise UserError("\n".join(faults))
+
+
 def model(config: ml_collections.ConfigDict) -> nnx.Module:
     """The model with fresh parameters."""
-    if config.model.name not in MODELS:
-        raise UserError(f"config.model.name is {config.model.name!r}; choose one of: {', '.join(MODELS)}.")
-    if config.model.dtype not in DTYPES:
-        raise UserError(f"config.model.dtype is {config.model.dtype!r}; choose one of: {', '.join(DTYPES)}.")
     return create_model(config.model.name, dtype=DTYPES[config.model.dtype], rngs=nnx.Rngs(config.seed))
 
 

@@ -16,10 +16,22 @@ from fume_jax.monitoring import metrics_table
 
 
 def count(eval_fn: Callable, model: dict, batches: Iterable[dict]) -> dict[str, np.ndarray]:
-    """Sums what `eval_fn` counts over batches; the device runs ahead, and the sums are 64 bits wide."""
-    counts = jax.device_get([eval_fn(model["params"], model["batch_stats"], batch) for batch in batches])
+    """Sums what `eval_fn` counts over batches, 64 bits wide."""
     wide = {np.dtype(np.int32): np.int64, np.dtype(np.float32): np.float64}
-    return {name: sum(c[name].astype(wide[c[name].dtype]) for c in counts) for name in counts[0]}
+    totals, running = {}, None
+
+    def add(counts):
+        for name, value in jax.device_get(counts).items():
+            totals[name] = totals.get(name, 0) + value.astype(wide[value.dtype])
+
+    for batch in batches:
+        counts = eval_fn(model["params"], model["batch_stats"], batch)
+        # Fetched one batch late: the device never waits, and no more than two batches are held at a time.
+        if running is not None:
+            add(running)
+        running = counts
+    add(running)
+    return totals
 
 
 def score(counts: dict[str, np.ndarray]) -> dict[str, float]:

@@ -17,6 +17,8 @@ from fume_jax import augment
 from fume_jax.errors import UserError
 from fume_jax.vocabulary import CLASSES, GASES, batch_spec
 
+SPLITS = ("train", "val", "test")
+SAMPLINGS = ("uniform", "balanced")
 PIXEL_KEYS = tuple(f"{gas}_{kind}" for gas in GASES for kind in ("frame", "mask"))
 
 
@@ -43,6 +45,10 @@ class Dataset:
         if missing:
             raise UserError(
                 f"The dataset in {path!r} does not hold paired frames; it lacks {', '.join(sorted(missing))}."
+            )
+        if not set(SPLITS) <= set(self.splits):
+            raise UserError(
+                f"The dataset in {path!r} has the splits {', '.join(self.splits)}; expected {', '.join(SPLITS)}."
             )
         # Scores that bound the task on this dataset, if its maker measured any.
         self.bounds: dict[str, float] = dict((self._builder.info.metadata or {}).get("bounds", {}))
@@ -99,14 +105,15 @@ def training_batches(
       prefetch: batches held ready.
 
     Raises:
-      UserError: if there is no such split or sampling, or a class has no example to balance.
+      UserError: if there is no such split, or a class has no example to balance.
+      ValueError: if there is no such sampling.
     """
+    if sampling not in SAMPLINGS:
+        raise ValueError(f"Expected sampling to be one of {', '.join(SAMPLINGS)}, got {sampling!r}.")
     if sampling == "uniform":
         indices = grain.MapDataset.range(len(dataset.split(split))).seed(seed).shuffle().repeat()
-    elif sampling == "balanced":
-        indices = _balanced_indices(dataset.labels(split), seed)
     else:
-        raise UserError(f"config.data.sampling is {sampling!r}; choose uniform or balanced.")
+        indices = _balanced_indices(dataset.labels(split), seed)
     read = functools.partial(_read, dataset.split(split), height=height, width=width)
     examples = indices.map(read).random_map(functools.partial(_augment, operations=augmentation))
     # Randomness above belongs to a position in the global sequence; only below is it dealt out to processes.

@@ -25,7 +25,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 def check_batch_size(name: str, batch_size: int, mesh: Mesh) -> None:
     """Raises UserError unless the devices of the mesh can share the batch evenly; `name` is the key that sets it."""
-    if batch_size < 1 or batch_size % mesh.size:
+    if batch_size % mesh.size:
         raise UserError(
             f"{name} is {batch_size}, which {mesh.size} devices cannot share evenly; "
             f"choose a multiple of {mesh.size}, such as {max(1, batch_size // mesh.size) * mesh.size}."

@@ -25,6 +25,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
         longer finite.
     """
     # Devices and data.
+    build.check(config)
     mesh = sharding.create_mesh()
     sharding.check_batch_size("config.train.batch_size", config.train.batch_size, mesh)
     sharding.check_batch_size("config.eval.batch_size", config.eval.batch_size, mesh)
@@ -77,6 +78,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
     batches = build.training_batches(config, dataset, mesh, start_step)
     for step, batch in zip(range(start_step + 1, total_steps + 1), batches, strict=False):
         state, metrics = train_fn(state, batch)
+        # Waiting for the step before this one keeps the device busy, and batches from piling up on it.
+        jax.block_until_ready(since_log[-1:])
         since_log.append(metrics)
         monitor.step_done()
 

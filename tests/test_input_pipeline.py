@@ -115,5 +115,5 @@ def test_what_the_user_got_wrong_is_said(dataset, tmp_path):
         Dataset(str(tmp_path))
     with pytest.raises(UserError, match="no split 'validation'; it has train, val, test"):
         dataset.split("validation")
-    with pytest.raises(UserError, match="choose uniform or balanced"):
+    with pytest.raises(ValueError, match="one of uniform, balanced, got 'fair'"):
         train(dataset, 1, sampling="fair")
