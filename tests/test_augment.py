@@ -66,6 +66,17 @@ def test_frames_and_masks_of_both_gases_move_together(operation, seed):
     assert (bright != gas).sum() < 0.1 * gas.sum()
 
 
+def test_no_tube_appears_where_gas_meets_background():
+    """The mean of background and gas is the value of the tube, so interpolating a mask would invent one."""
+    without_tube = example()
+    for gas in ("co2", "ch4"):
+        without_tube[f"{gas}_mask"][without_tube[f"{gas}_mask"] == 1] = 0
+    operation = ShiftScaleRotate(1.0, shift=0.1, scale=0.15, rotate=15.0)
+    for seed in range(5):
+        moved = resize(operation(without_tube, np.random.default_rng(seed)), height=31, width=47)
+        assert set(np.unique(moved["co2_mask"])) == {0, 2}
+
+
 def test_shift_moves_by_up_to_the_given_share_of_the_frame():
     operation = ShiftScaleRotate(1.0, shift=0.1, scale=0.0, rotate=0.0)
     columns = [
