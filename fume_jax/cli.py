@@ -1,5 +1,6 @@
 """What every command does around its own work."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -35,8 +36,9 @@ def _run(main):
     except (UserError, OSError) as error:
         return _fail(error)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
-        return RUN_AGAIN
+        print("stopped; run the same command again", file=sys.stderr, flush=True)
+        # Without the interpreter's own end, which joins threads that were interrupted anywhere.
+        os._exit(RUN_AGAIN)
 
 
 def _fail(error):

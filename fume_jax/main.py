@@ -8,17 +8,19 @@ from absl import flags
 from ml_collections import config_flags
 
 from fume_jax import cli
+from fume_jax.stopping import StopRequest
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Python file with get_config().", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 flags.mark_flags_as_required(["config", "workdir"])
 
 
-def main() -> None:
+def main() -> int:
     # After the flags are parsed, so that --help and a mistake in a flag answer at once.
     from fume_jax.train import train
 
-    train(_CONFIG.value, _WORKDIR.value)
+    with StopRequest() as stop:
+        return train(_CONFIG.value, _WORKDIR.value, stop)
 
 
 if __name__ == "__main__":

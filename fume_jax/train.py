@@ -8,17 +8,21 @@ import numpy as np
 
 from fume_jax import build, evaluation, sharding
 from fume_jax.checkpoint import Checkpoints, save_config, with_sharding
-from fume_jax.errors import UserError
+from fume_jax.errors import DONE, RUN_AGAIN, UserError
 from fume_jax.input_pipeline import Dataset
 from fume_jax.monitoring import Monitor
 from fume_jax.optimizer import create_optimizer, create_schedule
+from fume_jax.stopping import StopRequest
 from fume_jax.train_step import create_train_state, jit_train_step
 
 
-def train(config: ml_collections.ConfigDict, workdir: str) -> None:
+def train(config: ml_collections.ConfigDict, workdir: str, stop: StopRequest) -> int:
     """Trains a model, or goes on where the run in `workdir` stopped, then scores its best checkpoint.
 
     The run folder holds `config.json`, `checkpoints/STEP/`, `events/`, `metrics.json` and `pictures/`.
+
+    Returns:
+      `DONE`, or `RUN_AGAIN` if `stop` was requested before the last step.
 
     Raises:
       UserError: if the config cannot be trained as it is, `workdir` holds a run of another config, or the loss is no
@@ -74,7 +78,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
         return scores
 
     # Loop.
-    since_log = []
+    step, since_log = start_step, []
     batches = build.training_batches(config, dataset, mesh, start_step)
     for step, batch in zip(range(start_step + 1, total_steps + 1), batches, strict=False):
         state, metrics = train_fn(state, batch)
@@ -91,9 +95,16 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
         if evaluating:
             checkpoints.save(state, validate(step, state))
 
+        if stop.requested:
+            break
+
     monitor.close()
     checkpoints.close()
+    if step < total_steps:
+        print(f"stopped after step {step}; the same command goes on after step {checkpoints.latest_step or 0}")
+        return RUN_AGAIN
     evaluation.evaluate_run(config, workdir)
+    return DONE
 
 
 def _optimizer(options, steps_per_epoch, total_steps):

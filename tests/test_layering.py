@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"vocabulary", "errors"},
     {"models", "losses", "metrics", "train_step", "augment", "interop", "optimizer"},
-    {"input_pipeline", "checkpoint", "sharding", "monitoring", "pictures", "frames", "cli"},
+    {"input_pipeline", "checkpoint", "sharding", "monitoring", "pictures", "frames", "cli", "stopping"},
     {"build"},
     {"evaluation", "prediction"},
     {"train"},
