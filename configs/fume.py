@@ -53,7 +53,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.epochs = 50
 
     config.eval = ml_collections.ConfigDict()
-    config.eval.batch_size = 8  # over all devices
+    config.eval.batch_size = 8  # over all devices, rounded up to what they can share
     config.eval.every_epochs = 1
 
     # These two sections may change when a run goes on.
@@ -63,5 +63,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.log.progress = True  # a bar; False for plain silence
 
     config.checkpoint = ml_collections.ConfigDict()
-    config.checkpoint.best_metric = "balanced_accuracy"  # of the validation split, larger is better
+    config.checkpoint.best_metric = "balanced_accuracy"  # of the validation split, one of fume_jax.metrics.HEADLINES
     return config

@@ -15,6 +15,7 @@ from fume_jax import augment, input_pipeline, losses, sharding, train_step
 from fume_jax.checkpoint import Checkpoints, with_sharding
 from fume_jax.errors import UserError
 from fume_jax.input_pipeline import SAMPLINGS
+from fume_jax.metrics import HEADLINES
 from fume_jax.models import MODELS, create_model
 from fume_jax.models.fume import MIN_SIZE
 from fume_jax.vocabulary import CLASSES
@@ -25,6 +26,7 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 def check(config: ml_collections.ConfigDict) -> None:
     """Raises UserError, naming every key at fault, unless the values of a config make sense."""
     rules = {
+        "seed": (config.seed >= 0, "at least 0"),
         "model.name": (config.model.name in MODELS, f"one of {', '.join(MODELS)}"),
         "model.dtype": (config.model.dtype in DTYPES, f"one of {', '.join(DTYPES)}"),
         "data.height": (config.data.height >= MIN_SIZE, f"at least {MIN_SIZE}"),
@@ -37,16 +39,20 @@ def check(config: ml_collections.ConfigDict) -> None:
         "train.batch_size": (config.train.batch_size >= 1, "at least 1"),
         "eval.batch_size": (config.eval.batch_size >= 1, "at least 1"),
         "train.epochs": (config.train.epochs >= 1, "at least 1"),
-        "optimizer.warmup_epochs": (0 <= config.optimizer.warmup_epochs < config.train.epochs, "below train.epochs"),
+        "optimizer.warmup_epochs": (
+            0 <= config.optimizer.warmup_epochs < config.train.epochs,
+            "less than train.epochs",
+        ),
         "eval.every_epochs": (config.eval.every_epochs >= 1, "at least 1"),
         "log.every_steps": (config.log.every_steps >= 1, "at least 1"),
+        "log.pictures": (config.log.pictures >= 0, "at least 0"),
+        "checkpoint.best_metric": (config.checkpoint.best_metric in HEADLINES, f"one of {', '.join(HEADLINES)}"),
     }
-    values = config.to_dict()
     faults = []
     for key, (holds, expected) in rules.items():
-        section, name = key.split(".")
         if not holds:
-            faults.append(f"config.{key} is {values[section][name]!r}; expected {expected}")
+            value = functools.reduce(getattr, key.split("."), config)
+            faults.append(f"config.{key} is {value!r}; expected {expected}")
     if faults:
         raise UserError("\n".join(faults))
 
@@ -99,11 +105,11 @@ def training_batches(
 def evaluation_batches(
     config: ml_collections.ConfigDict, dataset: input_pipeline.Dataset, mesh: Mesh, split: str
 ) -> Iterator[dict[str, jax.Array]]:
-    """One pass over a split on the devices of the mesh."""
+    """One pass over a split on the devices of the mesh, in batches rounded up to what they can share."""
     batches = input_pipeline.evaluation_batches(
         dataset,
         split=split,
-        batch_size=config.eval.batch_size,
+        batch_size=-(-config.eval.batch_size // mesh.size) * mesh.size,
         height=config.data.height,
         width=config.data.width,
         num_threads=config.data.num_threads,

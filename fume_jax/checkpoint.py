@@ -27,7 +27,6 @@ class Checkpoints:
           metric: the entry of the saved metrics that decides which checkpoint is best; larger is better.
           read_only: leave the folder as it is.
         """
-        self.metric = metric
 
         def score(metrics):
             value = metrics[metric]
@@ -54,17 +53,9 @@ class Checkpoints:
 
     def save(self, state: TrainState, metrics: dict[str, float]) -> None:
         """Saves the state under its step; returns before it is written."""
-        step = int(state.step)
-        if step == self.latest_step:
-            return
-        if self.metric not in metrics:
-            raise UserError(
-                f"config.checkpoint.best_metric is {self.metric!r}, which this model's evaluation does not give; "
-                f"choose one of: {', '.join(sorted(metrics))}."
-            )
         model, optimizer = _parts(state)
         items = ocp.args.Composite(model=ocp.args.StandardSave(model), optimizer=ocp.args.StandardSave(optimizer))
-        self._manager.save(step, args=items, metrics=metrics)
+        self._manager.save(int(state.step), args=items, metrics=metrics)
 
     def restore(self, abstract_state: TrainState, step: int) -> TrainState:
         """Restores everything, in the shapes and shardings of `abstract_state`."""

@@ -22,9 +22,9 @@ def _parse_flags(argv):
     try:
         rest = flags.FLAGS(argv)[1:]
         if rest:
-            raise UserError(f"Not understood: {' '.join(rest)}. Options look like --name=value, and follow --config.")
+            raise UserError(f"Not understood: {' '.join(rest)}. Options look like --name=value.")
         return argv[:1]
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, UserError, OSError) as error:
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, UserError, OSError, ImportError) as error:
         return _fail(error)
 
 

@@ -1,5 +1,6 @@
 """Scoring of a model on a split, and of a finished run."""
 
+import functools
 import json
 import math
 from collections.abc import Callable, Iterable
@@ -47,25 +48,25 @@ def evaluate_run(config: ml_collections.ConfigDict, workdir: str, splits: Iterab
       UserError: if the run has no checkpoint, or the dataset is gone or lacks a split.
     """
     mesh = sharding.create_mesh()
-    sharding.check_batch_size("config.eval.batch_size", config.eval.batch_size, mesh)
     model, step = build.best_model(config, workdir, mesh)
     dataset = Dataset(config.data.path)
+    sources = {split: functools.partial(build.evaluation_batches, config, dataset, mesh, split) for split in splits}
+    for split in splits:
+        dataset.split(split)  # a misspelt one is refused before anything is written
     eval_fn, predict_fn = build.eval_and_predict_fns(config)
     by_split = {}
-    for split in splits:
-        counts = count(eval_fn, model, build.evaluation_batches(config, dataset, mesh, split))
+    for split, batches in sources.items():
+        counts = count(eval_fn, model, batches())
         by_split[split] = score(counts)
-        if jax.process_index() == 0:
-            if "cls_confusion" in counts:
-                confusion = pictures.confusion_picture(counts["cls_confusion"])
-                pictures.save(Path(workdir) / "pictures" / f"{split}_confusion.png", confusion)
-            panel = overlay_panel(predict_fn, model, build.evaluation_batches(config, dataset, mesh, split), 8)
-            pictures.save(Path(workdir) / "pictures" / f"{split}_overlays.png", panel)
-    if jax.process_index() == 0:
-        _write_metrics(Path(workdir) / "metrics.json", step, by_split, dataset.bounds)
-        print(f"\nBest checkpoint: step {step} of {workdir}\n{metrics_table(by_split)}")
-        for name, value in dataset.bounds.items():
-            print(f"{name} on test: {value:.3f}")
+        if "cls_confusion" in counts:
+            confusion = pictures.confusion_picture(counts["cls_confusion"])
+            pictures.save(Path(workdir) / "pictures" / f"{split}_confusion.png", confusion)
+        panel = overlay_panel(predict_fn, model, batches(), 8)
+        pictures.save(Path(workdir) / "pictures" / f"{split}_overlays.png", panel)
+    _write_metrics(Path(workdir) / "metrics.json", step, by_split, dataset.bounds)
+    print(f"\nBest checkpoint: step {step} of {workdir}\n{metrics_table(by_split)}")
+    for name, value in dataset.bounds.items():
+        print(f"{name} on test: {value:.3f}")
 
 
 def overlay_panel(predict_fn: Callable, model: dict, batches: Iterable[dict], count: int) -> np.ndarray:
@@ -77,7 +78,10 @@ def overlay_panel(predict_fn: Callable, model: dict, batches: Iterable[dict], co
 
 def _write_metrics(path, step, by_split, bounds):
     """Flat keys; a metric without meaning (a class that never occurs) is null. Splits scored before are kept."""
-    flat = json.loads(path.read_text()) if path.exists() else {}
+    try:
+        flat = json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError):
+        flat = {}
     if flat.get("step") != step:
         flat = {}
     flat |= {"step": step} | bounds

@@ -57,10 +57,15 @@ def read_frame(path: Path) -> np.ndarray:
         raise UnreadableFrame(error.strerror or str(error)) from error
     if not data.size:
         raise UnreadableFrame("the file is empty")
-    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise UnreadableFrame(f"not an image that can be decoded: {error.err}") from error
     if image is None:
         raise UnreadableFrame("not an image, or a damaged one")
     if image.ndim == 3:
+        if image.dtype not in (np.uint8, np.uint16):
+            image = image.astype(np.float32)
         # Conversion keeps the depth; an alpha channel is dropped.
         image = cv2.cvtColor(image[..., :3], cv2.COLOR_BGR2GRAY) if image.shape[-1] >= 3 else image[..., 0]
     if image.dtype != np.uint8:

@@ -38,7 +38,8 @@ class Dataset:
             raise UserError(
                 f"There is no prepared dataset in {path!r}. Render the embedded one with\n"
                 "  python -m datasets.synthetic_ogi --data_dir=data --name=demo\n"
-                "or point --config.data.path at a folder that holds dataset_info.json."
+                "or name the folder that holds dataset_info.json: --config.data.path=DIR to train, --data=DIR to "
+                "evaluate."
             )
         self._builder = tfds.builder_from_directory(path)
         missing = {*PIXEL_KEYS, "modality_mask", "label", "recording_index"} - set(self._builder.info.features)

@@ -38,7 +38,7 @@ def dice_loss(logits: jax.Array, masks: jax.Array, *, smooth: float = 1.0) -> ja
     Args:
       logits: [B, H, W, classes].
       masks: int [B, H, W].
-      smooth: `s`, in pixels; makes an absent and unpredicted class a perfect one.
+      smooth: `s`, in pixels; the loss of an absent class goes to 0 as its predicted share does.
 
     Returns:
       float32 [B].

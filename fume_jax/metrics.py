@@ -8,7 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fume_jax.vocabulary import CLASSES, GAS, GASES, MASK_CLASSES
+from fume_jax.vocabulary import CLASSES, GASES, MASK_CLASSES
+
+# What tables show and a checkpoint may be chosen by; larger is better.
+HEADLINES = (
+    "iou_gas",
+    "mean_iou",
+    "mean_dice",
+    "pixel_accuracy",
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "joint_score",
+)
 
 
 def confusion_matrix(labels: jax.Array, predictions: jax.Array, counted: jax.Array, classes: int) -> jax.Array:
@@ -84,8 +96,8 @@ def segmentation_metrics(confusion: np.ndarray) -> dict[str, float]:
 def classification_metrics(confusion: np.ndarray) -> dict[str, float]:
     """Accuracy, balanced accuracy, F1 (macro, weighted, per class), Cohen's kappa from int [3, 3] counts of examples.
 
-    Definitions are scikit-learn's. A class without a true example is left out of balanced accuracy, one without a true
-    or a predicted example out of macro F1; its own entries are NaN.
+    Definitions are scikit-learn's. A class without a true example is left out of balanced accuracy, one with neither a
+    true nor a predicted example out of macro F1; its own entries are NaN.
     """
     tp, truth, predicted = _counts(confusion)
     total = confusion.sum()
@@ -103,12 +115,6 @@ def classification_metrics(confusion: np.ndarray) -> dict[str, float]:
         metrics |= {f"{name}_precision": float(precision[i]), f"{name}_recall": float(recall[i])}
         metrics |= {f"{name}_f1": float(f1[i]), f"{name}_support": int(truth[i])}
     return metrics
-
-
-def gas_iou(prediction: np.ndarray, mask: np.ndarray) -> float:
-    """IoU of the gas class of two int masks of one shape; NaN if neither has gas."""
-    a, b = prediction == GAS, mask == GAS
-    return float(_divide((a & b).sum(), (a | b).sum()))
 
 
 def _counts(confusion):

@@ -8,8 +8,7 @@ import numpy as np
 import tensorboardX
 from tqdm import tqdm
 
-# Rows of the printed table; everything else is in metrics.json.
-HEADLINES = ("iou_gas", "mean_iou", "mean_dice", "pixel_accuracy", "accuracy", "balanced_accuracy", "macro_f1")
+from fume_jax.metrics import HEADLINES
 
 
 class Monitor:

@@ -24,7 +24,7 @@ def overlay(frame: np.ndarray, mask: np.ndarray, gas: str) -> np.ndarray:
         region = (mask == value).astype(np.uint8)
         tinted = np.rint(0.7 * picture + 0.3 * np.array(colour)).astype(np.uint8)
         picture = np.where(region[..., None] > 0, tinted, picture)
-        contours, _ = cv2.findContours(region, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        contours, _ = cv2.findContours(region, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         thickness = max(1, frame.shape[1] // 320)
         picture = cv2.drawContours(np.ascontiguousarray(picture), contours, -1, colour, thickness)
     return picture

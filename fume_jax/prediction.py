@@ -39,7 +39,9 @@ def predict_files(config: ml_collections.ConfigDict, workdir: str, pairs: list[P
     batch_size = mesh.size * max(1, min(config.eval.batch_size, len(pairs)) // mesh.size)
     skipped, done = [], 0
     Path(output).mkdir(parents=True, exist_ok=True)
-    with open(Path(output) / "predictions.csv", "w", newline="") as file:
+    table = Path(output) / "predictions.csv"
+    unfinished = table.with_suffix(".csv.part")  # an earlier table stays until this one is complete
+    with open(unfinished, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["frame", "class", *CLASSES, *(f"{gas}_gas_fraction" for gas in GASES)])
         readable = _read(tqdm(pairs, unit="frame", desc="predict", disable=None), skipped)
@@ -52,6 +54,10 @@ def predict_files(config: ml_collections.ConfigDict, workdir: str, pairs: list[P
                 _write_pictures(Path(output), name, frames, masks)
                 writer.writerow([name, *_class(outputs, i), *(_fraction(masks.get(gas)) for gas in GASES)])
             done += len(chunk)
+    if done:
+        unfinished.replace(table)
+    else:
+        unfinished.unlink()
     for line in skipped:
         print(f"skipped: {line}")
     print(f"{done} of {len(pairs)} frames or pairs predicted into {output}")

@@ -1,5 +1,6 @@
 """The training loop."""
 
+import contextlib
 import functools
 
 import jax
@@ -10,6 +11,7 @@ from fume_jax import build, evaluation, sharding
 from fume_jax.checkpoint import Checkpoints, save_config, with_sharding
 from fume_jax.errors import DONE, RUN_AGAIN, UserError
 from fume_jax.input_pipeline import Dataset
+from fume_jax.models import count_parameters
 from fume_jax.monitoring import Monitor
 from fume_jax.optimizer import create_optimizer, create_schedule
 from fume_jax.stopping import StopRequest
@@ -32,7 +34,6 @@ def train(config: ml_collections.ConfigDict, workdir: str, stop: StopRequest) ->
     build.check(config)
     mesh = sharding.create_mesh()
     sharding.check_batch_size("config.train.batch_size", config.train.batch_size, mesh)
-    sharding.check_batch_size("config.eval.batch_size", config.eval.batch_size, mesh)
     dataset = Dataset(config.data.path)
     save_config(config, workdir)
 
@@ -41,7 +42,8 @@ def train(config: ml_collections.ConfigDict, workdir: str, stop: StopRequest) ->
     total_steps = config.train.epochs * steps_per_epoch
     schedule, tx = _optimizer(config.optimizer, steps_per_epoch, total_steps)
     create_state = jax.jit(lambda: create_train_state(build.model(config), tx), out_shardings=sharding.replicated(mesh))
-    train_fn = jit_train_step(build.abstract_model(config), tx, build.loss_fn(config), config.seed)
+    model = build.abstract_model(config)
+    train_fn = jit_train_step(model, tx, build.loss_fn(config), config.seed)
     eval_fn, predict_fn = build.eval_and_predict_fns(config)
 
     # A run starts where its last checkpoint stopped, or from nothing.
@@ -61,47 +63,45 @@ def train(config: ml_collections.ConfigDict, workdir: str, stop: StopRequest) ->
         progress=config.log.progress,
     )
     monitor.say(
-        f"{jax.device_count()} {jax.devices()[0].device_kind} device(s), batch {config.train.batch_size}, "
-        f"{total_steps} steps of {config.model.name} on {config.data.path}"
-        + (f", going on after step {start_step}" if start_step else "")
+        f"{jax.device_count()} {jax.devices()[0].device_kind} device(s), {config.model.name} of "
+        f"{count_parameters(model):,} parameters, batch {config.train.batch_size}, {total_steps} steps on "
+        f"{config.data.path}" + (f", going on after step {start_step}" if start_step else "")
     )
 
     def validate(step, state):
-        model = {"params": state.params, "batch_stats": state.batch_stats}
+        trained = {"params": state.params, "batch_stats": state.batch_stats}
         batches = functools.partial(build.evaluation_batches, config, dataset, mesh, "val")
-        scores = evaluation.score(evaluation.count(eval_fn, model, batches()))
+        scores = evaluation.score(evaluation.count(eval_fn, trained, batches()))
         monitor.scalars(step, "val", scores)
         if config.log.pictures:
-            panel = evaluation.overlay_panel(predict_fn, model, batches(), config.log.pictures)
+            panel = evaluation.overlay_panel(predict_fn, trained, batches(), config.log.pictures)
             monitor.picture(step, "val/overlays", panel)
         monitor.say(_epoch_line(step // steps_per_epoch, scores))
         return scores
 
-    # Loop.
+    # Loop. Whatever ends it, what is being saved is saved.
     step, since_log = start_step, []
     batches = build.training_batches(config, dataset, mesh, start_step)
-    for step, batch in zip(range(start_step + 1, total_steps + 1), batches, strict=False):
-        state, metrics = train_fn(state, batch)
-        # Waiting for the step before this one keeps the device busy, and batches from piling up on it.
-        jax.block_until_ready(since_log[-1:])
-        since_log.append(metrics)
-        monitor.step_done()
+    with contextlib.closing(checkpoints), contextlib.closing(monitor):
+        for step, batch in zip(range(start_step + 1, total_steps + 1), batches, strict=False):
+            state, metrics = train_fn(state, batch)
+            # Waiting for the step before this one keeps the device busy, and batches from piling up on it.
+            jax.block_until_ready(since_log[-1:])
+            since_log.append(metrics)
+            monitor.step_done()
 
-        evaluating = step == total_steps or step % (config.eval.every_epochs * steps_per_epoch) == 0
-        if evaluating or step % config.log.every_steps == 0:
-            monitor.scalars(step, "train", _mean(since_log, step) | {"learning_rate": float(schedule(step - 1))})
-            since_log = []
+            evaluating = step == total_steps or step % (config.eval.every_epochs * steps_per_epoch) == 0
+            if evaluating or step % config.log.every_steps == 0:
+                monitor.scalars(step, "train", _mean(since_log, step) | {"learning_rate": float(schedule(step - 1))})
+                since_log = []
+            if evaluating:
+                checkpoints.save(state, validate(step, state))
+            if stop.requested:
+                break
+        last_checkpoint = checkpoints.latest_step or 0
 
-        if evaluating:
-            checkpoints.save(state, validate(step, state))
-
-        if stop.requested:
-            break
-
-    monitor.close()
-    checkpoints.close()
     if step < total_steps:
-        print(f"stopped after step {step}; the same command goes on after step {checkpoints.latest_step or 0}")
+        print(f"stopped after step {step}; the same command goes on after step {last_checkpoint}")
         return RUN_AGAIN
     evaluation.evaluate_run(config, workdir)
     return DONE
@@ -126,7 +126,7 @@ def _mean(since_log, step):
     if not np.isfinite([v["loss"] for v in values]).all():
         raise UserError(
             f"The loss is not finite between steps {step - len(values) + 1} and {step}. Lower "
-            "--config.optimizer.learning_rate or --config.optimizer.clip_norm; the last checkpoint is intact."
+            "--config.optimizer.learning_rate or --config.optimizer.clip_norm, in another --workdir."
         )
     return {name: float(np.mean([v[name] for v in values])) for name in values[0]}
 

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import flax.struct
 import jax
@@ -104,13 +103,13 @@ def eval_step(
 
 
 def jit_train_step(
-    model: nnx.Module, tx: optax.GradientTransformation, loss_fn, seed: int, **jit_options: Any
+    model: nnx.Module, tx: optax.GradientTransformation, loss_fn: Callable, seed: int
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
-    """Compiles `train_step` for a model; the state is donated. `jit_options` go to `jax.jit`."""
+    """Compiles `train_step` for a model, which is put in training mode; the state is donated."""
     model.train()
     graphdef, _, _ = split_model(model)
     step = functools.partial(train_step, graphdef=graphdef, tx=tx, loss_fn=loss_fn, seed=seed)
-    return jax.jit(step, donate_argnums=0, **jit_options)
+    return jax.jit(step, donate_argnums=0)
 
 
 def _counted_gases(batch):

@@ -84,7 +84,7 @@ def test_training_leaves_a_complete_run_folder(trained):
     for name in ("val_overlays", "test_overlays", "val_confusion", "test_confusion"):
         assert cv2.imread(str(workdir / "pictures" / f"{name}.png")).std() > 10
     assert "balanced_accuracy" in printed
-    assert "72 steps of fume" in printed
+    assert "fume of 1,656,236 parameters, batch 4, 72 steps" in printed
 
 
 @pytest.mark.slow
@@ -182,12 +182,27 @@ def test_prediction_handles_every_usable_image_and_lists_the_others(trained, fra
 
 
 @pytest.mark.slow
+def test_an_evaluation_of_an_unknown_split_changes_nothing(trained):
+    before = {p: p.stat().st_mtime_ns for p in trained[0].rglob("*") if p.is_file()}
+    assert_refused(run("fume_jax.evaluate", f"--workdir={trained[0]}", "--split=test,nope"), "no split 'nope'")
+    assert_refused(run("fume_jax.evaluate", f"--workdir={trained[0]}", "--split="), "at least one split")
+    assert_refused(
+        run("fume_jax.evaluate", f"--workdir={trained[0]}", "--data=moved"), "no prepared dataset in 'moved'"
+    )
+    assert {p: p.stat().st_mtime_ns for p in trained[0].rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.slow
 def test_prediction_of_nothing_but_damaged_images_does_nothing(trained, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"broken")
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "predictions.csv").write_text("earlier")
     arguments = [f"--workdir={trained[0]}", f"--co2={tmp_path / 'broken.png'}", f"--output={tmp_path / 'output'}"]
     result = run("fume_jax.predict", *arguments)
     assert result.returncode == 1
     assert "broken.png: not an image" in result.stdout
+    assert [p.name for p in (tmp_path / "output").iterdir()] == ["predictions.csv"]
+    assert (tmp_path / "output" / "predictions.csv").read_text() == "earlier"
 
 
 @pytest.mark.slow
@@ -214,6 +229,9 @@ def test_a_run_folder_of_another_config_is_refused(trained, tiny_dataset):
         ("--config.model.name=fumes", ["config.model.name is 'fumes'; expected one of fume, fume_separate"]),
         ("--config.data.height=32", ["config.data.height is 32; expected at least 64"]),
         ("--config.train.epochs=0", ["config.train.epochs is 0; expected at least 1"]),
+        ("--config.loss.alpha=(1.0,8.0)", ["config.loss.alpha is (1.0, 8.0); expected 3 weights"]),
+        ("--config.checkpoint.best_metric=loss", ["config.checkpoint.best_metric is 'loss'; expected one of iou_gas"]),
+        ("--config.seed=-1", ["config.seed is -1; expected at least 0"]),
         ("--config.train.batch_size=-2", ["config.train.batch_size is -2; expected at least 1"]),
         ("--config=configs/nowhere.py", ["configs/nowhere.py"]),
         ("--workdir=README.md", ["README.md"]),

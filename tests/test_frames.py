@@ -31,12 +31,25 @@ def test_deeper_images_are_scaled_by_their_range(tmp_path, dtype, factor, offset
     np.testing.assert_allclose(frame[..., 0], GREY / GREY.max() * 255, atol=0.51)
 
 
+def test_a_colour_image_of_floats_is_read(tmp_path):
+    colour = np.repeat(GREY[..., None].astype(np.float64), 3, axis=-1)
+    frame = read_frame(write(tmp_path / "floats.tiff", colour))
+    np.testing.assert_allclose(frame[..., 0], GREY / GREY.max() * 255, atol=0.51)
+
+
 def test_a_16_bit_image_of_one_level_is_black(tmp_path):
     assert not read_frame(write(tmp_path / "flat.png", np.full((8, 8), 3000, np.uint16))).any()
 
 
 @pytest.mark.parametrize(
-    "content, message", [(b"", "empty"), (b"no image at all", "not an image"), (None, "No such file")]
+    "content, message",
+    [
+        (b"", "empty"),
+        (b"no image at all", "not an image"),
+        (None, "No such file"),
+        # A header that claims more pixels than can be decoded.
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + 2 * (60000).to_bytes(4) + b"\x08\0\0\0\0", "not an image"),
+    ],
 )
 def test_a_file_that_is_no_image_is_said_to_be_none(tmp_path, content, message):
     path = tmp_path / "frame.png"

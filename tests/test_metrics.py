@@ -10,7 +10,6 @@ from fume_jax.metrics import (
     compute_metrics,
     confusion_counts,
     confusion_matrix,
-    gas_iou,
     segmentation_metrics,
 )
 from fume_jax.vocabulary import CLASSES
@@ -90,9 +89,3 @@ def test_gases_are_pooled_by_pixels_and_kept_apart():
     assert (metrics["co2/iou_gas"], metrics["ch4/iou_gas"]) == (1.0, 0.0)
     assert metrics["iou_gas"] == pytest.approx(10 / 20)
     assert metrics["joint_score"] == pytest.approx(0.5 * metrics["mean_iou"] + 0.5)
-
-
-def test_gas_iou_of_one_frame():
-    prediction, mask = np.array([[2, 2, 0], [1, 0, 0]]), np.array([[2, 0, 2], [1, 0, 2]])
-    assert gas_iou(prediction, mask) == pytest.approx(1 / 4)
-    assert np.isnan(gas_iou(np.zeros((2, 2)), np.ones((2, 2))))

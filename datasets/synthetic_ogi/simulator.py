@@ -311,7 +311,7 @@ def _to_uint8(image):
 
 
 def _annotate(signal, tube, noise):
-    _height, width = signal.shape
+    width = signal.shape[1]
     smooth = cv2.GaussianBlur(np.abs(signal), (0, 0), width / 160)
     gas = (smooth > VISIBLE * noise).astype(np.uint8)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width // 80 | 1, width // 80 | 1))

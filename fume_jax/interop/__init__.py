@@ -1,4 +1,4 @@
-"""Exchange of parameters with the PyTorch implementation of FUME: pure mappings of arrays, no torch needed."""
+"""Parameters from the PyTorch implementation of FUME: pure mappings of arrays, no torch needed."""
 
 from fume_jax.interop.state_dict import from_state_dict
 

@@ -1,4 +1,4 @@
-"""Names and layouts of parameters in a PyTorch state dict, and back into a Flax model.
+"""From the names and layouts of parameters in a PyTorch state dict to those of a Flax model.
 
 A parameter is found by renaming its path, part by part, with `RENAMES`; its layout follows from its rank: PyTorch
 keeps output channels first (`OIHW`), Flax last (`HWIO`), and a 1x1 convolution here is a matrix.
