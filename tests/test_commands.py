@@ -147,6 +147,22 @@ def test_a_stopped_run_goes_on_and_ends_like_one_never_stopped(trained, tiny_dat
 
 
 @pytest.mark.slow
+def test_a_run_stopped_before_its_first_step_ends_in_order(tiny_dataset, tmp_path):
+    command = [sys.executable, "-m", "fume_jax.main", *train_arguments(tiny_dataset, tmp_path / "run")]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    while not (tmp_path / "run" / "config.json").exists():
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate()
+    assert process.returncode == 75, printed
+    assert "stopped after step 1; the same command goes on after step 0" in printed
+    assert "Fatal" not in printed
+
+
+@pytest.mark.slow
 def test_prediction_handles_every_usable_image_and_lists_the_others(trained, frames):
     (frames / "co2" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     (frames / "ch4" / "empty.png").write_bytes(b"")
@@ -184,11 +200,12 @@ def test_prediction_handles_every_usable_image_and_lists_the_others(trained, fra
 @pytest.mark.slow
 def test_an_evaluation_of_an_unknown_split_changes_nothing(trained):
     before = {p: p.stat().st_mtime_ns for p in trained[0].rglob("*") if p.is_file()}
-    assert_refused(run("fume_jax.evaluate", f"--workdir={trained[0]}", "--split=test,nope"), "no split 'nope'")
-    assert_refused(run("fume_jax.evaluate", f"--workdir={trained[0]}", "--split="), "at least one split")
-    assert_refused(
-        run("fume_jax.evaluate", f"--workdir={trained[0]}", "--data=moved"), "no prepared dataset in 'moved'"
-    )
+    for argument, words in [
+        ("--split=test,nope", "no split 'nope'"),
+        ("--split=", "at least one split"),
+        ("--data=moved", "no prepared dataset in 'moved'"),
+    ]:
+        assert_refused(run("fume_jax.evaluate", f"--workdir={trained[0]}", argument), words)
     assert {p: p.stat().st_mtime_ns for p in trained[0].rglob("*") if p.is_file()} == before
 
 
