@@ -54,7 +54,6 @@ def train(config: ml_collections.ConfigDict, workdir: str, stop: StopRequest) ->
         state = checkpoints.restore(abstract_state, start_step)
     else:
         state = create_state()
-
     monitor = Monitor(
         workdir,
         start_step=start_step,
@@ -62,22 +61,8 @@ def train(config: ml_collections.ConfigDict, workdir: str, stop: StopRequest) ->
         batch_size=config.train.batch_size,
         progress=config.log.progress,
     )
-    monitor.say(
-        f"{jax.device_count()} {jax.devices()[0].device_kind} device(s), {config.model.name} of "
-        f"{count_parameters(model):,} parameters, batch {config.train.batch_size}, {total_steps} steps on "
-        f"{config.data.path}" + (f", going on after step {start_step}" if start_step else "")
-    )
-
-    def validate(step, state):
-        trained = {"params": state.params, "batch_stats": state.batch_stats}
-        batches = functools.partial(build.evaluation_batches, config, dataset, mesh, "val")
-        scores = evaluation.score(evaluation.count(eval_fn, trained, batches()))
-        monitor.scalars(step, "val", scores)
-        if config.log.pictures:
-            panel = evaluation.overlay_panel(predict_fn, trained, batches(), config.log.pictures)
-            monitor.picture(step, "val/overlays", panel)
-        monitor.say(_epoch_line(step // steps_per_epoch, scores))
-        return scores
+    monitor.say(_description(config, model, total_steps, start_step))
+    val_batches = functools.partial(build.evaluation_batches, config, dataset, mesh, "val")
 
     # Loop. Whatever ends it, what is being saved is saved.
     step, since_log = start_step, []
@@ -95,7 +80,9 @@ def train(config: ml_collections.ConfigDict, workdir: str, stop: StopRequest) ->
                 monitor.scalars(step, "train", _mean(since_log, step) | {"learning_rate": float(schedule(step - 1))})
                 since_log = []
             if evaluating:
-                checkpoints.save(state, validate(step, state))
+                scores = _validate(eval_fn, predict_fn, state, val_batches, monitor, config.log.pictures)
+                monitor.say(_epoch_line(step // steps_per_epoch, scores))
+                checkpoints.save(state, scores)
             if stop.requested:
                 break
         last_checkpoint = checkpoints.latest_step or 0
@@ -118,6 +105,25 @@ def _optimizer(options, steps_per_epoch, total_steps):
         schedule, weight_decay=options.weight_decay, b1=options.b1, b2=options.b2, clip_norm=options.clip_norm
     )
     return schedule, tx
+
+
+def _description(config, model, total_steps, start_step):
+    return (
+        f"{jax.device_count()} {jax.devices()[0].device_kind} device(s), {config.model.name} of "
+        f"{count_parameters(model):,} parameters, batch {config.train.batch_size}, {total_steps} steps on "
+        f"{config.data.path}"
+    ) + (f", going on after step {start_step}" if start_step else "")
+
+
+def _validate(eval_fn, predict_fn, state, val_batches, monitor, pictures):
+    """Scores the validation split and shows the scores, and some pairs, in TensorBoard."""
+    model = {"params": state.params, "batch_stats": state.batch_stats}
+    scores = evaluation.score(evaluation.count(eval_fn, model, val_batches()))
+    monitor.scalars(int(state.step), "val", scores)
+    if pictures:
+        panel = evaluation.overlay_panel(predict_fn, model, val_batches(), pictures)
+        monitor.picture(int(state.step), "val/overlays", panel)
+    return scores
 
 
 def _mean(since_log, step):
