@@ -4,6 +4,7 @@ An example is a dict of uint8 `{gas}_frame` [H, W, 1] and `{gas}_mask` [H, W] an
 gases see one scene, so geometry and brightness change alike in both: what differs between them is the gas.
 """
 
+import abc
 import dataclasses
 from typing import Any
 
@@ -16,33 +17,40 @@ Example = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class HorizontalFlip:
-    """Mirrors left and right with probability `probability`."""
+class RandomOperation(abc.ABC):
+    """Changes an example with probability `probability`; the input is left as it is."""
 
     probability: float
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-        if rng.random() >= self.probability:
-            return example
+        return self.apply(example, rng) if rng.random() < self.probability else example
+
+    @abc.abstractmethod
+    def apply(self, example: Example, rng: np.random.Generator) -> Example:
+        """The changed example."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HorizontalFlip(RandomOperation):
+    """Mirrors left and right."""
+
+    def apply(self, example: Example, rng: np.random.Generator) -> Example:
         flipped = {key: np.ascontiguousarray(example[key][:, ::-1]) for key in _images(example)}
         return example | flipped
 
 
 @dataclasses.dataclass(frozen=True)
-class ShiftScaleRotate:
+class ShiftScaleRotate(RandomOperation):
     """Moves, scales and turns about the centre; what comes in from outside is black and background.
 
     `shift` is in frame sizes, `scale` the largest change of 1, `rotate` in degrees.
     """
 
-    probability: float
     shift: float
     scale: float
     rotate: float
 
-    def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-        if rng.random() >= self.probability:
-            return example
+    def apply(self, example: Example, rng: np.random.Generator) -> Example:
         height, width = example["co2_mask"].shape
         angle, scale = rng.uniform(-self.rotate, self.rotate), 1 + rng.uniform(-self.scale, self.scale)
         matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, scale)
@@ -55,16 +63,13 @@ class ShiftScaleRotate:
 
 
 @dataclasses.dataclass(frozen=True)
-class BrightnessContrast:
+class BrightnessContrast(RandomOperation):
     """Multiplies grey levels by up to 1 ± `contrast` and adds up to ± `brightness` of the 8-bit range."""
 
-    probability: float
     brightness: float
     contrast: float
 
-    def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-        if rng.random() >= self.probability:
-            return example
+    def apply(self, example: Example, rng: np.random.Generator) -> Example:
         gain = 1 + rng.uniform(-self.contrast, self.contrast)
         offset = 255 * rng.uniform(-self.brightness, self.brightness)
         table = np.clip(np.rint(np.arange(256) * gain + offset), 0, 255).astype(np.uint8)
@@ -72,13 +77,11 @@ class BrightnessContrast:
 
 
 @dataclasses.dataclass(frozen=True)
-class ModalityDropout:
+class ModalityDropout(RandomOperation):
     """Drops one gas, each equally likely, from a pair that has both; never the only one."""
 
-    probability: float
-
-    def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-        if rng.random() >= self.probability or example["modality_mask"].sum() < len(GASES):
+    def apply(self, example: Example, rng: np.random.Generator) -> Example:
+        if example["modality_mask"].sum() < len(GASES):
             return example
         dropped = rng.integers(len(GASES))
         modality_mask = np.ones(len(GASES), np.float32)

@@ -3,7 +3,7 @@
 import functools
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import jax
@@ -41,7 +41,7 @@ def score(counts: dict[str, np.ndarray]) -> dict[str, float]:
     return compute_metrics(counts) | losses
 
 
-def evaluate_run(config: ml_collections.ConfigDict, workdir: str, splits: Iterable[str] = ("val", "test")) -> None:
+def evaluate_run(config: ml_collections.ConfigDict, workdir: str, splits: Sequence[str] = ("val", "test")) -> None:
     """Scores the best checkpoint of a run: prints a table, writes `metrics.json` and `pictures/`.
 
     Raises:
@@ -50,12 +50,12 @@ def evaluate_run(config: ml_collections.ConfigDict, workdir: str, splits: Iterab
     mesh = sharding.create_mesh()
     model, step = build.best_model(config, workdir, mesh)
     dataset = Dataset(config.data.path)
-    sources = {split: functools.partial(build.evaluation_batches, config, dataset, mesh, split) for split in splits}
     for split in splits:
         dataset.split(split)  # a misspelt one is refused before anything is written
     eval_fn, predict_fn = build.eval_and_predict_fns(config)
     by_split = {}
-    for split, batches in sources.items():
+    for split in splits:
+        batches = functools.partial(build.evaluation_batches, config, dataset, mesh, split)
         counts = count(eval_fn, model, batches())
         by_split[split] = score(counts)
         if "cls_confusion" in counts:

@@ -48,7 +48,7 @@ def test_imports_go_down(path):
         if name[0] == "fume_jax" and name[1] != own:
             assert floor(name[1]) <= floor(own), f"{own} imports {name[1]}"
     if floor(own) <= 1:
-        standard = {"functools", "collections", "typing", "dataclasses", "re", "itertools"}
+        standard = {"abc", "functools", "collections", "typing", "dataclasses", "re", "itertools"}
         assert {name[0] for name in names} <= LEARNING_MAY_IMPORT | standard
 
 
