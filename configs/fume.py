@@ -20,7 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.dtype = "float32"  # of the computation; bfloat16 on accelerators that have it
 
     config.data = ml_collections.ConfigDict()
-    config.data.path = "data/synthetic_ogi/demo/1.0.0"  # prepared dataset
+    config.data.path = "data/synthetic_ogi/demo/2.0.0"  # prepared dataset
     config.data.height = 480
     config.data.width = 640
     config.data.sampling = "balanced"  # every class equally often, with replacement; or uniform

@@ -1,0 +1,232 @@
+"""The gas: where it flows and how much of it a line of sight meets."""
+
+import dataclasses
+
+import cv2
+import numpy as np
+import scipy.fft
+from scipy.spatial import cKDTree
+
+from datasets.synthetic_ogi.scene import Scene
+
+GRAVITY = 9.81
+# Density relative to air, minus 1: CO2 falls, CH4 rises (image rows point down).
+EXCESS_DENSITY = {"co2": 0.52, "ch4": -0.45}
+VISCOSITY = 1.5e-5  # m2/s, of air, which carries the gas
+DIFFUSIVITY = 1.8e-5  # m2/s, between CO2 (1.6e-5) and CH4 (2.2e-5) in air
+ENTRAINMENT = 0.1
+# A round jet breaks up `BREAK_UP` diameters from the mouth at the Reynolds number `TURBULENT`, later below it.
+TURBULENT, BREAK_UP = 2500, 2
+GUST = 0.5  # s, for which a gust of wind lasts
+FRONT_SPEED = 0.5  # of a starting jet or plume, relative to the flow behind it
+FRAMES_PER_SECOND = 30
+FLICKER = 0.12  # standard deviation of the logarithm of the rate of release
+HISTORY_RATE = 240  # samples of it per second
+
+LAYERS = 2
+EDDY_SIZES = (0.38, 0.19, 0.095, 0.048, 0.024, 0.012)  # in frame widths
+EDDY_PER_RADIUS = 1.5  # size of the eddies that displace most, relative to the local radius
+DISPLACEMENT = 0.3  # by the eddies of all sizes, relative to the local radius
+INTERMITTENCY = 0.35  # standard deviation of the logarithm of the column in turbulent flow
+EDDY_GRID, CELLS_PER_EDDY = 128, 8
+STEP = 0.004  # along the path, in frame widths
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanFlow:
+    """The steady plume by arc length, a row each `STEP`; lengths in frame widths, times in seconds."""
+
+    path: np.ndarray  # [n, 2], from the mouth, away from the tube and down
+    direction: np.ndarray  # [n, 2]
+    speed: np.ndarray
+    radius: np.ndarray
+    age: np.ndarray  # since the gas left the mouth
+    column: np.ndarray  # along a line of sight through the axis, in mole fraction times metre
+    dilution: np.ndarray  # what is left of the excess of the gas at the mouth, 1 to 0
+    turbulence: np.ndarray  # 0 laminar, 1 developed
+
+
+def mean_flow(scene: Scene, gas: str) -> MeanFlow:
+    """Integrates the plume's fluxes of volume and momentum along its path."""
+    r, wide = scene.bore_radius, scene.camera.frame_width
+    fraction = min(1.0, scene.mole_fraction * scene.emission[gas])
+    buoyancy = GRAVITY * EXCESS_DENSITY[gas] * fraction * r**2 * scene.exit_speed
+    reynolds = 2 * r * scene.exit_speed / VISCOSITY
+    laminar_length = 2 * r * BREAK_UP * max(1.0, TURBULENT / reynolds) ** 1.5
+    # Fluxes of a round jet over pi.
+    volume = r**2 * scene.exit_speed
+    mx, my = volume * scene.exit_speed * np.cos(scene.tube_tilt), volume * scene.exit_speed * np.sin(scene.tube_tilt)
+    x = y = arc = age = 0.0
+    step, rows = STEP * wide, []
+    # Until it has left the frame, which it enters somewhere along one side.
+    while arc < 2 * wide and -0.3 * wide < x < 1.1 * wide and abs(y) < 0.9 * wide:
+        ux, uy = mx / volume, my / volume
+        speed = max(np.hypot(ux, uy), 0.01)
+        radius = (volume / speed) ** 0.5
+        vx, vy = ux + scene.wind[0], uy + scene.wind[1]
+        drifting = max(np.hypot(vx, vy), 0.01)
+        turbulence = min(max((arc - laminar_length) / (20 * r), 0.0), 1.0)
+        column = fraction * r**2 * scene.exit_speed / (speed * radius) * np.pi**0.5
+        dilution = r**2 * scene.exit_speed / volume
+        rows.append(
+            (x / wide, y / wide, vx / drifting, vy / drifting, drifting, radius, age, column, dilution, turbulence)
+        )
+        x, y, arc, age = x + step * vx / drifting, y + step * vy / drifting, arc + step, age + step / drifting
+        my += step * buoyancy / speed
+        volume += step * (2 * ENTRAINMENT * turbulence * radius * speed + 4 * DIFFUSIVITY)
+    t = np.array(rows, np.float32)
+    return MeanFlow(t[:, :2], t[:, 2:4], t[:, 4] / wide, t[:, 5] / wide, t[:, 6], t[:, 7], t[:, 8], t[:, 9])
+
+
+@dataclasses.dataclass(frozen=True)
+class Eddies:
+    """Turbulence of one eddy size within the box of the frame that the plume can reach."""
+
+    cells: float  # of the field, per frame width
+    speed: float  # of convection, frame widths per second
+    field: np.ndarray  # [grid, grid, 3], periodic: displacement along and across, texture
+    amplitude: np.ndarray  # [h, w], of the displacement, in frame widths
+    share: np.ndarray  # [h, w], of the texture
+
+
+def gas_columns(scene: Scene, gas: str, frames: int, height: int, width: int, rng: np.random.Generator):
+    """Yields, for each frame, what the lines of sight meet, two float32 [height, width].
+
+    These are the path-integrated concentration in mole fraction times metre and the mean dilution, 1 at the mouth.
+    """
+    flow = mean_flow(scene, gas)
+    along, across, box = _plume_coordinates(scene, flow, height, width)
+    row = _row(flow, along)
+    turbulence = _turbulence(scene, flow, row, 0.1 / width, rng)
+    developed = INTERMITTENCY * flow.turbulence[row]
+    layers = LAYERS if developed.any() else 1
+    dilution = np.zeros((height, width), np.float32)
+    dilution[box] = flow.dilution[row]
+    started, flicker = _history(flow, frames, np.random.default_rng([scene.shared_seed, 1]))
+    for frame in range(frames):
+        t = frame / FRAMES_PER_SECOND
+        total = np.zeros_like(along)
+        for layer in range(layers):
+            s, n, texture = _displaced(along, across, turbulence, t, layer / layers)
+            column = _column(flow, s, n, started + t, flicker[round(t * HISTORY_RATE) :])
+            total += column * np.exp(developed * texture)
+        picture = np.zeros((height, width), np.float32)
+        picture[box] = total / layers
+        yield picture, dilution
+
+
+def _displaced(along, across, turbulence, t, phase):
+    """Where the gas seen at some plume coordinates comes from, and the texture there; `phase` tells layers apart."""
+    s, n, texture = along.copy(), across.copy(), np.zeros_like(along)
+    # From large to small, each seeing what the larger ones have moved: filaments and curls.
+    for eddies in turbulence:
+        # Within one period, because `remap` counts pixels in 16 bits.
+        offset = (phase * EDDY_GRID - eddies.speed * t * eddies.cells) % EDDY_GRID
+        x, y = s * eddies.cells + offset, n * eddies.cells
+        u = cv2.remap(eddies.field, x, y, cv2.INTER_LINEAR, None, cv2.BORDER_WRAP)
+        s += eddies.amplitude * u[..., 0]
+        n += eddies.amplitude * u[..., 1]
+        texture += eddies.share * u[..., 2]
+    return s, n, texture
+
+
+def _history(flow, frames, rng):
+    """Seconds between the start of the release and the first frame; relative emission by time, latest last."""
+    long_ago, front = rng.random() < 0.5, rng.uniform(0.1, 0.8)
+    started = 2 * flow.age[-1] if long_ago else flow.age[int(front * (len(flow.age) - 1))]
+    duration = flow.age[-1] + frames / FRAMES_PER_SECOND
+    flicker = np.exp(FLICKER * _smooth_noise(int(duration * HISTORY_RATE) + 2, HISTORY_RATE // 5, rng))
+    return float(started) / FRONT_SPEED, flicker
+
+
+def _column(flow, s, n, since_start, flicker):
+    """Column at plume coordinates: the steady plume behind a rounded front in which the gas piles up."""
+    row = _row(flow, s)
+    front_age = FRONT_SPEED * since_start
+    radius, column = flow.radius, flow.column
+    if front_age < flow.age[-1]:
+        front = float(np.interp(front_age, flow.age, np.arange(len(flow.age)))) * STEP
+        wide = 1.4 * float(np.interp(front / STEP, np.arange(len(radius)), radius))
+        head = np.exp(-(((np.arange(len(radius)) * STEP - front + wide) / wide) ** 2)).astype(np.float32)
+        radius, column = radius * (1 + 0.5 * head), column * (1 + 0.6 * head)
+    b = radius[row]
+    emitted = flicker[np.clip(((flow.age[-1] - flow.age[row]) * HISTORY_RATE), 0, len(flicker) - 1).astype(np.int32)]
+    # Between the flat profile at the mouth and the bell of a developed jet.
+    square = (n / b) ** 2
+    value = column[row] * emitted * np.exp(-square * np.sqrt(square))
+    value *= _step(s / (0.3 * flow.radius[0]))
+    if front_age < flow.age[-1]:
+        value *= _step((front - s - 0.5 * n * n / wide) / (0.25 * wide))
+    return value
+
+
+def _row(flow, s):
+    """Row of the flow's tables at a distance along the path."""
+    return np.clip(s / STEP, 0, len(flow.age) - 1).astype(np.int32)
+
+
+def _step(x):
+    """Smooth step from 0 to 1 between -1 and 1."""
+    x = np.clip(0.5 * x + 0.5, 0, 1)
+    return x * x * (3 - 2 * x)
+
+
+def _plume_coordinates(scene, flow, height, width):
+    """Distance along the path and from it, float32, in the box of the frame that the plume can reach; and that box."""
+    x, y = mouth(scene)
+    step = max(1, width // 80)  # the coordinates are smooth
+    px, py = np.meshgrid(np.arange(0, width, step), np.arange(0, height, step))
+    right = (px + 0.5 * step) / width - x
+    points = np.stack([-right if scene.tube_at_right else right, (py + 0.5 * step) / width - y * height / width], -1)
+    nearest = cKDTree(flow.path).query(points.reshape(-1, 2))[1].reshape(px.shape)
+    offset = points - flow.path[nearest]
+    direction = flow.direction[nearest]
+    along = nearest * STEP + (offset * direction).sum(-1)
+    across = direction[..., 0] * offset[..., 1] - direction[..., 1] * offset[..., 0]
+    reach = 3.5 * flow.radius + 0.01 + 3 * scene.unsteady_wind / scene.camera.frame_width * GUST
+    inside = (np.abs(across) < reach[nearest]) & (along > -0.05) & (along < len(flow.age) * STEP)
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    box = (slice(step * rows[0], step * rows[-1] + step), slice(step * columns[0], step * columns[-1] + step))
+    full = [cv2.resize(a.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) for a in (along, across)]
+    return full[0][box].copy(), full[1][box].copy(), box
+
+
+def mouth(scene: Scene) -> tuple[float, float]:
+    """Position of the tube's mouth in frame widths and frame heights."""
+    return (1 - scene.tube_length if scene.tube_at_right else scene.tube_length), scene.tube_row
+
+
+def _turbulence(scene, flow, row, least, rng):
+    """Eddies of every size that displaces the gas by at least `least`, largest first."""
+    sizes = np.array(EDDY_SIZES)[:, None]
+    felt = np.exp(-(np.log(sizes / (EDDY_PER_RADIUS * flow.radius)) ** 2) / (2 * 0.7**2))
+    felt *= DISPLACEMENT * flow.turbulence * flow.radius / np.sqrt((felt**2).sum(0))
+    wind = scene.unsteady_wind / scene.camera.frame_width * np.minimum(flow.age, GUST)
+    felt[0] = np.hypot(felt[0], wind)
+    share = felt / np.sqrt((felt**2).sum(0) + 1e-12)
+    eddies = []
+    for i, (size, field) in enumerate(zip(EDDY_SIZES, _eddy_fields(rng), strict=True)):
+        # They move on with the flow where they act most.
+        speed = 0.6 * float(flow.speed[np.abs(flow.radius - size / EDDY_PER_RADIUS).argmin()])
+        if felt[i].max() > least:
+            amplitude, texture = felt[i].astype(np.float32)[row], share[i].astype(np.float32)[row]
+            eddies.append(Eddies(CELLS_PER_EDDY / size, speed, field, amplitude, texture))
+    return eddies
+
+
+def _eddy_fields(rng):
+    """Random fields [sizes, grid, grid, 3] of unit variance: a divergence-free displacement and a texture."""
+    kx, ky = np.arange(EDDY_GRID // 2 + 1), np.fft.fftfreq(EDDY_GRID, 1 / EDDY_GRID)[:, None]
+    band = np.exp(-((np.hypot(kx, ky) - EDDY_GRID / CELLS_PER_EDDY) ** 2) / (0.1 * EDDY_GRID))
+    shape = (len(EDDY_SIZES), *band.shape, 2)
+    stream, texture = (band * rng.standard_normal(shape, np.float32).view(np.complex64)[..., 0] for _ in range(2))
+    spectrum = np.stack([1j * ky * stream, -1j * kx * stream, texture], -1).astype(np.complex64)
+    fields = scipy.fft.irfft2(spectrum, axes=(1, 2), overwrite_x=True)
+    return fields / fields.std((1, 2), keepdims=True)
+
+
+def _smooth_noise(n, scale, rng):
+    """Noise of unit variance, float32 [n], correlated over about `scale` samples."""
+    kernel = np.hanning(4 * scale)
+    noise = np.convolve(rng.standard_normal(n + 8 * scale), kernel, "same")[4 * scale : -4 * scale]
+    return (noise / np.sqrt((kernel**2).sum())).astype(np.float32)

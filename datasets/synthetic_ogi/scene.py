@@ -1,0 +1,108 @@
+"""What is filmed: a tube, the gas that leaves it, what stands behind, and the camera. SI units and kelvin.
+
+Temperatures are differences from the background's mean. The distributions below are chosen to cover laboratory and
+controlled-release recordings; none is a measurement.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from datasets.synthetic_ogi.emission import draw_emission
+
+LOW_FLOW_SHARE = 0.3
+
+
+@dataclasses.dataclass(frozen=True)
+class Camera:
+    """Optics, detector, display and what the camera draws over the picture."""
+
+    frame_width: float  # m, seen at the distance of the plume
+    blur: float  # standard deviation of the point spread, in pixels of a 320 pixel wide detector
+    vignetting: float  # darkening in the corners, relative
+    netd: float  # K, temporal noise
+    pattern: float  # K, fixed pattern noise
+    bad_pixels: int
+    dust: int  # specks on the optics, out of focus
+    headroom: tuple[float, float]  # of the automatic gain, below and above, relative to the span of the scene
+    jpeg_quality: int
+    overlay: bool  # logo, battery, temperature scale
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """What both gases of a recording share."""
+
+    ph: float
+    emission: dict[str, float]  # emission rate of each gas, 1 at the reference pH without scatter
+    mole_fraction: float  # of the gas at the mouth at unit emission; the rest is the carrier gas
+    exit_speed: float  # m/s
+    bore_radius: float  # m, of the opening
+    tube_radius: float  # m, outside
+    tube_length: float  # that is visible, in frame widths
+    tube_row: float  # release height: row of the mouth in frame heights
+    tube_at_right: bool
+    tube_tilt: float  # rad, positive points down
+    tube_temperature: float  # K
+    tube_texture: float  # relative, a braided hose
+    wind: tuple[float, float]  # m/s, away from the tube and down
+    unsteady_wind: float  # m/s
+    contrast: float  # K, gas at the mouth minus background; its sign says which is warmer
+    cooling: float  # share of the contrast that is lost when the gas has mixed with the air
+    gradient: tuple[float, float]  # from centre to edge, relative to the contrast
+    clutter: float  # K, standard deviation of the background
+    drift: float  # K/s, slow change of the background
+    objects: int  # warm things at the edge of the frame
+    shared_seed: int  # decides what stands still in the picture, and when gas is released
+    camera: Camera
+
+
+def draw_scene(ph: float, rng: np.random.Generator) -> Scene:
+    """Draws the scene of one recording: a momentum jet, or a low flow that gravity takes over."""
+    low_flow = rng.random() < LOW_FLOW_SHARE
+    warmer = 1 if rng.random() < 0.75 else -1
+    contrast = _between(1.0, 4.0, rng)
+    bore = rng.uniform(0.0018, 0.0032)
+    return Scene(
+        ph=ph,
+        emission=draw_emission(ph, rng),
+        mole_fraction=_between(0.15, 0.3, rng) if low_flow else _between(0.09, 0.18, rng),
+        exit_speed=_between(0.08, 0.35, rng) if low_flow else _between(2.5, 15.0, rng),
+        bore_radius=bore,
+        tube_radius=bore * rng.uniform(1.1, 2.0),
+        tube_length=rng.uniform(0.03, 0.2),
+        tube_row=rng.uniform(0.15, 0.85) if low_flow else rng.uniform(0.3, 0.7),
+        tube_at_right=bool(rng.random() < 0.5),
+        tube_tilt=rng.normal(0, 0.15),
+        tube_temperature=warmer * contrast * rng.uniform(1.0, 1.6),
+        tube_texture=rng.uniform(0.0, 0.5),
+        wind=(rng.normal(0, 0.02), rng.normal(0, 0.02)),
+        unsteady_wind=rng.uniform(0.0, 0.015),
+        contrast=warmer * contrast,
+        cooling=rng.uniform(0.1, 0.7) if low_flow else rng.uniform(0.0, 0.4),
+        gradient=(rng.normal(0, 0.12), rng.normal(0, 0.12)),
+        clutter=_between(0.005, 0.06, rng),
+        drift=rng.normal(0, 0.2),
+        objects=int(rng.choice(3, p=(0.65, 0.25, 0.1))),
+        shared_seed=int(rng.integers(2**32)),
+        camera=_draw_camera(rng),
+    )
+
+
+def _draw_camera(rng):
+    return Camera(
+        frame_width=rng.uniform(0.18, 0.34),
+        blur=rng.uniform(0.5, 1.1),
+        vignetting=rng.uniform(0.0, 0.3),
+        netd=_between(0.006, 0.04, rng),
+        pattern=_between(0.005, 0.04, rng),
+        bad_pixels=int(rng.integers(0, 12)),
+        dust=int(rng.choice(4, p=(0.5, 0.3, 0.15, 0.05))),
+        headroom=(rng.uniform(0.0, 0.15), rng.uniform(-0.05, 0.15)),
+        jpeg_quality=int(rng.integers(40, 96)),
+        overlay=bool(rng.random() < 0.5),
+    )
+
+
+def _between(low, high, rng):
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
