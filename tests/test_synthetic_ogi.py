@@ -237,9 +237,9 @@ def test_the_gallery_shows_recordings_a_film_and_camera_frames(tmp_path):
     options = ("--recordings=3", "--frames=4", f"--output={output}", f"--beside={tmp_path}")
     done = run("datasets.synthetic_ogi.gallery", *options)
     assert done.returncode == 0, done.stderr
-    assert cv2.imread(str(output / "sheet.jpg")).shape == (2 * 240, 4 * 320, 3)
+    assert cv2.imread(str(output / "sheet.jpg")).shape == (3 * 260, 4 * 320, 3)
     beside = cv2.imread(str(output / "beside.jpg"))
-    assert beside.shape == (240, 3 * 320, 3)
+    assert beside.shape == (260, 3 * 320, 3)
     assert abs(int(beside[120, 160, 0]) - 7) <= 2 and beside[:, 320:].std() > 10
     read, film = cv2.imreadanimation(str(output / "film.webp"))
     assert read and len(film.frames) == 4

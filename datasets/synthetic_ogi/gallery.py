@@ -1,7 +1,7 @@
 """Pictures of the dataset: `python -m datasets.synthetic_ogi.gallery --name=demo --output=gallery`.
 
-Writes `sheet.jpg`, annotated frames of the first recordings that hold both gases; `film.webp`, a momentum jet and a low
-flow in motion; and with `--beside=DIR`, `beside.jpg`, the frames of that folder next to simulated ones.
+Writes `sheet.jpg`, frames and masks of recordings that hold both gases, jets and low flows in turns; `film.webp`, one
+of each in motion; and with `--beside=DIR`, `beside.jpg`, the frames of that folder next to simulated ones.
 """
 
 import dataclasses
@@ -18,16 +18,14 @@ from fume_jax.errors import UserError
 _NAME = flags.DEFINE_string("name", "demo", "Which dataset to show; see datasets/synthetic_ogi/README.md.")
 _OUTPUT = flags.DEFINE_string("output", "gallery", "Folder to write to.")
 _BESIDE = flags.DEFINE_string("beside", None, "Folder of camera frames to show next to simulated ones.")
-_RECORDINGS = flags.DEFINE_integer("recordings", 12, "On the sheet.", lower_bound=1)
+_RECORDINGS = flags.DEFINE_integer("recordings", 6, "On the sheet.", lower_bound=1)
 _FRAMES = flags.DEFINE_integer("frames", 45, "Of the film.", lower_bound=1)
 
 TILE = (320, 240)
-FILM_TILE = (256, 192)
 IMAGES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 
 
 def main() -> None:
-    from datasets.synthetic_ogi.plume import FRAMES_PER_SECOND
     from datasets.synthetic_ogi.synthetic_ogi import SyntheticOgi
 
     if _NAME.value not in SyntheticOgi.builder_configs:
@@ -35,57 +33,52 @@ def main() -> None:
             f"There is no dataset named {_NAME.value!r}; choose one of: {', '.join(SyntheticOgi.builder_configs)}."
         )
     camera_frames = _camera_frames(_BESIDE.value) if _BESIDE.value else []
-    plans = itertools.chain(*SyntheticOgi.builder_configs[_NAME.value].plan().values())
-    plans = [plan for plan in sorted(plans, key=lambda plan: plan.number) if len(plan.gases) == 2]
+    plans = _jets_and_low_flows(SyntheticOgi.builder_configs[_NAME.value].plan())
     output = Path(_OUTPUT.value)
     output.mkdir(parents=True, exist_ok=True)
-    tiles = [tile for plan in plans[: _RECORDINGS.value] for tile in _annotated(_shortened(plan, 1))[0]]
-    _write(output / "sheet.jpg", _grid(tiles, 4))
+    _write(output / "sheet.jpg", _grid([t for plan in plans[: _RECORDINGS.value] for t in _tiles(plan, 1)[0]], 4))
     if camera_frames:
-        simulated = itertools.chain(*(_annotated(_shortened(plan, 1))[0][:1] for plan in plans))
-        pairs = zip(camera_frames, simulated, simulated, strict=False)
-        _write(output / "beside.jpg", _grid([tile for row in pairs for tile in row], 3))
-    kinds = [next(plan for plan in plans if _is_jet(plan) == jet) for jet in (True, False)]
-    films = [_annotated(_shortened(plan, _FRAMES.value)) for plan in kinds]
-    animation = cv2.Animation()
-    animation.frames = [
-        _grid([cv2.resize(t, FILM_TILE, interpolation=cv2.INTER_AREA) for t in both], 2)
-        for both in (jet + low for jet, low in zip(*films, strict=True))
-    ]
-    animation.durations = np.full(_FRAMES.value, 2 * 1000 // FRAMES_PER_SECOND)  # at half speed
-    if not cv2.imwriteanimation(str(output / "film.webp"), animation, (cv2.IMWRITE_WEBP_QUALITY, 60)):
-        raise OSError(f"could not write {output / 'film.webp'}")
+        rows = zip(camera_frames, plans, strict=False)
+        _write(output / "beside.jpg", _grid([t for own, plan in rows for t in (own, *_tiles(plan, 1)[0][:2])], 3))
+    films = zip(*(_tiles(plan, _FRAMES.value) for plan in plans[:2]), strict=True)
+    _write_film(output / "film.webp", [_grid([*jet[::2], *low[::2]], 2) for jet, low in films])
     print(f"Wrote {', '.join(sorted(path.name for path in output.iterdir()))} into {output}.")
 
 
-def _shortened(plan, frames):
-    return dataclasses.replace(plan, frames=frames, copies=0, kept=tuple(range(frames)))
+def _jets_and_low_flows(plan):
+    """Plans of the recordings that hold both gases, the two regimes in turns."""
+    from datasets.synthetic_ogi.recording import scene_of
+
+    plans = [p for p in itertools.chain(*plan.values()) if len(p.gases) == 2]
+    is_jet = [scene_of(p).exit_speed > 1 for p in plans]
+    regimes = ([p for p, jet in zip(plans, is_jet, strict=True) if jet == wanted] for wanted in (True, False))
+    return [p for both in zip(*regimes, strict=False) for p in both]
 
 
-def _is_jet(plan):
-    from datasets.synthetic_ogi.scene import draw_scene
-
-    return draw_scene(plan.ph, np.random.default_rng([plan.seed, plan.number])).exit_speed > 1
-
-
-def _annotated(plan):
-    """Outlined frames of both gases, BGR uint8, a pair for each frame of a recording."""
+def _tiles(plan, frames):
+    """For each frame of a recording: CO2 frame, the same with its mask, CH4 frame, with mask; BGR uint8."""
     from datasets.synthetic_ogi.recording import render
     from fume_jax.pictures import overlay
     from fume_jax.vocabulary import CLASSES, GASES
 
-    pairs = []
-    for example in render(plan):
-        tiles = []
+    rows = []
+    for example in render(dataclasses.replace(plan, frames=frames, copies=0, kept=tuple(range(frames)))):
+        row = []
         for gas, visibility in zip(GASES, example["visibility"], strict=True):
-            tile = overlay(example[f"{gas}_frame"][..., 0], example[f"{gas}_mask"], gas)[..., ::-1]
-            text = f"{gas.upper()}, pH {example['ph']} ({CLASSES[example['label']]}), visibility {visibility:.0f}"
-            tile = cv2.resize(tile, TILE, interpolation=cv2.INTER_AREA)
-            tiles.append(
-                cv2.putText(tile, text, (44, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 255, 255), 1, cv2.LINE_AA)
-            )
-        pairs.append(tiles)
-    return pairs
+            frame, mask = example[f"{gas}_frame"][..., 0], example[f"{gas}_mask"]
+            row.append(_tile(frame, f"{gas.upper()}, pH {example['ph']}, {CLASSES[example['label']]}"))
+            row.append(_tile(overlay(frame, mask, gas)[..., ::-1], f"visibility {visibility:.0f}"))
+        rows.append(row)
+    return rows
+
+
+def _tile(picture, caption):
+    """A picture of any size and a line of text under it."""
+    if picture.ndim == 2:
+        picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR)
+    tile = cv2.copyMakeBorder(cv2.resize(picture, TILE, interpolation=cv2.INTER_AREA), 0, 20, 0, 0, cv2.BORDER_CONSTANT)
+    place = (4, TILE[1] + 14)
+    return cv2.putText(tile, caption, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (255, 255, 255), 1, cv2.LINE_AA)
 
 
 def _camera_frames(folder):
@@ -93,13 +86,23 @@ def _camera_frames(folder):
     frames = [frame for frame in (cv2.imread(str(path)) for path in paths) if frame is not None]
     if not frames:
         raise UserError(f"There is no image in {folder!r}, the folder given by --beside.")
-    return [cv2.resize(frame, TILE, interpolation=cv2.INTER_AREA) for frame in frames]
+    return [_tile(frame, "camera") for frame in frames]
 
 
 def _grid(tiles, columns):
     blank = np.zeros_like(tiles[0])
     tiles = tiles + [blank] * (-len(tiles) % columns)
     return np.concatenate([np.concatenate(tiles[i : i + columns], 1) for i in range(0, len(tiles), columns)])
+
+
+def _write_film(path, frames):
+    from datasets.synthetic_ogi.plume import FRAMES_PER_SECOND
+
+    film = cv2.Animation()
+    film.frames = [cv2.resize(frame, None, fx=0.8, fy=0.8, interpolation=cv2.INTER_AREA) for frame in frames]
+    film.durations = np.full(len(frames), 2 * 1000 // FRAMES_PER_SECOND)  # at half speed
+    if not cv2.imwriteanimation(str(path), film, (cv2.IMWRITE_WEBP_QUALITY, 60)):
+        raise OSError(f"could not write {path}")
 
 
 def _write(path, picture):

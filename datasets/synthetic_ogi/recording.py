@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from datasets.synthetic_ogi.scene import draw_scene
+from datasets.synthetic_ogi.scene import Scene, draw_scene
 from datasets.synthetic_ogi.simulator import render_recording
 from fume_jax.augment import BrightnessContrast, HorizontalFlip, ShiftScaleRotate
 from fume_jax.vocabulary import GASES, PH_CLASS
@@ -32,9 +32,14 @@ class RecordingPlan:
     kept: tuple[int, ...]  # which of the `frames * (1 + copies)` examples belong to the split
 
 
+def scene_of(plan: RecordingPlan) -> Scene:
+    """What a recording films."""
+    return draw_scene(plan.ph, np.random.default_rng([plan.seed, plan.number]))
+
+
 def render(plan: RecordingPlan) -> list[dict]:
     """Renders the kept examples of one recording, every frame followed by its copies."""
-    scene = draw_scene(plan.ph, np.random.default_rng([plan.seed, plan.number]))
+    scene = scene_of(plan)
     films = {gas: _film(plan, scene, gas) for gas in GASES}
     examples = []
     for index in plan.kept:
