@@ -45,20 +45,20 @@ def plan_recordings(
     rng = np.random.default_rng([seed])
     kinds = [(ph, gases) for ph, by_gas in counts.items() for gases, n in by_gas.items() for _ in range(n)]
     numbers = rng.permutation(len(kinds))
-    of_recording = _spread(len(kinds), list(splits.values()))
     examples = frames * (1 + copies)
+    if split_over == "recordings":
+        split_of = np.repeat(_spread(len(kinds), splits), examples)
+    else:
+        split_of = _spread(len(kinds) * examples, splits)
+    split_of = rng.permuted(split_of.reshape(len(kinds), examples), axis=1)
     plans = {split: [] for split in splits}
-    for number, (ph, gases), own_split in zip(numbers, kinds, of_recording, strict=True):
-        of_example = np.full(examples, own_split)
-        if split_over == "copies":
-            of_example = rng.permutation(_spread(examples, list(splits.values()), first=int(number)))
+    for number, (ph, gases), own in zip(numbers, kinds, split_of, strict=True):
+        present = GASES if gases == "both" else (gases,)
         for i, split in enumerate(splits):
-            kept = tuple(np.flatnonzero(of_example == i).tolist())
+            kept = tuple(np.flatnonzero(own == i).tolist())
             if kept:
-                present = GASES if gases == "both" else (gases,)
-                plans[split].append(
-                    RecordingPlan(int(number), float(ph), present, frames, copies, height, width, seed, kept)
-                )
+                plan = RecordingPlan(int(number), float(ph), present, frames, copies, height, width, seed, kept)
+                plans[split].append(plan)
     return {split: sorted(planned, key=lambda plan: plan.number) for split, planned in plans.items()}
 
 
@@ -70,10 +70,11 @@ def _apportion(total, shares):
     return counts
 
 
-def _spread(count, shares, first=0):
-    """For each of `count` things in a row, which share it falls to, evenly: int [count]. `first` skips that many."""
-    dealt, taken = np.zeros(len(shares)), []
-    for i in range(1, first % 1000 + count + 1):
-        taken.append(int(np.argmax(np.asarray(shares) * i - dealt)))
-        dealt[taken[-1]] += 1
-    return np.array(taken[-count:])
+def _spread(count, splits):
+    """Index of the split that each of `count` things in a row falls to, every stretch of them by the shares."""
+    shares = np.array(list(splits.values()))
+    dealt, indices = np.zeros(len(shares)), []
+    for i in range(1, count + 1):
+        indices.append(int(np.argmax(shares * i - dealt)))
+        dealt[indices[-1]] += 1
+    return np.array(indices)

@@ -52,7 +52,7 @@ class Scene:
     gradient: tuple[float, float]  # from centre to edge, relative to the contrast
     clutter: float  # K, standard deviation of the background
     drift: float  # K/s, slow change of the background
-    objects: int  # warm things at the edge of the frame
+    objects: int  # things at the edge of the frame, warm where the gas is warm
     shared_seed: int  # decides what stands still in the picture, and when gas is released
     camera: Camera
 

@@ -133,12 +133,14 @@ class SyntheticOgi(tfds.core.ShardBasedBuilder):
         """Examples of each recording, in order; workers are a few recordings ahead of the writer, not more."""
         ahead = collections.deque()
         with tqdm(total=len(plans), desc=f"render {split}", unit="recording", disable=None) as bar:
-            for plan in itertools.chain(plans, [None] * 4 * os.cpu_count()):
-                if plan:
-                    ahead.append(self._pool.submit(render, plan))
-                if ahead and (plan is None or len(ahead) > 4 * os.cpu_count()):
+            for plan in plans:
+                ahead.append(self._pool.submit(render, plan))
+                if len(ahead) > 4 * os.cpu_count():
                     yield ahead.popleft().result()
                     bar.update()
+            for examples in ahead:
+                yield examples.result()
+                bar.update()
 
     def _shard(self, split, rendered, size):
         for examples in itertools.islice(rendered, size):
