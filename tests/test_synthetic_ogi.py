@@ -14,7 +14,7 @@ import pytest
 
 from datasets.synthetic_ogi.bounds import oracle_bound
 from datasets.synthetic_ogi.emission import COMMON_SCATTER, GAS_SCATTER, PER_PH, draw_emission
-from datasets.synthetic_ogi.recording import render
+from datasets.synthetic_ogi.recording import COPY, FILM, render
 from datasets.synthetic_ogi.synthetic_ogi import PUBLISHED_FRAMES, PUBLISHED_RECORDINGS, SyntheticOgi
 from fume_jax.input_pipeline import Dataset
 from fume_jax.vocabulary import GASES, PH_CLASS
@@ -49,6 +49,18 @@ def test_a_gas_does_not_depend_on_whether_the_other_is_filmed():
     np.testing.assert_array_equal(both[0]["ch4_frame"], alone[0]["ch4_frame"])
     assert not alone[0]["co2_frame"].any() and not alone[0]["co2_mask"].any()
     assert alone[0]["visibility"][0] == 0
+
+
+def test_films_and_scene_have_random_streams_of_their_own():
+    streams = [[0, 7], *([0, 7, tag, i] for tag in (FILM, COPY) for i in range(2))]
+    first = [np.random.default_rng(stream).random() for stream in streams]
+    assert len(set(first)) == len(streams)
+
+
+def test_a_flat_frame_is_rendered_too():
+    plan = CONFIGS["tiny"].plan()["train"][0]
+    for number in range(6):
+        assert render(dataclasses.replace(plan, number=number, height=48, width=320))[0]["co2_frame"].any()
 
 
 def test_copies_follow_their_frame_and_change_geometry_and_brightness_only():

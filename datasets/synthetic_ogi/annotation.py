@@ -1,4 +1,4 @@
-"""Masks as a person would draw them on the exported picture."""
+"""Masks as a person would draw them who sees the picture at its brightness and knows what the scene holds."""
 
 import cv2
 import numpy as np

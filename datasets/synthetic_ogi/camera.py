@@ -95,7 +95,7 @@ def overlay(height: int, width: int, rng: np.random.Generator) -> tuple[np.ndarr
         rectangle(x, bottom - 11 - 20 * size, 18 * size, 20 * size)
         name = "".join(rng.choice(list(string.ascii_uppercase), rng.integers(3, 6)))
         write(name, x + 24 * size, bottom - 11, size)
-    if rng.random() < 0.8:  # scale and its two temperatures
+    if rng.random() < 0.8 and bottom > 200:  # scale and its two temperatures
         x, high = rng.uniform(540, 560), rng.uniform(24, 30)
         for y, temperature in ((5, high), (bottom - 45, high - rng.uniform(1, 6))):
             rectangle(x, y, 75, 38, level=25, cover=veil)

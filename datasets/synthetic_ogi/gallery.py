@@ -42,7 +42,7 @@ def main() -> None:
         _write(output / "beside.jpg", _grid([t for own, plan in rows for t in (own, *_tiles(plan, 1)[0][:2])], 3))
     films = zip(*(_tiles(plan, _FRAMES.value) for plan in plans[:2]), strict=True)
     _write_film(output / "film.webp", [_grid([*jet[::2], *low[::2]], 2) for jet, low in films])
-    print(f"Wrote {', '.join(sorted(path.name for path in output.iterdir()))} into {output}.")
+    print(f"Wrote sheet.jpg, film.webp{' and beside.jpg' if camera_frames else ''} into {output}.")
 
 
 def _jets_and_low_flows(plan):

@@ -22,6 +22,7 @@ FRONT_SPEED = 0.5  # of a starting jet or plume, relative to the flow behind it
 FRAMES_PER_SECOND = 30
 FLICKER = 0.12  # standard deviation of the logarithm of the rate of release
 HISTORY_RATE = 240  # samples of it per second
+RELEASE = 1  # tag of its random stream
 
 LAYERS = 2
 EDDY_SIZES = (0.38, 0.19, 0.095, 0.048, 0.024, 0.012)  # in frame widths
@@ -102,7 +103,7 @@ def gas_columns(scene: Scene, gas: str, frames: int, height: int, width: int, rn
     layers = LAYERS if developed.any() else 1
     dilution = np.zeros((height, width), np.float32)
     dilution[box] = flow.dilution[row]
-    started, flicker = _history(flow, frames, np.random.default_rng([scene.shared_seed, 1]))
+    started, flicker = _history(flow, frames, np.random.default_rng([scene.shared_seed, RELEASE]))
     for frame in range(frames):
         t = frame / FRAMES_PER_SECOND
         total = np.zeros_like(along)

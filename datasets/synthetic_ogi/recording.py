@@ -15,6 +15,8 @@ COPY_OPERATIONS = (
     ShiftScaleRotate(probability=0.8, shift=0.1, scale=0.15, rotate=15.0),
     BrightnessContrast(probability=0.8, brightness=0.1, contrast=0.2),
 )
+# Tags of random streams besides the scene's. Not 0: a seed that ends in zeros is the one without them.
+FILM, COPY = 1, 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +48,7 @@ def render(plan: RecordingPlan) -> list[dict]:
         frame, copy = divmod(index, 1 + plan.copies)
         example = _example(plan, scene, films, frame)
         if copy:
-            example = _augmented(example, np.random.default_rng([plan.seed, plan.number, len(GASES), index]))
+            example = _augmented(example, np.random.default_rng([plan.seed, plan.number, COPY, index]))
         examples.append(example | {"copy_index": copy})
     return examples
 
@@ -57,7 +59,7 @@ def _film(plan, scene, gas):
         nothing = np.zeros((plan.frames, plan.height, plan.width), np.uint8)
         return nothing, nothing, np.zeros(plan.frames, np.float32)
     # A generator of its own, so that a gas does not depend on whether the other is filmed.
-    rng = np.random.default_rng([plan.seed, plan.number, GASES.index(gas)])
+    rng = np.random.default_rng([plan.seed, plan.number, FILM, GASES.index(gas)])
     return render_recording(scene, gas, frames=plan.frames, height=plan.height, width=plan.width, rng=rng)
 
 

@@ -35,7 +35,7 @@ class Scene:
 
     ph: float
     emission: dict[str, float]  # emission rate of each gas, 1 at the reference pH without scatter
-    mole_fraction: float  # of the gas at the mouth at unit emission; the rest is the carrier gas
+    mole_fraction: float  # of the gas at the mouth at unit emission; the rest is air
     exit_speed: float  # m/s
     bore_radius: float  # m, of the opening
     tube_radius: float  # m, outside
@@ -53,7 +53,7 @@ class Scene:
     clutter: float  # K, standard deviation of the background
     drift: float  # K/s, slow change of the background
     objects: int  # things at the edge of the frame, warm where the gas is warm
-    shared_seed: int  # decides what stands still in the picture, and when gas is released
+    shared_seed: int  # decides background, tube and drawing, and at which stage of the release filming begins
     camera: Camera
 
 

@@ -1,11 +1,11 @@
 """Simulator of dual-gas optical gas imaging (OGI) of gas that leaves a tube.
 
 A recording is a scene (tube, flow, background, camera) filmed for some consecutive frames through a CO2 and a CH4
-filter: two releases of one bottle's gas, each filmed from the same moment on. The model, part by part; what is drawn
+filter: two releases of one bottle's gas, filmed from the same stage on. The model, part by part; what is drawn
 at random is in `scene`:
 
 **Emission** (`emission`). pH decides the emission `e` of each gas up to scatter. The gas leaves the tube diluted in
-air, at the mole fraction `x0 = e * mole_fraction` and the speed `u0`, through an opening of radius `r0`.
+air, at the mole fraction `x0 = min(1, e * mole_fraction)` and the speed `u0`, through an opening of radius `r0`.
 
 **Mean flow** (`plume.mean_flow`). An integral model of a buoyant jet with entrainment (Morton, Taylor and Turner 1956,
 doi:10.1098/rspa.1956.0011). With radius `b` and speed `u` by arc length `s`, volume flux `V = b^2 u` and momentum flux
@@ -24,11 +24,11 @@ falls, CH4 rises. How much of it is seen depends on the height of the tube in th
 at about half the speed of the flow behind it, and the gas that catches up swells its head (Turner 1962, J. Fluid Mech.
 13, 356; Bhamidipati and Woods 2017, doi:10.1017/jfm.2017.762). The rate of release flickers.
 
-**Turbulence** (`plume.gas_columns`). Divergence-free fields of eddies of six sizes, frozen and convected at the speed
-of the flow where the eddies of that size act most, displace the gas from the mean flow, large eddies first, each
+**Turbulence** (`plume.gas_columns`). Divergence-free fields of eddies of six sizes, frozen and convected at 0.6 of the
+speed of the flow where the eddies of that size act most, displace the gas from the mean flow, large eddies first, each
 smaller size where the larger ones have brought it; at the radius `b` the eddies of size about `b` act most. A line of
-sight passes several eddies: columns of independent eddies are averaged. Concentration inside is log-normally
-intermittent. Unsteady wind displaces laminar flow in the same way, the more the longer it has been out.
+sight passes several eddies: the columns of two layers with eddies far apart are averaged. Concentration inside is
+log-normally intermittent. Unsteady wind displaces laminar flow in the same way, the more the longer it has been out.
 
 **Column** (`plume.mean_flow`). The amount of gas is conserved, so a line of sight through the axis meets the
 path-integrated concentration `C = sqrt(pi) x0 r0^2 u0 / (u b)`, which is nearly constant along a jet.
@@ -47,7 +47,8 @@ as noise does (Hagen 2018, doi:10.1117/1.OE.57.11.114102); blur, vignetting, dus
 and bad pixels on a detector at most 320 pixels wide; automatic gain from percentiles of the first frame; 8 bits; logo,
 scale and icons drawn over; JPEG.
 
-**Mask** (`annotation`). What a person would outline on that picture, and how visible it is.
+**Mask** (`annotation`). What a person who knows the scene would outline at the brightness of that picture, under the
+camera's drawing too, and how visible it is.
 """
 
 import cv2
@@ -61,6 +62,7 @@ from datasets.synthetic_ogi.scene import Scene
 # Optical depth of a metre of pure gas, averaged over the filter's band.
 ABSORPTION = {"co2": 1400.0, "ch4": 1400.0}
 DETECTOR_WIDTH = 320
+STILL = 2  # tag of the random stream of what both films show alike
 
 
 def render_recording(
@@ -74,7 +76,7 @@ def render_recording(
     """
     w = min(width, DETECTOR_WIDTH)
     h = round(height * w / width)
-    shared = np.random.default_rng([scene.shared_seed, 0])
+    shared = np.random.default_rng([scene.shared_seed, STILL])
     behind, drift = cam.background(scene, h, w, shared)
     tube, tube_temperature = cam.tube(scene, h, w, shared)
     factor, offset = cam.optics(scene.camera, h, w, rng)
