@@ -27,10 +27,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.loss.alpha = (1.0, 1.0, 1.0)
     # Outlines are learned sooner than what the two gases say together.
     config.loss.cls_weight = 2.0
-    config.optimizer.learning_rate = 2e-3
+    config.optimizer.learning_rate = 3e-3
     config.optimizer.warmup_epochs = 1.0
     config.train.batch_size = 8
-    config.train.epochs = 10
+    config.train.epochs = 9
     config.eval.batch_size = 40
     config.eval.every_epochs = 1
     config.log.every_steps = 39
