@@ -7,7 +7,6 @@ import io
 from absl import flags
 
 from fume_jax import cli
-from fume_jax.errors import UserError
 
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder of prepared datasets.")
 _NAME = flags.DEFINE_string("name", "demo", "Which one to render; see datasets/synthetic_ogi/README.md.")
@@ -20,14 +19,10 @@ def main() -> None:
     # After the flags are parsed, so that --help answers at once.
     import tensorflow_datasets as tfds
 
-    from datasets.synthetic_ogi.synthetic_ogi import SyntheticOgi
+    from datasets.synthetic_ogi.synthetic_ogi import SyntheticOgi, config_named
 
-    if _NAME.value not in SyntheticOgi.builder_configs:
-        raise UserError(
-            f"There is no dataset named {_NAME.value!r}; choose one of: {', '.join(SyntheticOgi.builder_configs)}."
-        )
+    config = _changed(config_named(_NAME.value))
     tfds.disable_progress_bar()  # the builder has its own
-    config = _changed(SyntheticOgi.builder_configs[_NAME.value])
     builder = SyntheticOgi(config=config, data_dir=_DATA_DIR.value, file_format="array_record")
     print(f"Rendering {builder.info.full_name} into {builder.data_dir}, unless it is there; nothing is downloaded.")
     # TFDS says otherwise on standard output, whatever the dataset.

@@ -26,14 +26,10 @@ IMAGES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 
 
 def main() -> None:
-    from datasets.synthetic_ogi.synthetic_ogi import SyntheticOgi
+    from datasets.synthetic_ogi.synthetic_ogi import config_named
 
-    if _NAME.value not in SyntheticOgi.builder_configs:
-        raise UserError(
-            f"There is no dataset named {_NAME.value!r}; choose one of: {', '.join(SyntheticOgi.builder_configs)}."
-        )
+    plans = _jets_and_low_flows(config_named(_NAME.value).plan())
     camera_frames = _camera_frames(_BESIDE.value) if _BESIDE.value else []
-    plans = _jets_and_low_flows(SyntheticOgi.builder_configs[_NAME.value].plan())
     output = Path(_OUTPUT.value)
     output.mkdir(parents=True, exist_ok=True)
     _write(output / "sheet.jpg", _grid([t for plan in plans[: _RECORDINGS.value] for t in _tiles(plan, 1)[0]], 4))

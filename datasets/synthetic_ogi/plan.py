@@ -10,7 +10,7 @@ Counts = dict[float, dict[str, int]]
 
 
 def counts_by_share(recordings: int, ph_shares: dict[float, float], single_gas: float) -> Counts:
-    """Whole recordings nearest to the shares of pH levels, of which a share lacks one gas: two of three times CH4."""
+    """Whole recordings nearest to the shares of pH levels; a share of them lacks one gas, CH4 in two of three such cases."""
     gas_shares = {"both": 1 - single_gas, "co2": single_gas * 2 / 3, "ch4": single_gas / 3}
     total = sum(ph_shares.values())
     by_ph = _apportion(recordings, [share / total for share in ph_shares.values()])
@@ -37,7 +37,7 @@ def plan_recordings(
       splits: share of each split.
       frames: consecutive ones a recording.
       copies: augmented ones of each frame, besides itself.
-      split_over: `recordings`: no recording is in two splits, every kind of recording is spread over all of them.
+      split_over: `recordings`: no recording is in two splits; kinds are spread over them as evenly as they can be.
         `copies`: the examples of every recording are spread over the splits, which therefore leak into each other.
       height, width: of the frames, pixels.
       seed: decides everything.

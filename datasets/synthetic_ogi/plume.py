@@ -205,22 +205,27 @@ def _turbulence(scene, flow, row, least, rng):
     wind = scene.unsteady_wind / scene.camera.frame_width * np.minimum(flow.age, GUST)
     felt[0] = np.hypot(felt[0], wind)
     share = felt / np.sqrt((felt**2).sum(0) + 1e-12)
+    acting = np.flatnonzero(felt.max(1) > least)
     eddies = []
-    for i, (size, field) in enumerate(zip(EDDY_SIZES, _eddy_fields(rng), strict=True)):
+    for i, field in zip(acting, _eddy_fields(acting, rng), strict=True):
+        size = EDDY_SIZES[i]
         # They move on with the flow where they act most.
         speed = 0.6 * float(flow.speed[np.abs(flow.radius - size / EDDY_PER_RADIUS).argmin()])
-        if felt[i].max() > least:
-            amplitude, texture = felt[i].astype(np.float32)[row], share[i].astype(np.float32)[row]
-            eddies.append(Eddies(CELLS_PER_EDDY / size, speed, field, amplitude, texture))
+        amplitude, texture = felt[i].astype(np.float32)[row], share[i].astype(np.float32)[row]
+        eddies.append(Eddies(CELLS_PER_EDDY / size, speed, field, amplitude, texture))
     return eddies
 
 
-def _eddy_fields(rng):
-    """Random fields [sizes, grid, grid, 3] of unit variance: a divergence-free displacement and a texture."""
+def _eddy_fields(sizes, rng):
+    """Random fields [sizes, grid, grid, 3] of unit variance: a divergence-free displacement and a texture.
+
+    `sizes` are indices into `EDDY_SIZES`; the field of one does not depend on which others are asked for.
+    """
     kx, ky = np.arange(EDDY_GRID // 2 + 1), np.fft.fftfreq(EDDY_GRID, 1 / EDDY_GRID)[:, None]
     band = np.exp(-((np.hypot(kx, ky) - EDDY_GRID / CELLS_PER_EDDY) ** 2) / (0.1 * EDDY_GRID))
     shape = (len(EDDY_SIZES), *band.shape, 2)
-    stream, texture = (band * rng.standard_normal(shape, np.float32).view(np.complex64)[..., 0] for _ in range(2))
+    noise = (rng.standard_normal(shape, np.float32).view(np.complex64)[sizes, ..., 0] for _ in range(2))
+    stream, texture = (band * spectrum for spectrum in noise)
     spectrum = np.stack([1j * ky * stream, -1j * kx * stream, texture], -1).astype(np.complex64)
     fields = scipy.fft.irfft2(spectrum, axes=(1, 2), overwrite_x=True)
     return fields / fields.std((1, 2), keepdims=True)

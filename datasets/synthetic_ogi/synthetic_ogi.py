@@ -17,6 +17,7 @@ from datasets.paired_frames import paired_frames
 from datasets.synthetic_ogi import bounds
 from datasets.synthetic_ogi.plan import Counts, counts_by_share, plan_recordings
 from datasets.synthetic_ogi.recording import render
+from fume_jax.errors import UserError
 from fume_jax.vocabulary import GASES
 
 # Single-gas frames of each pH level in the published in-vitro recordings.
@@ -96,7 +97,7 @@ class SyntheticOgi(tfds.core.ShardBasedBuilder):
         SyntheticOgiConfig(
             name="tiny",
             description="For tests: 48 pairs of 128x96 frames from 24 recordings.",
-            recordings={ph: {"both": 3, "co2": ph > 5.5, "ch4": ph < 5.5} for ph in PUBLISHED_FRAMES},
+            recordings={ph: {"both": 3, "co2": int(ph > 5.5), "ch4": int(ph < 5.5)} for ph in PUBLISHED_FRAMES},
             splits={"train": 0.5, "val": 0.25, "test": 0.25},
             height=96,
             width=128,
@@ -153,17 +154,26 @@ class SyntheticOgi(tfds.core.ShardBasedBuilder):
         self._seen = {split: [] for split in self.builder_config.splits}
         # A fresh interpreter a worker: forking a process that runs threads can hang it.
         context = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), context, initializer=_one_thread) as self._pool:
+        with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), context, cv2.setNumThreads, (1,)) as self._pool:
             super()._download_and_prepare(dl_manager, download_config)
         recordings = {ph: sum(n.values()) for ph, n in self.builder_config.recordings.items()}
         self.info.metadata["bounds"] = bounds.measure(self._seen["train"], self._seen["test"], recordings)
+
+
+def config_named(name: str) -> SyntheticOgiConfig:
+    """The config of that name.
+
+    Raises:
+      UserError: if there is none.
+    """
+    if name not in SyntheticOgi.builder_configs:
+        raise UserError(
+            f"There is no dataset named {name!r}; choose one of: {', '.join(SyntheticOgi.builder_configs)}."
+        )
+    return SyntheticOgi.builder_configs[name]
 
 
 def _summary(example):
     """What the bounds need of an example, without its pixels."""
     histograms = [bounds.frame_histogram(example[f"{gas}_frame"]) for gas in GASES]
     return {key: example[key] for key in ("label", "modality_mask", "emission")} | {"histograms": histograms}
-
-
-def _one_thread():
-    cv2.setNumThreads(1)
