@@ -10,7 +10,7 @@ Counts = dict[float, dict[str, int]]
 
 
 def counts_by_share(recordings: int, ph_shares: dict[float, float], single_gas: float) -> Counts:
-    """Whole recordings nearest to the shares of pH levels; a share of them lacks one gas, CH4 in two of three such cases."""
+    """Whole recordings nearest to the shares of pH levels; a share of them lacks one gas, CH4 in two cases of three."""
     gas_shares = {"both": 1 - single_gas, "co2": single_gas * 2 / 3, "ch4": single_gas / 3}
     total = sum(ph_shares.values())
     by_ph = _apportion(recordings, [share / total for share in ph_shares.values()])
