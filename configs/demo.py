@@ -21,6 +21,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.num_threads = 2
     # So short a training learns the two gases together first, and what one alone tells only a little.
     config.data.modality_dropout = 0.1
+    # So short a training needs no more variety than its 1,560 pairs and these.
+    config.augment.elastic.probability = 0.0
+    config.augment.one_of.probability = 0.0
+    config.augment.gamma.probability = 0.0
     # Infrared frames are dark: darker still, faint gas would be clipped to black.
     config.augment.brightness_contrast.brightness = 0.1
     # Sampling already balances the classes; weighing them again would make Transitional the default answer.

@@ -25,13 +25,22 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.width = 640
     config.data.sampling = "balanced"  # every class equally often, with replacement; or uniform
     config.data.modality_dropout = 0.2  # how often a pair loses one of its two gases
-    config.data.num_threads = 4  # that read and augment
+    config.data.num_threads = 4  # that read and augment, in each worker process if there are any
+    config.data.num_workers = 0  # processes that do so instead of this one, for hosts of many cores
     config.data.prefetch = 8  # batches held ready
+    config.data.timeout_seconds = 300.0  # without a batch, after which the run ends
 
+    # In this order; see fume_jax/augment.py. An operation of probability 0 is left out.
     config.augment = ml_collections.ConfigDict()
     config.augment.flip = {"probability": 0.5}
     config.augment.shift_scale_rotate = {"probability": 0.5, "shift": 0.1, "scale": 0.15, "rotate": 15.0}
+    config.augment.elastic = {"probability": 0.3, "affine": 50 / 480, "sigma": 50 / 480, "amplitude": 0.01}
+    config.augment.one_of = {"probability": 0.3}  # of the next three, each as often as its own probability says
+    config.augment.gaussian_noise = {"probability": 1.0, "low": 10.0, "high": 50.0}
+    config.augment.gaussian_blur = {"probability": 1.0, "low": 3, "high": 7}
+    config.augment.motion_blur = {"probability": 1.0, "low": 3, "high": 7}
     config.augment.brightness_contrast = {"probability": 0.5, "brightness": 0.2, "contrast": 0.2}
+    config.augment.gamma = {"probability": 0.3, "low": 0.8, "high": 1.2}
 
     config.loss = ml_collections.ConfigDict()
     config.loss.alpha = (1.0, 8.0, 1.2)  # weight of Healthy, Transitional, Acidotic

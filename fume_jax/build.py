@@ -34,6 +34,8 @@ def check(config: ml_collections.ConfigDict) -> None:
         "data.sampling": (config.data.sampling in SAMPLINGS, f"one of {', '.join(SAMPLINGS)}"),
         "data.modality_dropout": (0 <= config.data.modality_dropout <= 1, "between 0 and 1"),
         "data.num_threads": (config.data.num_threads >= 1, "at least 1"),
+        "data.num_workers": (config.data.num_workers >= 0, "at least 0"),
+        "data.timeout_seconds": (config.data.timeout_seconds > 0, "more than 0"),
         "data.prefetch": (config.data.prefetch >= 1, "at least 1"),
         "loss.alpha": (len(config.loss.alpha) == len(CLASSES), f"{len(CLASSES)} weights, one a class"),
         "train.batch_size": (config.train.batch_size >= 1, "at least 1"),
@@ -74,12 +76,22 @@ def loss_fn(config: ml_collections.ConfigDict) -> Callable:
 
 def augmentation(config: ml_collections.ConfigDict) -> Sequence[Callable]:
     """What changes a training example, in order."""
-    return (
-        augment.HorizontalFlip(**config.augment.flip),
-        augment.ShiftScaleRotate(**config.augment.shift_scale_rotate),
-        augment.BrightnessContrast(**config.augment.brightness_contrast),
+    options = config.augment
+    degradations = (
+        augment.GaussianNoise(**options.gaussian_noise),
+        augment.GaussianBlur(**options.gaussian_blur),
+        augment.MotionBlur(**options.motion_blur),
+    )
+    operations = (
+        augment.HorizontalFlip(**options.flip),
+        augment.ShiftScaleRotate(**options.shift_scale_rotate),
+        augment.Elastic(**options.elastic),
+        augment.OneOf(**options.one_of, operations=degradations),
+        augment.BrightnessContrast(**options.brightness_contrast),
+        augment.Gamma(**options.gamma),
         augment.ModalityDropout(config.data.modality_dropout),
     )
+    return tuple(operation for operation in operations if operation.probability > 0)
 
 
 def training_batches(
@@ -96,8 +108,7 @@ def training_batches(
         augmentation=augmentation(config),
         seed=config.seed,
         start_step=start_step,
-        num_threads=config.data.num_threads,
-        prefetch=config.data.prefetch,
+        reading=_reading(config.data),
     )
     return sharding.to_devices(batches, mesh)
 
@@ -112,10 +123,15 @@ def evaluation_batches(
         batch_size=-(-config.eval.batch_size // mesh.size) * mesh.size,
         height=config.data.height,
         width=config.data.width,
-        num_threads=config.data.num_threads,
-        prefetch=config.data.prefetch,
+        reading=_reading(config.data),
     )
     return sharding.to_devices(batches, mesh)
+
+
+def _reading(options):
+    return input_pipeline.Reading(
+        options.num_threads, options.num_workers, options.prefetch, float(options.timeout_seconds)
+    )
 
 
 def eval_and_predict_fns(config: ml_collections.ConfigDict) -> tuple[Callable, Callable]:

@@ -6,19 +6,31 @@ import pytest
 
 from fume_jax.augment import (
     BrightnessContrast,
+    Elastic,
+    Gamma,
+    GaussianBlur,
+    GaussianNoise,
     HorizontalFlip,
     ModalityDropout,
+    MotionBlur,
+    OneOf,
     ShiftScaleRotate,
     normalise,
     resize,
 )
 
-OPERATIONS = [
+GEOMETRY = [
     HorizontalFlip(1.0),
     ShiftScaleRotate(1.0, shift=0.1, scale=0.15, rotate=15.0),
-    BrightnessContrast(1.0, brightness=0.2, contrast=0.2),
-    ModalityDropout(1.0),
+    Elastic(1.0, affine=0.1, sigma=0.1, amplitude=0.01),
 ]
+DEGRADATIONS = [
+    GaussianNoise(1.0, low=10.0, high=50.0),
+    GaussianBlur(1.0, low=3, high=7),
+    MotionBlur(1.0, low=3, high=7),
+]
+LEVELS = [BrightnessContrast(1.0, brightness=0.2, contrast=0.2), Gamma(1.0, low=0.8, high=1.2)]
+OPERATIONS = [*GEOMETRY, *DEGRADATIONS, OneOf(1.0, operations=DEGRADATIONS), *LEVELS, ModalityDropout(1.0)]
 
 
 def example(height=48, width=64):
@@ -53,7 +65,7 @@ def test_probability_zero_changes_nothing(operation):
     chex.assert_trees_all_equal(never(example(), np.random.default_rng(0)), example())
 
 
-@pytest.mark.parametrize("operation", OPERATIONS[:2], ids=lambda o: type(o).__name__)
+@pytest.mark.parametrize("operation", GEOMETRY, ids=lambda o: type(o).__name__)
 @pytest.mark.parametrize("seed", range(5))
 def test_frames_and_masks_of_both_gases_move_together(operation, seed):
     moved = operation(example(), np.random.default_rng(seed))
@@ -71,10 +83,10 @@ def test_no_tube_appears_where_gas_meets_background():
     without_tube = example()
     for gas in ("co2", "ch4"):
         without_tube[f"{gas}_mask"][without_tube[f"{gas}_mask"] == 1] = 0
-    operation = ShiftScaleRotate(1.0, shift=0.1, scale=0.15, rotate=15.0)
-    for seed in range(5):
-        moved = resize(operation(without_tube, np.random.default_rng(seed)), height=31, width=47)
-        assert set(np.unique(moved["co2_mask"])) == {0, 2}
+    for operation in GEOMETRY:
+        for seed in range(5):
+            moved = resize(operation(without_tube, np.random.default_rng(seed)), height=31, width=47)
+            assert set(np.unique(moved["co2_mask"])) == {0, 2}
 
 
 def test_shift_moves_by_up_to_the_given_share_of_the_frame():
@@ -85,6 +97,108 @@ def test_shift_moves_by_up_to_the_given_share_of_the_frame():
     offsets = (np.array(columns) - 25.5) / 64
     assert np.abs(offsets).max() == pytest.approx(0.1, abs=0.01)
     assert abs(offsets.mean()) < 0.015
+
+
+@pytest.mark.parametrize("operation", OPERATIONS[:-1], ids=lambda o: type(o).__name__)
+@pytest.mark.parametrize("present", [[1, 0], [0, 1]])
+def test_an_absent_gas_stays_zero_and_the_other_changes_alike(operation, present):
+    single = example() | {"modality_mask": np.array(present, np.float32)}
+    absent, kept = (("ch4", "co2") if present[0] else ("co2", "ch4"))[:2]
+    for kind in ("frame", "mask"):
+        single[f"{absent}_{kind}"] = np.zeros_like(single[f"{absent}_{kind}"])
+    changed = operation(single, np.random.default_rng(0))
+    assert not changed[f"{absent}_frame"].any() and not changed[f"{absent}_mask"].any()
+    assert not np.array_equal(changed[f"{kept}_frame"], single[f"{kept}_frame"])
+
+
+@pytest.mark.parametrize("operation", [*DEGRADATIONS, *LEVELS], ids=lambda o: type(o).__name__)
+def test_what_changes_grey_levels_leaves_masks_alone(operation):
+    changed = operation(example(), np.random.default_rng(0))
+    for gas in ("co2", "ch4"):
+        np.testing.assert_array_equal(changed[f"{gas}_mask"], example()[f"{gas}_mask"])
+
+
+@pytest.mark.parametrize("corner", [(1, 1), (1, -1), (-1, -1)])
+def test_the_three_points_of_elastic_move_by_up_to_its_affine_part(corner):
+    operation = Elastic(1.0, affine=0.1, sigma=0.1, amplitude=0.0)
+    x, y = (round(centre + sign * 80) for centre, sign in zip((160, 120), corner, strict=True))
+    marked = example(240, 320)
+    marked["co2_mask"] = np.zeros((240, 320), np.uint8)
+    marked["co2_mask"][y - 3 : y + 4, x - 3 : x + 4] = 2
+    found = [np.argwhere(operation(marked, np.random.default_rng(s))["co2_mask"] == 2).mean(0) for s in range(300)]
+    offsets = (np.array(found) - (y, x)) / 240
+    np.testing.assert_allclose(np.abs(offsets).max(0), 0.1, atol=0.005)
+    np.testing.assert_allclose(offsets.std(0), 0.1 / np.sqrt(3), rtol=0.1)
+
+
+def test_elastic_bends_by_its_amplitude():
+    """A ramp of one grey level a pixel shows by how many pixels every point moved in x."""
+    ramp = np.broadcast_to(np.arange(200, dtype=np.uint8)[None, :, None], (150, 200, 1))
+    still = example(150, 200) | {"co2_frame": ramp.copy()}
+    operation = Elastic(1.0, affine=0.0, sigma=0.1, amplitude=0.02)
+    moves = [
+        operation(still, np.random.default_rng(seed))["co2_frame"][40:-40, 40:-40, 0].astype(int)
+        - ramp[40:-40, 40:-40, 0]
+        for seed in range(20)
+    ]
+    # 0.02 of 150 rows at the nodes, less between them.
+    assert 1.8 < np.std(moves) < 3.2
+    assert abs(np.mean(moves)) < 0.5
+    assert np.abs(np.diff(moves, axis=1)).max() <= 3, "neighbours move together"
+
+
+def test_one_of_applies_one_operation_in_proportion_to_their_probabilities():
+    class Add(GaussianNoise):
+        def apply(self, example, rng):
+            return example | {"seen": example.get("seen", 0) + self.low}
+
+    operation = OneOf(0.3, operations=(Add(1.0, 1, 0), Add(3.0, 10, 0), Add(0.0, 100, 0)))
+    rng = np.random.default_rng(0)
+    seen = np.array([operation({}, rng).get("seen", 0) for _ in range(10_000)])
+    assert set(seen) == {0, 1, 10}
+    np.testing.assert_allclose([(seen == 1).mean(), (seen == 10).mean()], [0.075, 0.225], atol=0.015)
+
+
+def test_noise_has_the_variance_asked_for_and_is_each_cameras_own():
+    flat = example(200, 200)
+    for gas in ("co2", "ch4"):
+        flat[f"{gas}_frame"] = np.full((200, 200, 1), 128, np.uint8)
+    variances = []
+    for seed in range(40):
+        noisy = GaussianNoise(1.0, low=10.0, high=50.0)(flat, np.random.default_rng(seed))
+        co2, ch4 = (noisy[f"{gas}_frame"].astype(float) - 128 for gas in ("co2", "ch4"))
+        variances.append(co2.var())
+        assert abs(np.corrcoef(co2.ravel(), ch4.ravel())[0, 1]) < 0.03
+        assert abs(co2.mean()) < 0.2
+    # Rounding adds a twelfth.
+    assert 9.5 < min(variances) < 16
+    assert 44 < max(variances) < 51
+
+
+@pytest.mark.parametrize("kind", [GaussianBlur, MotionBlur])
+def test_blur_keeps_the_mean_and_spreads_a_point_no_wider_than_its_kernel(kind):
+    point = example()
+    point["co2_frame"] = np.zeros((48, 64, 1), np.uint8)
+    point["co2_frame"][24, 32] = 255
+    widths = set()
+    for seed in range(60):
+        blurred = kind(1.0, low=3, high=7)(point, np.random.default_rng(seed))["co2_frame"][..., 0].astype(float)
+        assert blurred.sum() == pytest.approx(255, rel=0.06)
+        rows, columns = np.argwhere(blurred)[:, 0], np.argwhere(blurred)[:, 1]
+        widths.add(max(np.ptp(rows), np.ptp(columns)) + 1)
+    assert widths == {3, 5, 7}
+
+
+def test_gamma_keeps_black_and_white_and_bends_what_is_between():
+    frame = np.array([0, 64, 255], np.uint8).reshape(1, 3, 1)
+    given = example() | {"co2_frame": frame}
+    middle = []
+    for seed in range(200):
+        black, grey, white = Gamma(1.0, low=0.8, high=1.2)(given, np.random.default_rng(seed))["co2_frame"].ravel()
+        assert (black, white) == (0, 255)
+        middle.append(grey)
+    assert min(middle) == pytest.approx(255 * (64 / 255) ** 1.2, abs=1)
+    assert max(middle) == pytest.approx(255 * (64 / 255) ** 0.8, abs=1)
 
 
 def test_brightness_and_contrast_are_those_asked_for_and_alike_in_both_gases():
