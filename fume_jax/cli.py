@@ -1,12 +1,13 @@
 """What every command does around its own work."""
 
 import os
+import re
 import sys
 from collections.abc import Callable
 
 from absl import app, flags, logging
 
-from fume_jax.errors import DONE, NOTHING_DONE, RUN_AGAIN, UserError
+from fume_jax.errors import DONE, NOTHING_DONE, RUN_AGAIN, Stalled, UserError
 
 
 def run(main: Callable[[], int | None]) -> None:
@@ -19,6 +20,8 @@ def run(main: Callable[[], int | None]) -> None:
 
 
 def _parse_flags(argv):
+    # Names may be written with dashes: --data-dir is --data_dir.
+    argv = [re.sub(r"^--[a-z][^=]*", lambda name: "--" + name[0][2:].replace("-", "_"), word) for word in argv]
     try:
         rest = flags.FLAGS(argv)[1:]
         if rest:
@@ -46,5 +49,7 @@ def _fail(error):
         error = error.args[0]  # a locked config wraps the error that has the suggestion
     # One string is the whole message; some kinds of error would show it in quotes.
     message = error.args[0] if len(error.args) == 1 else error
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    if isinstance(error, Stalled):
+        os._exit(NOTHING_DONE)
     sys.exit(NOTHING_DONE)

@@ -11,3 +11,7 @@ class UserError(Exception):
 
     Commands print the message without a traceback and exit with `NOTHING_DONE`.
     """
+
+
+class Stalled(UserError):
+    """A UserError while a thread waits for ever, so that the process must end without joining its threads."""

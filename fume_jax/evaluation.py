@@ -63,10 +63,12 @@ def evaluate_run(config: ml_collections.ConfigDict, workdir: str, splits: Sequen
             pictures.save(Path(workdir) / "pictures" / f"{split}_confusion.png", confusion)
         panel = overlay_panel(predict_fn, model, batches(), 8)
         pictures.save(Path(workdir) / "pictures" / f"{split}_overlays.png", panel)
-    _write_metrics(Path(workdir) / "metrics.json", step, by_split, dataset.bounds)
+    _write_metrics(Path(workdir) / "metrics.json", step, by_split, dataset)
     print(f"\nBest checkpoint: step {step} of {workdir}\n{metrics_table(by_split)}")
     for name, value in dataset.bounds.items():
         print(f"{name} on test: {value:.3f}")
+    if dataset.leak:
+        print(f"WARNING: {dataset.leak}")
 
 
 def overlay_panel(predict_fn: Callable, model: dict, batches: Iterable[dict], count: int) -> np.ndarray:
@@ -76,7 +78,7 @@ def overlay_panel(predict_fn: Callable, model: dict, batches: Iterable[dict], co
     return pictures.pair_panel(jax.device_get(batch), jax.device_get(outputs), count)
 
 
-def _write_metrics(path, step, by_split, bounds):
+def _write_metrics(path, step, by_split, dataset):
     """Flat keys; a metric without meaning (a class that never occurs) is null. Splits scored before are kept."""
     try:
         flat = json.loads(path.read_text())
@@ -84,7 +86,9 @@ def _write_metrics(path, step, by_split, bounds):
         flat = {}
     if flat.get("step") != step:
         flat = {}
-    flat |= {"step": step} | bounds
+    flat |= {"step": step} | dataset.bounds
+    if dataset.leak:
+        flat["leak"] = dataset.leak
     for split, metrics in by_split.items():
         flat |= {f"{split}/{name}": None if math.isnan(value) else value for name, value in metrics.items()}
     path.write_text(json.dumps(flat, indent=2) + "\n")

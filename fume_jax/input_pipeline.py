@@ -4,7 +4,10 @@ What a batch holds is a function of (seed, step) alone: training indexes an endl
 sequence, and a run that goes on at step `s` slices it there. Processes take every n-th example of it.
 """
 
+import concurrent.futures
+import dataclasses
 import functools
+import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -12,14 +15,29 @@ import cv2
 import grain
 import jax
 import numpy as np
+from absl import flags
 
 from fume_jax import augment
-from fume_jax.errors import UserError
+from fume_jax.errors import Stalled, UserError
 from fume_jax.vocabulary import CLASSES, GASES, batch_spec
 
 SPLITS = ("train", "val", "test")
 SAMPLINGS = ("uniform", "balanced")
 PIXEL_KEYS = tuple(f"{gas}_{kind}" for gas in GASES for kind in ("frame", "mask"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """Who reads, and how far ahead; none of it changes what a batch holds.
+
+    `num_workers` processes, or this one if 0, read and augment with `num_threads` threads each. `prefetch` batches are
+    held ready. If none comes for `timeout_seconds`, the run ends.
+    """
+
+    num_threads: int
+    num_workers: int
+    prefetch: int
+    timeout_seconds: float
 
 
 class Dataset:
@@ -38,8 +56,8 @@ class Dataset:
             raise UserError(
                 f"There is no prepared dataset in {path!r}. Render the embedded one with\n"
                 "  python -m datasets.synthetic_ogi --data_dir=data --name=demo\n"
-                "or name the folder that holds dataset_info.json: --config.data.path=DIR to train, --data=DIR to "
-                "evaluate."
+                "prepare your own recordings with python -m datasets.fume_ogi, or name the folder that holds "
+                "dataset_info.json: --config.data.path=DIR to train, --data=DIR to evaluate."
             )
         self._builder = tfds.builder_from_directory(path)
         missing = {*PIXEL_KEYS, "modality_mask", "label", "recording_index"} - set(self._builder.info.features)
@@ -51,8 +69,11 @@ class Dataset:
             raise UserError(
                 f"The dataset in {path!r} has the splits {', '.join(self.splits)}; expected {', '.join(SPLITS)}."
             )
+        metadata = self._builder.info.metadata or {}
         # Scores that bound the task on this dataset, if its maker measured any.
-        self.bounds: dict[str, float] = dict((self._builder.info.metadata or {}).get("bounds", {}))
+        self.bounds: dict[str, float] = dict(metadata.get("bounds", {}))
+        # How its splits share what they should not, in words; empty if they do not.
+        self.leak: str = metadata.get("leak", "")
 
     @property
     def splits(self) -> list[str]:
@@ -88,8 +109,7 @@ def training_batches(
     augmentation: Sequence[Callable],
     seed: int,
     start_step: int,
-    num_threads: int,
-    prefetch: int,
+    reading: Reading,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Endless training batches of this process's share, from step `start_step` on.
 
@@ -102,11 +122,10 @@ def training_batches(
       augmentation: applied in this order to every example, each `(example, rng) -> example`.
       seed: of the run.
       start_step: batches that training has already taken.
-      num_threads: that read and augment.
-      prefetch: batches held ready.
+      reading: who reads.
 
     Raises:
-      UserError: if there is no such split, or a class has no example to balance.
+      UserError: if there is no such split, a class has no example to balance, a worker dies or no batch comes in time.
       ValueError: if there is no such sampling.
     """
     if sampling not in SAMPLINGS:
@@ -120,13 +139,16 @@ def training_batches(
     # Randomness above belongs to a position in the global sequence; only below is it dealt out to processes.
     examples = examples[jax.process_index() :: jax.process_count()].map(_finish)
     batches = examples.batch(batch_size // jax.process_count(), drop_remainder=True)[start_step:]
-    return iter(batches.to_iter_dataset(_read_options(num_threads, prefetch)))
+    return _read_ahead(batches, reading)
 
 
 def evaluation_batches(
-    dataset: Dataset, *, split: str, batch_size: int, height: int, width: int, num_threads: int, prefetch: int
+    dataset: Dataset, *, split: str, batch_size: int, height: int, width: int, reading: Reading
 ) -> Iterator[dict[str, np.ndarray]]:
-    """This process's share of one pass over a split, in order; every example once, then padding to a full batch."""
+    """This process's share of one pass over a split, in order; every example once, then padding to a full batch.
+
+    Threads read here whatever `reading` says: without augmentation, starting workers takes longer than they save.
+    """
     source = dataset.split(split)
     padded = -(-len(source) // batch_size) * batch_size
 
@@ -137,7 +159,7 @@ def evaluation_batches(
 
     examples = grain.MapDataset.range(padded)[jax.process_index() :: jax.process_count()].map(read)
     batches = examples.batch(batch_size // jax.process_count())
-    return iter(batches.to_iter_dataset(_read_options(num_threads, prefetch)))
+    return _read_ahead(batches, dataclasses.replace(reading, num_workers=0))
 
 
 def padding_example(height: int, width: int) -> dict[str, np.ndarray]:
@@ -191,7 +213,44 @@ def _finish(example):
     )
 
 
-def _read_options(num_threads, prefetch):
+def _read_ahead(batches, reading):
+    """An iterator over the batches of a grain.MapDataset, read by threads or by processes."""
+    _one_thread_an_image()
+    batches = batches.to_iter_dataset(grain.ReadOptions(reading.num_threads, reading.prefetch))
+    if reading.num_workers:
+        # Grain looks at its flags, which nobody has parsed outside of a command.
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()
+        # Each worker is a fresh interpreter: forking a process in which JAX runs threads can hang it.
+        options = grain.MultiprocessingOptions(reading.num_workers)
+        batches = batches.mp_prefetch(options, worker_init_fn=_one_thread_an_image)
+    return _in_time(iter(batches), reading.timeout_seconds)
+
+
+def _in_time(batches, seconds):
+    """The same batches; a worker that died, or a read that takes for ever, ends the run instead of hanging it."""
+    waiter = concurrent.futures.ThreadPoolExecutor(1)
+    try:
+        while (batch := waiter.submit(next, batches, None).result(seconds)) is not None:
+            yield batch
+    except TimeoutError as error:
+        for worker in multiprocessing.active_children():
+            worker.kill()
+        raise Stalled(
+            f"No batch came for {seconds:g} s: a disk or a network hangs, or the first batch takes longer than that. "
+            "Look whether the dataset can be read, or raise --config.data.timeout_seconds, in another --workdir."
+        ) from error
+    except RuntimeError as error:
+        if "Worker process" not in str(error):
+            raise
+        raise UserError(
+            f"A loader worker died ({error}). Short memory is the usual reason: lower --config.data.num_workers, "
+            "in another --workdir."
+        ) from error
+    finally:
+        waiter.shutdown(wait=False)
+
+
+def _one_thread_an_image(*_):
     # Examples are spread over grain's threads; OpenCV's own would only compete with them.
     cv2.setNumThreads(1)
-    return grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch)

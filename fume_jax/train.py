@@ -62,6 +62,8 @@ def train(config: ml_collections.ConfigDict, workdir: str, stop: StopRequest) ->
         progress=config.log.progress,
     )
     monitor.say(_description(config, model, total_steps, start_step))
+    if dataset.leak:
+        monitor.say(f"WARNING: {dataset.leak}")
     val_batches = functools.partial(build.evaluation_batches, config, dataset, mesh, "val")
 
     # Loop. Whatever ends it, what is being saved is saved.

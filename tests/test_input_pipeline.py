@@ -1,19 +1,22 @@
 """What the loader delivers: the batch as described, every example as often as promised, from any step on."""
 
+import dataclasses
 import itertools
+import multiprocessing
+import time
 
 import chex
 import jax
 import numpy as np
 import pytest
 
-from fume_jax.augment import HorizontalFlip, ModalityDropout
-from fume_jax.errors import UserError
-from fume_jax.input_pipeline import Dataset, evaluation_batches, training_batches
+from fume_jax.augment import GaussianNoise, HorizontalFlip, ModalityDropout, RandomOperation
+from fume_jax.errors import Stalled, UserError
+from fume_jax.input_pipeline import Dataset, Reading, evaluation_batches, training_batches
 from fume_jax.vocabulary import GASES, batch_spec
 
 SIZE = {"height": 48, "width": 64}
-READING = {"num_threads": 2, "prefetch": 2}
+READING = Reading(num_threads=2, num_workers=0, prefetch=2, timeout_seconds=60.0)
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +26,12 @@ def dataset(tiny_dataset):
 
 def train(dataset, steps, **options):
     defaults = {"split": "train", "batch_size": 4, "sampling": "uniform", "seed": 0, "start_step": 0}
-    defaults |= {"augmentation": (HorizontalFlip(0.5), ModalityDropout(0.5))}
-    return list(itertools.islice(training_batches(dataset, **SIZE, **READING, **defaults | options), steps))
+    defaults |= {"augmentation": (HorizontalFlip(0.5), ModalityDropout(0.5)), "reading": READING}
+    return list(itertools.islice(training_batches(dataset, **SIZE, **defaults | options), steps))
 
 
 def evaluate(dataset, batch_size, split="val"):
-    return list(evaluation_batches(dataset, split=split, batch_size=batch_size, **SIZE, **READING))
+    return list(evaluation_batches(dataset, split=split, batch_size=batch_size, **SIZE, reading=READING))
 
 
 def indices(batches):
@@ -93,21 +96,62 @@ def test_balanced_sampling_draws_every_class_equally_often(dataset):
     assert np.bincount(labels).max() / len(labels) >= 0.5, "the dataset itself is far from balanced"
 
 
-@pytest.mark.parametrize("batch_size", [2, 4])
-def test_processes_share_the_global_batch(dataset, monkeypatch, batch_size):
-    whole = train(dataset, 15, batch_size=batch_size)
-    whole_val = evaluate(dataset, batch_size)
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
+@pytest.mark.parametrize("workers, threads", [(0, 1), (0, 5), (1, 1), (2, 3)])
+def test_the_number_of_workers_and_threads_changes_nothing(dataset, workers, threads):
+    augmentation = (HorizontalFlip(0.5), GaussianNoise(0.5, low=10.0, high=50.0))
+    reading = dataclasses.replace(READING, num_workers=workers, num_threads=threads)
+    changed = train(dataset, 7, augmentation=augmentation, reading=reading, start_step=3)
+    chex.assert_trees_all_equal(changed, train(dataset, 7, augmentation=augmentation, start_step=3))
+    assert not multiprocessing.active_children(), "workers must not outlive the batches"
+
+
+@pytest.mark.parametrize("batch_size, processes", [(2, 2), (4, 2), (9, 3), (5, 5)])
+@pytest.mark.parametrize("split, size", [("train", 24), ("val", 12)])
+def test_processes_share_the_global_batch(dataset, monkeypatch, batch_size, processes, split, size):
+    """Odd sizes too: most of these batches do not divide the examples, nor the processes the batches an epoch."""
+    steps = 3 * size // batch_size
+    whole = train(dataset, steps, split=split, batch_size=batch_size)
+    whole_val = evaluate(dataset, batch_size, split)
+    monkeypatch.setattr(jax, "process_count", lambda: processes)
     parts, val_parts = [], []
-    for index in range(2):
+    for index in range(processes):
         monkeypatch.setattr(jax, "process_index", lambda index=index: index)
-        parts.append(train(dataset, 15, batch_size=batch_size))
-        val_parts.append(evaluate(dataset, batch_size))
+        parts.append(train(dataset, steps, split=split, batch_size=batch_size))
+        val_parts.append(evaluate(dataset, batch_size, split))
     for step, batch in enumerate(whole):
         dealt = np.stack([p[step]["co2_frame"] for p in parts], 1).reshape(batch["co2_frame"].shape)
         np.testing.assert_array_equal(dealt, batch["co2_frame"])
-    assert sorted(np.concatenate([indices(p) for p in val_parts])) == indices(whole_val).tolist()
-    assert len(val_parts[0]) == len(val_parts[1])
+    # Over whole epochs, all processes together read every example equally often.
+    dealt = np.stack([indices(p) for p in parts], 1).ravel()
+    read = np.bincount(dealt[: len(dealt) // size * size], minlength=size)
+    assert set(read) == {len(dealt) // size}
+    assert sorted(np.concatenate([indices(p) for p in val_parts])) == indices(whole_val).tolist() == list(range(size))
+    assert len({len(part) for part in val_parts}) == 1
+
+
+class Slow(RandomOperation):
+    def apply(self, example, rng):
+        time.sleep(3)
+        return example
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_read_that_hangs_ends_the_run(dataset, workers):
+    reading = dataclasses.replace(READING, num_workers=workers, timeout_seconds=0.5)
+    with pytest.raises(Stalled, match=r"No batch came for 0\.5 s"):
+        train(dataset, 1, augmentation=(Slow(1.0),), reading=reading)
+
+
+def test_a_worker_that_dies_ends_the_run(dataset):
+    reading = dataclasses.replace(READING, num_workers=1)
+    options = {"split": "train", "batch_size": 4, "sampling": "uniform", "seed": 0, "start_step": 0, "augmentation": ()}
+    batches = training_batches(dataset, **SIZE, **options, reading=reading)
+    next(batches)
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    with pytest.raises(UserError, match=r"A loader worker died .* lower --config.data.num_workers"):
+        for _ in range(1000):
+            next(batches)
 
 
 def test_what_the_user_got_wrong_is_said(dataset, tmp_path):
