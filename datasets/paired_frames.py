@@ -13,7 +13,11 @@ def paired_frames(height: int, width: int, extra: dict | None = None) -> tfds.fe
     """Features of one pair of frames; `extra` are further ones of a single dataset.
 
     A missing gas has a frame and a mask of zeros and a 0 in `modality_mask`. `recording_index` is unique over all
-    splits, `frame_index` counts within a recording.
+    splits (where the gases of a pair are of two recordings, it is that of the first), `frame_index` counts within a
+    recording.
+
+    What holds of the whole dataset is in its metadata, as far as its maker knows it: `bounds`, scores that bound the
+    task, and `leak`, in words, how splits share what they should not.
     """
     frame = tfds.features.Tensor(shape=(height, width, 1), dtype=np.uint8, encoding=tfds.features.Encoding.BYTES)
     mask = tfds.features.Tensor(shape=(height, width), dtype=np.uint8, encoding=tfds.features.Encoding.BYTES)

@@ -56,4 +56,4 @@ def test_datasets_know_no_model():
     for path in (ROOT / "datasets").rglob("*.py"):
         for name in imports(path):
             if name.startswith("fume_jax"):
-                assert name.split(".")[1] in {"vocabulary", "errors", "cli", "augment", "pictures"}, name
+                assert name.split(".")[1] in {"vocabulary", "errors", "cli", "augment", "pictures", "frames"}, name

@@ -120,6 +120,12 @@ def test_published_splits_by_recording_and_the_leaking_one_by_copy():
     assert len(examples) == len(set(examples)) == 6258
 
 
+def test_a_dataset_that_leaks_says_so(tmp_path):
+    for name in CONFIGS:
+        info = SyntheticOgi(config=name, data_dir=tmp_path).info
+        assert bool(info.metadata["leak"]) == (name == "published_leaking")
+
+
 @pytest.mark.parametrize("name", list(CONFIGS))
 def test_every_split_holds_every_class_in_its_share(name):
     plan = CONFIGS[name].plan()

@@ -1,0 +1,120 @@
+"""TFDS builder of annotated recordings. Needs no TensorFlow; the recordings are what TFDS calls manual downloads."""
+
+import collections
+import concurrent.futures
+import dataclasses
+import functools
+import os
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from datasets.ahead import map_ahead, shards
+from datasets.fume_ogi.annotations import Row
+from datasets.fume_ogi.content import read_mask
+from datasets.fume_ogi.plan import Options, make_plan, statistics
+from datasets.paired_frames import paired_frames
+from fume_jax.augment import resize_frame, resize_mask
+from fume_jax.frames import read_frame
+from fume_jax.vocabulary import GASES
+
+
+@dataclasses.dataclass(kw_only=True)
+class FumeOgiConfig(tfds.core.BuilderConfig):
+    """Size that frames are stored at, and how recordings become pairs in splits."""
+
+    height: int = 480
+    width: int = 640
+    options: Options = dataclasses.field(default_factory=Options)
+
+
+class FumeOgi(tfds.core.ShardBasedBuilder):
+    """Pairs of annotated OGI frames with plume masks and pH class."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "A folder of frames, masks and CSV files, see datasets/fume_ogi/README.md."
+    # For TFDS's own tools; the command makes one of the size of the frames.
+    BUILDER_CONFIGS = [
+        FumeOgiConfig(name="original", description="No original is in two splits."),
+        FumeOgiConfig(
+            name="published",
+            description="The split of the files as they are, which leaks where copies of an original are spread.",
+            options=Options(split="published"),
+        ),
+    ]
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        config = self.builder_config
+        ids = {f"{gas}_{name}": tfds.features.Text() for gas in GASES for name in ("original", "augmentation")}
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.__doc__,
+            features=paired_frames(config.height, config.width, ids),
+            metadata=tfds.core.MetadataDict(),
+        )
+
+    def _download_and_prepare(self, dl_manager, download_config):
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as self._pool:
+            super()._download_and_prepare(dl_manager, download_config)
+
+    def _shard_iterators_per_split(self, dl_manager):
+        source, config = Path(dl_manager.manual_dir), self.builder_config
+        plan = make_plan(source, config.options)
+        self.info.metadata.update(
+            leak=plan.leak,
+            statistics=statistics(plan.pairs),
+            fingerprint=plan.fingerprint(config.height, config.width),
+            options=dataclasses.asdict(config.options),
+        )
+        read = functools.partial(_example, source, config.height, config.width)
+        iterators = {}
+        for split, numbered in _numbered(plan.pairs).items():
+            examples = map_ahead(self._pool, read, numbered, desc=f"store {split}", unit="pair")
+            bytes_each = 4 * config.height * config.width
+            iterators[split] = shards(examples, len(numbered), bytes_each, _keyed)
+        return iterators
+
+
+def _numbered(pairs: dict[str, list[Row]]) -> dict[str, list[tuple[Row, int, int]]]:
+    """Each pair with the number of its recording, which is that of its first frame's original, and its place in it."""
+    frames = [row.frames[0] for rows in pairs.values() for row in rows]
+    # Without ids every frame is a recording of its own.
+    originals = sorted({frame.original or frame.frame_path for frame in frames})
+    number = {original: i for i, original in enumerate(originals)}
+    seen, numbered = collections.Counter(), {}
+    for split, rows in pairs.items():
+        numbered[split] = []
+        for row in rows:
+            recording = number[row.frames[0].original or row.frames[0].frame_path]
+            numbered[split].append((row, recording, seen[recording]))
+            seen[recording] += 1
+    return numbered
+
+
+def _example(source, height, width, numbered):
+    row, recording, index = numbered
+    nothing = np.zeros((height, width), np.uint8)
+    example = {
+        "modality_mask": np.zeros(len(GASES), np.float32),
+        "label": row.label,
+        "ph": row.ph,
+        "recording_index": recording,
+        "frame_index": index,
+    }
+    for gas in GASES:
+        example |= {f"{gas}_frame": nothing[..., None], f"{gas}_mask": nothing}
+        example |= {f"{gas}_original": "", f"{gas}_augmentation": ""}
+    for frame in row.frames:
+        example["modality_mask"][GASES.index(frame.gas)] = 1
+        example |= {
+            f"{frame.gas}_frame": resize_frame(read_frame(source / frame.frame_path), height, width),
+            f"{frame.gas}_mask": resize_mask(read_mask(source / frame.mask_path), height, width),
+            f"{frame.gas}_original": frame.original,
+            f"{frame.gas}_augmentation": frame.augmentation,
+        }
+    return example
+
+
+def _keyed(example):
+    yield f"{example['recording_index']:06d}_{example['frame_index']:04d}", example
