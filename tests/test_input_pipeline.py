@@ -140,6 +140,9 @@ def test_a_read_that_hangs_ends_the_run(dataset, workers):
     reading = dataclasses.replace(READING, num_workers=workers, timeout_seconds=0.5)
     with pytest.raises(Stalled, match=r"No batch came for 0\.5 s"):
         train(dataset, 1, augmentation=(Slow(1.0),), reading=reading)
+    for worker in multiprocessing.active_children():
+        worker.join(1)
+    assert not multiprocessing.active_children(), "a worker that hangs must not outlive the run"
 
 
 def test_a_worker_that_dies_ends_the_run(dataset):

@@ -135,14 +135,15 @@ def test_a_split_depends_on_the_seed_and_not_on_the_order_of_the_rows():
 
 
 def test_folds_test_every_original_once_and_never_train_on_it():
-    rows, folds, tested = recordings(), 5, []
+    rows, folds, tested, validated = recordings(), 5, [], []
     for number in range(folds):
         split = fold(rows, number, folds, seed=0)
         assert shared_originals(split)[0] == 0
         assert sum(map(len, split.values())) == len(rows)
         assert abs(len(split["test"]) - len(rows) / folds) <= 3 * COPIES
         tested += frames(split["test"])
-    assert sorted(tested) == sorted(frames(rows))
+        validated += frames(split["val"])
+    assert sorted(tested) == sorted(validated) == sorted(frames(rows))
 
 
 @pytest.mark.parametrize("number, folds", [(0, 2), (5, 5), (-1, 5)])
