@@ -233,8 +233,8 @@ def test_real_camera_frames_are_predicted_at_their_own_size(trained, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_folder_of_another_config_is_refused(trained, tiny_dataset):
-    arguments = [*train_arguments(tiny_dataset, trained[0]), "--config.optimizer.learning_rate=0.5"]
-    assert_refused(run("fume_jax.main", *arguments), "another config", "optimizer.learning_rate: 0.002 there, 0.5 now")
+    arguments = [*train_arguments(tiny_dataset, trained[0]), "--config.train.epochs=13"]
+    assert_refused(run("fume_jax.main", *arguments), "another config", "train.epochs: 12 there, 13 now")
 
 
 @pytest.mark.parametrize(
