@@ -53,8 +53,10 @@ class Dataset:
         import tensorflow_datasets as tfds
 
         if not (Path(path) / "dataset_info.json").is_file():
+            below = [str(info.parent) for info in Path(path).glob("*/dataset_info.json")]
             raise UserError(
-                f"There is no prepared dataset in {path!r}. Render the embedded one with\n"
+                f"There is no prepared dataset in {path!r}{f'; did you mean {below[-1]}' if below else ''}. Render the "
+                "embedded one with\n"
                 "  python -m datasets.synthetic_ogi --data_dir=data --name=demo\n"
                 "prepare your own recordings with python -m datasets.fume_ogi, or name the folder that holds "
                 "dataset_info.json: --config.data.path=DIR to train, --data=DIR to evaluate."

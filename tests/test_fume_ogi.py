@@ -165,7 +165,9 @@ def test_folds_and_pairs_by_id_have_folders_of_their_own(recordings, tmp_path):
 
 def test_a_dataset_made_of_other_files_is_not_taken_for_this_one(recordings, own, tmp_path):
     assert prepare(own, tmp_path).returncode == 0
-    assert "is there already, unchanged" in prepare(own, tmp_path).stdout
+    again = prepare(own, tmp_path).stdout
+    assert "is there already, unchanged" in again
+    assert f"{own / 'val_annotations.csv'}: {len(lines(own / 'val_annotations.csv'))} rows" in again
     mask = file_of(own, lines(own / "train_annotations.csv")[0]["mask_path"])
     assert cv2.imwrite(str(mask), np.zeros((48, 64), np.uint8))
     result = prepare(own, tmp_path)
@@ -237,6 +239,8 @@ def test_every_fault_is_reported_in_one_run_and_nothing_else(own, tmp_path):
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     assert {(row["kind"], row["place"]) for row in lines(report)} == expected
+    rows = [int(row["place"].split()[-1]) for row in lines(report) if row["place"].startswith("train")]
+    assert rows == sorted(rows)
     assert len(lines(report)) == len(expected)
     assert {kind for kind, _ in expected} == set(KINDS) | {"class_against_ph"}
     for kind in KINDS:
@@ -268,6 +272,16 @@ def test_a_class_against_its_ph_is_kept_as_annotated(own):
     assert [fault.kind for fault in plan.warnings] == ["class_against_ph"]
     stated = [r for rows in plan.pairs.values() for r in rows if (r.ph, r.label) == (6.2, 1)]
     assert [len(row.frames) for row in stated] == [1]
+
+
+def test_an_id_is_a_number_however_a_spreadsheet_writes_it(own):
+    before = make_plan(own, Options())
+    rows = lines(own / "train_annotations.csv")
+    for row, form in zip(rows, ("{}.0", "00{}", " {} ", "{}.") * 9, strict=False):
+        row["original_sample_id"] = form.format(row["original_sample_id"])
+    rewrite(own / "train_annotations.csv", rows)
+    make_plan.cache_clear()
+    assert make_plan(own, Options()) == before
 
 
 def test_the_same_pixels_in_two_splits_by_original_are_a_leak_too(own):
@@ -308,7 +322,7 @@ def test_a_table_that_lacks_columns_or_is_no_table_is_refused(own):
     with pytest.raises(UserError, match=r"val_annotations\.csv lacks the column gas_type; it has frame_path"):
         read_annotations(str(own / "{split}_annotations.csv"))
     path.write_text(good.replace(",", ";"))
-    with pytest.raises(UserError, match="lacks the columns frame_path, mask_path"):
+    with pytest.raises(UserError, match="separated by semicolons; save it separated by commas"):
         read_annotations(str(own / "{split}_annotations.csv"))
     path.write_bytes(b"\xff\xfe" + good.encode("utf-16-le"))
     with pytest.raises(UserError, match="not a CSV file in UTF-8"):
@@ -359,6 +373,8 @@ def test_pairs_whose_originals_are_in_two_splits_are_refused_unless_asked_for(re
     with pytest.raises(UserError, match=r"that leaks: \d of 30 originals are in more than one split"):
         make_plan(recordings, Options(annotations=pattern))
     assert "The splits leak" in make_plan(recordings, Options(annotations=pattern, split="published")).leak
+    with pytest.raises(UserError, match="--pairing=id needs the single-gas files"):
+        make_plan(recordings, Options(annotations=pattern, split="published", pairing="id"))
 
 
 def test_a_frame_in_two_pairs_is_a_warning_and_a_pair_that_contradicts_itself_a_fault(recordings, pairs):

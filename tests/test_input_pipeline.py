@@ -160,6 +160,10 @@ def test_a_worker_that_dies_ends_the_run(dataset):
 def test_what_the_user_got_wrong_is_said(dataset, tmp_path):
     with pytest.raises(UserError, match=r"(?s)no prepared dataset in .*Render the embedded one"):
         Dataset(str(tmp_path))
+    (tmp_path / "1.0.0").mkdir()
+    (tmp_path / "1.0.0" / "dataset_info.json").touch()
+    with pytest.raises(UserError, match=r"did you mean .*1\.0\.0"):
+        Dataset(str(tmp_path))
     with pytest.raises(UserError, match="no split 'validation'; it has train, val, test"):
         dataset.split("validation")
     with pytest.raises(ValueError, match="one of uniform, balanced, got 'fair'"):

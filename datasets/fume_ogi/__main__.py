@@ -45,8 +45,11 @@ def main() -> None:
     except FaultyRecordings as error:
         write_report(Path(_REPORT.value), error.faults + error.warnings)
         raise UserError(f"{error}\nEvery fault is in {_REPORT.value}.") from error
-    if plan.dropped or plan.warnings:
+    for path, rows in plan.read.items():
+        print(f"{path}: {rows} rows")
+    if plan.dropped or plan.warnings or Path(_REPORT.value).exists():  # an earlier report would mislead
         write_report(Path(_REPORT.value), plan.dropped + plan.warnings)
+    if plan.dropped or plan.warnings:
         places = len({fault.place for fault in plan.dropped})
         print(f"{places} row(s) dropped, {len(plan.warnings)} warning(s), listed in {_REPORT.value}:")
         print(summary(plan.dropped + plan.warnings))

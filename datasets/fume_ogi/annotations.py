@@ -6,6 +6,7 @@ Two forms, told apart by their header: a row for each frame of one gas, or a row
 import csv
 import dataclasses
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,6 +64,7 @@ class Annotations:
     """Rows without fault by the file's split, `""` for a file of all, and the faults and warnings of the others."""
 
     rows: dict[str, list[Row]]
+    read: dict[str, int]  # rows of each file, faulty ones included
     paired: bool
     faults: list[Fault]
     warnings: list[Fault]
@@ -106,7 +108,8 @@ def read_annotations(pattern: str) -> Annotations:
             warnings += doubtful
             if not wrong:
                 rows[split].append(row)
-    return Annotations(rows, paired, faults, warnings)
+    read = {str(path): len(tables[split][1]) for split, path in found.items()}
+    return Annotations(rows, read, paired, faults, warnings)
 
 
 def write_pairs(path: Path, rows: list[Row]) -> None:
@@ -142,6 +145,8 @@ def _is_paired(path, columns):
     for form, lacking in lacks.items():
         if not lacking:
             return form is PAIRED_COLUMNS
+    if len(columns) == 1 and ";" in columns[0]:
+        raise UserError(f"{path} is separated by semicolons; save it separated by commas, with points in numbers.")
     nearest = min(lacks.values(), key=len)
     raise UserError(
         f"{path} lacks the column{'s' * (len(nearest) > 1)} {', '.join(nearest)}; it has "
@@ -159,7 +164,7 @@ def _parse(place, line, frames_of: Callable):
     except ValueError:
         ph = math.nan
     if not 0 <= ph <= 14:
-        faults.append(Fault("ph", place, f"ph_value is {line['ph_value']!r}; expected a number such as 5.9"))
+        faults.append(Fault("ph", place, f"ph_value is {line['ph_value']!r}; expected 0 to 14, such as 5.9"))
     known = [str(label) for label in range(len(CLASSES))]
     if line["class_id"] not in known:
         faults.append(Fault("class", place, f"class_id is {line['class_id']!r}; expected one of {', '.join(known)}"))
@@ -206,7 +211,12 @@ def _paired_frames(line):
 def _frame(gas, frame_path, mask_path, original, augmentation):
     unnamed = [word for word, path in (("frame", frame_path), ("mask", mask_path)) if not path]
     messages = [("missing_file", f"names no {gas} {word}") for word in unnamed]
-    return (Frame(gas, _relative(frame_path), _relative(mask_path), original, augmentation),), messages
+    return (Frame(gas, _relative(frame_path), _relative(mask_path), _id(original), _id(augmentation)),), messages
+
+
+def _id(text):
+    """Numbers alike however they are written: spreadsheets turn 7 into 7.0, and 007 into 7."""
+    return str(int(float(text))) if re.fullmatch(r"\d+(\.0*)?", text) else text
 
 
 def _relative(path):

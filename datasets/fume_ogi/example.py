@@ -69,16 +69,16 @@ def _write(job):
         for gas, present in zip(GASES, example["modality_mask"], strict=True):
             if not present:
                 continue
-            name = f"{gas}_{plan.number:04d}_{example['copy_index']:02d}.png"
+            name = f"{plan.number:04d}_{example['copy_index']:02d}.png"
             for folder, image in (("images", example[f"{gas}_frame"]), ("masks", example[f"{gas}_mask"])):
-                path = output / folder / split / name
+                path = output / folder / split / gas / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if not cv2.imwrite(str(path), image):
                     raise OSError(f"could not write {path}")
             lines.append(
                 {
-                    "frame_path": rf"mmseg_dataset\images\{split}\{name}",
-                    "mask_path": rf"mmseg_dataset\masks\{split}\{name}",
+                    "frame_path": rf"mmseg_dataset\images\{split}\{gas}\{name}",
+                    "mask_path": rf"mmseg_dataset\masks\{split}\{gas}\{name}",
                     "gas_type": gas,
                     "ph_value": example["ph"],
                     "class_id": example["label"],

@@ -3,6 +3,7 @@
 import collections
 import csv
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,9 +51,13 @@ def summary(faults: Sequence[Fault]) -> str:
 
 
 def write_report(path: Path, faults: Sequence[Fault]) -> None:
-    """Every fault as a row of a CSV file: kind, place, message."""
+    """Every fault as a row of a CSV file, in the order of places: kind, place, message."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["kind", "place", "message"])
-        writer.writerows((fault.kind, fault.place, fault.message) for fault in faults)
+        writer.writerows(dataclasses.astuple(fault) for fault in sorted(faults, key=_place))
+
+
+def _place(fault):
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", fault.place)]

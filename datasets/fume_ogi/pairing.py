@@ -38,7 +38,8 @@ def pair(rows: Sequence[Row], key: Callable[[Row], tuple], seed: int) -> list[Ro
         shuffled = [[rows[i] for i in rng.permutation(len(rows))] for rows in by_gas.values()]
         for both in itertools.zip_longest(*shuffled):
             pairs.append(_join([row for row in both if row is not None]))
-    return pairs
+    # In no order, so that the first batch of a split shows more than one recording.
+    return [pairs[i] for i in rng.permutation(len(pairs))]
 
 
 def _join(rows):

@@ -40,6 +40,7 @@ class Plan:
 
     pairs: dict[str, list[Row]]
     contents: dict[str, Content]  # by the path of the frame
+    read: dict[str, int]  # rows of each annotation file
     leak: str  # in words; empty if no original is in two splits
     dropped: list[Fault]
     warnings: list[Fault]
@@ -74,7 +75,7 @@ class FaultyRecordings(UserError):
         kinds = ",".join(dict.fromkeys(fault.kind for fault in faults))
         super().__init__(
             f"{len(faults)} fault(s) in the recordings; nothing was prepared.\n{summary(faults)}\n"
-            f"Mend them, or prepare without the rows at fault: --allow={kinds}"
+            f"Mend them, or go on without the rows at fault: --allow={kinds}"
         )
 
 
@@ -88,7 +89,7 @@ def make_plan(source: Path, options: Options) -> Plan:
     """
     _check_options(options)
     annotations = read_annotations(options.annotations or str(source / "{split}_annotations.csv"))
-    _check_split(options.split, annotations)
+    _check_split(options, annotations)
     contents, content_faults = _check_contents(source, annotations.rows)
     faults = annotations.faults + content_faults
     sound = _without(annotations.rows, faults)
@@ -105,7 +106,7 @@ def make_plan(source: Path, options: Options) -> Plan:
     if not annotations.paired:
         key = PAIRINGS[options.pairing]
         by_split = {split: pair(rows, key, options.seed) for split, rows in by_split.items()}
-    return Plan(by_split, contents, leak, faults, warnings)
+    return Plan(by_split, contents, annotations.read, leak, faults, warnings)
 
 
 def statistics(pairs: dict[str, list[Row]]) -> list[dict]:
@@ -132,11 +133,15 @@ def _check_options(options):
         raise UserError(f"--allow knows no kind {', '.join(sorted(unknown))}; expected of {', '.join(KINDS)}.")
 
 
-def _check_split(split, annotations: Annotations):
-    """Refuses a split that these annotations cannot have."""
-    whole = set(annotations.rows) == set(SPLITS)
+def _check_split(options, annotations: Annotations):
+    """Refuses a split or pairing that these annotations cannot have."""
+    split, whole = options.split, set(annotations.rows) == set(SPLITS)
     if split == "published" and not whole:
         raise UserError("--split=published takes the split of the files; it needs one each of train, val and test.")
+    if annotations.paired and options.pairing != "random":
+        raise UserError(
+            f"--pairing={options.pairing} needs the single-gas files; paired files stay as they are paired."
+        )
     if not annotations.paired or split == "published":
         return
     reason = "A pair ties two originals together, so paired files are used in the split they come in"
