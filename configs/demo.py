@@ -34,9 +34,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.learning_rate = 3e-3
     config.optimizer.warmup_epochs = 1.0
     config.train.batch_size = 8
-    config.train.epochs = 9
+    config.train.epochs = 12
     config.eval.batch_size = 40
-    config.eval.every_epochs = 1
+    config.eval.every_epochs = 3
     config.log.every_steps = 39
     config.checkpoint.best_metric = "joint_score"
     return config

@@ -8,6 +8,7 @@ recordings.
 """
 
 import ml_collections
+from ml_collections import config_dict
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -16,7 +17,12 @@ def get_config() -> ml_collections.ConfigDict:
     config.seed = 0  # decides parameters, order of examples, augmentation and dropout
 
     config.model = ml_collections.ConfigDict()
-    config.model.name = "fume"  # or fume_separate, one encoder per gas
+    config.model.name = "fume"  # one of fume_jax.models.MODELS, see `python -m fume_jax.summary`
+    # Ablations of it; None is as the name says.
+    config.model.encoder = config_dict.placeholder(str)  # shared, or separate, one per gas
+    config.model.fusion = config_dict.placeholder(str)  # cross_attention, self_attention, add, concat, early, none
+    config.model.gas = config_dict.placeholder(str)  # that is read: co2, ch4, both
+    config.model.tasks = config_dict.placeholder(str)  # segmentation, classification, both
     config.model.dtype = "float32"  # of the computation; bfloat16 on accelerators that have it
 
     config.data = ml_collections.ConfigDict()

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+import optax
 from flax import nnx
 from jax.sharding import Mesh
 
@@ -16,8 +17,9 @@ from fume_jax.checkpoint import Checkpoints, with_sharding
 from fume_jax.errors import UserError
 from fume_jax.input_pipeline import SAMPLINGS
 from fume_jax.metrics import HEADLINES
-from fume_jax.models import MODELS, create_model
+from fume_jax.models import FUME, architecture
 from fume_jax.models.fume import MIN_SIZE
+from fume_jax.optimizer import create_optimizer, create_schedule
 from fume_jax.vocabulary import CLASSES
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -25,9 +27,17 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 def check(config: ml_collections.ConfigDict) -> None:
     """Raises UserError, naming every key at fault, unless the values of a config make sense."""
+    try:
+        faults = _model_faults(config) + _faults(config)
+    except AttributeError as error:
+        raise UserError(f"The config is one of another version; it lacks a key: {error}") from error
+    if faults:
+        raise UserError("\n".join(faults))
+
+
+def _faults(config):
     rules = {
         "seed": (config.seed >= 0, "at least 0"),
-        "model.name": (config.model.name in MODELS, f"one of {', '.join(MODELS)}"),
         "model.dtype": (config.model.dtype in DTYPES, f"one of {', '.join(DTYPES)}"),
         "data.height": (config.data.height >= MIN_SIZE, f"at least {MIN_SIZE}"),
         "data.width": (config.data.width >= MIN_SIZE, f"at least {MIN_SIZE}"),
@@ -50,23 +60,56 @@ def check(config: ml_collections.ConfigDict) -> None:
         "log.pictures": (config.log.pictures >= 0, "at least 0"),
         "checkpoint.best_metric": (config.checkpoint.best_metric in HEADLINES, f"one of {', '.join(HEADLINES)}"),
     }
-    faults = []
-    for key, (holds, expected) in rules.items():
-        if not holds:
-            value = functools.reduce(getattr, key.split("."), config)
-            faults.append(f"config.{key} is {value!r}; expected {expected}")
-    if faults:
-        raise UserError("\n".join(faults))
+    return [
+        f"config.{key} is {functools.reduce(getattr, key.split('.'), config)!r}; expected {expected}"
+        for key, (holds, expected) in rules.items()
+        if not holds
+    ]
 
 
-def model(config: ml_collections.ConfigDict) -> nnx.Module:
+def _model_faults(config):
+    try:
+        options = _architecture(config.model)
+    except ValueError as error:
+        return [f"config.model: {error}"]
+    metric, tasks = config.checkpoint.best_metric, options.tasks
+    if metric in HEADLINES and tasks != "both" and not HEADLINES[metric] <= {tasks}:
+        known = [name for name, needs in HEADLINES.items() if needs <= {tasks}]
+        return [f"config.checkpoint.best_metric is {metric!r}; a model of {tasks} alone has {', '.join(known)}"]
+    return []
+
+
+def _architecture(options):
+    return architecture(
+        options.name, encoder=options.encoder, fusion=options.fusion, gas=options.gas, tasks=options.tasks
+    )
+
+
+def model(config: ml_collections.ConfigDict) -> FUME:
     """The model with fresh parameters."""
-    return create_model(config.model.name, dtype=DTYPES[config.model.dtype], rngs=nnx.Rngs(config.seed))
+    return FUME(_architecture(config.model), dtype=DTYPES[config.model.dtype], rngs=nnx.Rngs(config.seed))
 
 
-def abstract_model(config: ml_collections.ConfigDict) -> nnx.Module:
+def abstract_model(config: ml_collections.ConfigDict) -> FUME:
     """The model without memory for its parameters: shapes and dtypes only."""
     return nnx.eval_shape(lambda: model(config))
+
+
+def optimizer(
+    config: ml_collections.ConfigDict, steps_per_epoch: int
+) -> tuple[optax.Schedule, optax.GradientTransformation]:
+    """The learning rate of every step, and the optimiser that follows it."""
+    options = config.optimizer
+    schedule = create_schedule(
+        learning_rate=options.learning_rate,
+        final_learning_rate=options.final_learning_rate,
+        warmup_steps=round(options.warmup_epochs * steps_per_epoch),
+        total_steps=config.train.epochs * steps_per_epoch,
+    )
+    tx = create_optimizer(
+        schedule, weight_decay=options.weight_decay, b1=options.b1, b2=options.b2, clip_norm=options.clip_norm
+    )
+    return schedule, tx
 
 
 def loss_fn(config: ml_collections.ConfigDict) -> Callable:
@@ -148,8 +191,9 @@ def best_model(config: ml_collections.ConfigDict, workdir: str, mesh: Mesh) -> t
     """`params` and `batch_stats` of a run's best checkpoint, on the mesh, and its step.
 
     Raises:
-      UserError: if the run has no checkpoint yet.
+      UserError: if the run has no checkpoint yet, or its config is one of another version.
     """
+    check(config)
     step = None
     if (Path(workdir) / "checkpoints").is_dir():
         checkpoints = Checkpoints(workdir, metric=config.checkpoint.best_metric, read_only=True)

@@ -84,6 +84,11 @@ def with_sharding(tree, sharding):
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
 
+def has_checkpoints(workdir: str | Path) -> bool:
+    """Whether a folder holds a run that has saved something."""
+    return any((Path(workdir) / "checkpoints").glob("[0-9]*"))
+
+
 def save_config(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
     """Writes `config.json`; if the folder has checkpoints, only after checking that they are of the same config.
 
@@ -92,7 +97,7 @@ def save_config(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
     """
     path = Path(workdir) / "config.json"
     new = json.loads(config.to_json())
-    if any((Path(workdir) / "checkpoints").glob("[0-9]*")):
+    if has_checkpoints(workdir):
         if not path.exists():
             raise UserError(f"{workdir} holds checkpoints but no config.json; use another --workdir.")
         differences = list(_differences(_load(path), new))

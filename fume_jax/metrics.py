@@ -10,17 +10,18 @@ import numpy as np
 
 from fume_jax.vocabulary import CLASSES, GASES, MASK_CLASSES
 
-# What tables show and a checkpoint may be chosen by; larger is better.
-HEADLINES = (
-    "iou_gas",
-    "mean_iou",
-    "mean_dice",
-    "pixel_accuracy",
-    "accuracy",
-    "balanced_accuracy",
-    "macro_f1",
-    "joint_score",
-)
+# What tables show and a checkpoint may be chosen by, larger is better, and the tasks that it needs.
+_SEG, _CLS = frozenset({"segmentation"}), frozenset({"classification"})
+HEADLINES = {
+    "iou_gas": _SEG,
+    "mean_iou": _SEG,
+    "mean_dice": _SEG,
+    "pixel_accuracy": _SEG,
+    "accuracy": _CLS,
+    "balanced_accuracy": _CLS,
+    "macro_f1": _CLS,
+    "joint_score": _SEG | _CLS,
+}
 
 
 def confusion_matrix(labels: jax.Array, predictions: jax.Array, counted: jax.Array, classes: int) -> jax.Array:

@@ -36,6 +36,8 @@ def predict_files(config: ml_collections.ConfigDict, workdir: str, pairs: list[P
     mesh = sharding.create_mesh()
     model, _ = build.best_model(config, workdir, mesh)
     _, predict_fn = build.eval_and_predict_fns(config)
+    options = build.abstract_model(config).options
+    classes = ("class", *CLASSES) if options.classifies else ()
     batch_size = mesh.size * max(1, min(config.eval.batch_size, len(pairs)) // mesh.size)
     skipped, done = [], 0
     Path(output).mkdir(parents=True, exist_ok=True)
@@ -43,16 +45,18 @@ def predict_files(config: ml_collections.ConfigDict, workdir: str, pairs: list[P
     unfinished = table.with_suffix(".csv.part")  # an earlier table stays until this one is complete
     with open(unfinished, "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["frame", "class", *CLASSES, *(f"{gas}_gas_fraction" for gas in GASES)])
+        writer.writerow(["frame", *classes, *(f"{gas}_gas_fraction" for gas in options.segmented)])
         readable = _read(tqdm(pairs, unit="frame", desc="predict", disable=None), skipped)
         while chunk := list(itertools.islice(readable, batch_size)):
             batch = _batch([frames for _, frames in chunk], batch_size, config.data.height, config.data.width)
             batch = next(sharding.to_devices([batch], mesh))
             outputs = jax.device_get(predict_fn(model["params"], model["batch_stats"], batch))
             for i, (name, frames) in enumerate(chunk):
-                masks = {gas: _mask(outputs, gas, i, frame.shape[:2]) for gas, frame in frames.items()}
+                segmented = [gas for gas in frames if gas in options.segmented]
+                masks = {gas: _mask(outputs, gas, i, frames[gas].shape[:2]) for gas in segmented}
                 _write_pictures(Path(output), name, frames, masks)
-                writer.writerow([name, *_class(outputs, i), *(_fraction(masks.get(gas)) for gas in GASES)])
+                predicted = _class(outputs, i) if options.classifies else ()
+                writer.writerow([name, *predicted, *(_fraction(masks.get(gas)) for gas in options.segmented)])
             done += len(chunk)
     if done:
         unfinished.replace(table)

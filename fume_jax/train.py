@@ -13,7 +13,6 @@ from fume_jax.errors import DONE, RUN_AGAIN, UserError
 from fume_jax.input_pipeline import Dataset
 from fume_jax.models import count_parameters
 from fume_jax.monitoring import Monitor
-from fume_jax.optimizer import create_optimizer, create_schedule
 from fume_jax.stopping import StopRequest
 from fume_jax.train_step import create_train_state, jit_train_step
 
@@ -40,7 +39,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, stop: StopRequest) ->
     # Model, optimiser and state.
     steps_per_epoch = build.steps_per_epoch(config, len(dataset.split("train")))
     total_steps = config.train.epochs * steps_per_epoch
-    schedule, tx = _optimizer(config.optimizer, steps_per_epoch, total_steps)
+    schedule, tx = build.optimizer(config, steps_per_epoch)
     create_state = jax.jit(lambda: create_train_state(build.model(config), tx), out_shardings=sharding.replicated(mesh))
     model = build.abstract_model(config)
     train_fn = jit_train_step(model, tx, build.loss_fn(config), config.seed)
@@ -49,11 +48,11 @@ def train(config: ml_collections.ConfigDict, workdir: str, stop: StopRequest) ->
     # A run starts where its last checkpoint stopped, or from nothing.
     checkpoints = Checkpoints(workdir, metric=config.checkpoint.best_metric)
     start_step = checkpoints.latest_step or 0
-    if start_step:
+    if checkpoints.latest_step is None:
+        state = create_state()
+    else:
         abstract_state = with_sharding(jax.eval_shape(create_state), sharding.replicated(mesh))
         state = checkpoints.restore(abstract_state, start_step)
-    else:
-        state = create_state()
     monitor = Monitor(
         workdir,
         start_step=start_step,
@@ -94,19 +93,6 @@ def train(config: ml_collections.ConfigDict, workdir: str, stop: StopRequest) ->
         return RUN_AGAIN
     evaluation.evaluate_run(config, workdir)
     return DONE
-
-
-def _optimizer(options, steps_per_epoch, total_steps):
-    schedule = create_schedule(
-        learning_rate=options.learning_rate,
-        final_learning_rate=options.final_learning_rate,
-        warmup_steps=round(options.warmup_epochs * steps_per_epoch),
-        total_steps=total_steps,
-    )
-    tx = create_optimizer(
-        schedule, weight_decay=options.weight_decay, b1=options.b1, b2=options.b2, clip_norm=options.clip_norm
-    )
-    return schedule, tx
 
 
 def _description(config, model, total_steps, start_step):

@@ -12,6 +12,8 @@ import numpy as np
 DATA = Path(__file__).parent / "data"
 SHAPES = json.loads((DATA / "state_dict_shapes.json").read_text())
 GOLDEN = np.load(DATA / "golden.npz")
+# Models whose state dict lists one encoder under the names of two.
+SHARED = ("fume", "fume_concat")
 
 
 def rng(name: str) -> np.random.RandomState:
@@ -37,7 +39,7 @@ def state_dict(name: str) -> dict[str, np.ndarray]:
     """Weights of a model; those of a shared encoder stand twice, as in PyTorch."""
 
     def source(key):
-        return key.replace("ch4_encoder.", "co2_encoder.") if name == "fume" else key
+        return key.replace("ch4_encoder.", "co2_encoder.") if name in SHARED else key
 
     return {key: weight(source(key), tuple(shape)) for key, shape in SHAPES[name].items()}
 

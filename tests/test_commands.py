@@ -243,7 +243,12 @@ def test_a_run_folder_of_another_config_is_refused(trained, tiny_dataset):
         ("--config.train.batchsize=8", ["batchsize", 'Did you mean "batch_size"']),
         ("--config.train.batch_size=many", ["batch_size", "many"]),
         ("config.train.batch_size=8", ["Not understood: config.train.batch_size=8"]),
-        ("--config.model.name=fumes", ["config.model.name is 'fumes'; expected one of fume, fume_separate"]),
+        ("--config.model.name=fumes", ["config.model: There is no model named 'fumes'; choose one of: fume, fume_sep"]),
+        ("--config.model.fusion=sum", ["config.model: fusion is 'sum'; expected one of cross_attention"]),
+        (
+            "--config.model.tasks=classification",
+            ["best_metric is 'joint_score'; a model of classification alone has acc"],
+        ),
         ("--config.data.height=32", ["config.data.height is 32; expected at least 64"]),
         ("--config.train.epochs=0", ["config.train.epochs is 0; expected at least 1"]),
         ("--config.loss.alpha=(1.0,8.0)", ["config.loss.alpha is (1.0, 8.0); expected 3 weights"]),
@@ -273,6 +278,13 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path, module):
     assert_refused(run(module, f"--workdir={tmp_path}", *extra), "is not a run folder")
 
 
+def test_a_run_of_another_version_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"model": {"name": "fume", "dtype": "float32"}}')
+    assert_refused(
+        run("fume_jax.evaluate", f"--workdir={tmp_path}"), "one of another version; it lacks a key", "encoder"
+    )
+
+
 def test_folders_without_a_frame_in_common_or_at_all_are_refused(tmp_path, frames):
     (frames / "co2" / "a.png").unlink()
     common = ["--workdir=nowhere", f"--output={tmp_path / 'out'}"]
@@ -282,7 +294,15 @@ def test_folders_without_a_frame_in_common_or_at_all_are_refused(tmp_path, frame
     assert_refused(run("fume_jax.predict", *common, f"--co2={frames / 'none'}"), "holds no image")
 
 
-@pytest.mark.parametrize("module", ["fume_jax.main", "fume_jax.evaluate", "fume_jax.predict", "datasets.synthetic_ogi"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        *(f"fume_jax.{name}" for name in ("main", "evaluate", "predict", "convert", "summary")),
+        "datasets.synthetic_ogi",
+        "datasets.fume_ogi",
+        "datasets.fume_ogi.example",
+    ],
+)
 def test_help_answers_before_anything_heavy_is_imported(module):
     command = [sys.executable, "-X", "importtime", "-m", module, "--help"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)

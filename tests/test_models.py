@@ -38,14 +38,36 @@ def run(model, inputs, train=False):
     return apply(state, inputs)
 
 
-@pytest.mark.parametrize("name, parameters", [("fume", 1_656_236), ("fume_separate", 2_728_124)])
+@pytest.mark.parametrize(
+    "name, parameters",
+    [
+        ("fume", 1_656_236),
+        ("fume_separate", 2_728_124),
+        ("fume_concat", 1_278_681),
+        ("segmentation_only", 1_141_875),
+        ("classification_only", 1_138_195),
+        ("gas_aware", 1_154_707),
+        ("early_fusion", 1_175_958),
+        ("multi_task", 1_175_670),
+    ],
+)
 def test_has_exactly_the_published_number_of_parameters(name, parameters):
     assert count_parameters(nnx.eval_shape(lambda: create_model(name, rngs=nnx.Rngs(0)))) == parameters
 
 
-def test_unknown_name_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="no model named 'fumes'; choose one of: fume, fume_separate"):
-        create_model("fumes", rngs=nnx.Rngs(0))
+@pytest.mark.parametrize(
+    "name, options, message",
+    [
+        ("fumes", {}, "no model named 'fumes'; choose one of: fume, fume_separate"),
+        ("fume", {"fusion": "sum"}, "fusion is 'sum'; expected one of cross_attention, self_attention, add, concat"),
+        ("fume", {"gas": "n2o"}, "gas is 'n2o'; expected one of co2, ch4, both"),
+        ("multi_task", {"encoder": "separate"}, "fusion 'none' has one encoder"),
+        ("gas_aware", {"fusion": "add"}, "fusion must be 'none', not 'add'"),
+    ],
+)
+def test_a_model_that_there_is_not_is_refused(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        create_model(name, **options, rngs=nnx.Rngs(0))
 
 
 @pytest.mark.parametrize("size", [(64, 64), (65, 79), (100, 130), (480, 640)])
@@ -109,6 +131,55 @@ def test_bfloat16_computes_close_to_float32_and_keeps_parameters_and_logits_in_f
         assert value.dtype == jnp.float32
         np.testing.assert_allclose(value, expected[key], atol=0.1 * float(jnp.abs(expected[key]).max()), err_msg=key)
     assert {x.dtype for x in jax.tree.leaves(nnx.state(half))} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize(
+    "name, options, heads",
+    [
+        ("fume", {"tasks": "segmentation"}, {"co2_seg_logits", "ch4_seg_logits"}),
+        ("fume", {"tasks": "classification"}, {"cls_logits"}),
+        ("fume", {"gas": "ch4"}, {"cls_logits", "ch4_seg_logits"}),
+        ("segmentation_only", {}, {"co2_seg_logits"}),
+        ("multi_task", {"gas": "ch4"}, {"cls_logits", "ch4_seg_logits"}),
+        ("multi_task", {"gas": "both"}, {"cls_logits", "co2_seg_logits", "ch4_seg_logits"}),
+        ("early_fusion", {"gas": "ch4"}, {"cls_logits", "co2_seg_logits"}),
+    ],
+)
+def test_a_head_that_a_model_does_not_have_is_absent(name, options, heads):
+    model = nnx.eval_shape(lambda: create_model(name, **options, rngs=nnx.Rngs(0)))
+    model.eval()
+    assert set(nnx.eval_shape(lambda m, *x: m(*x), model, *batch())) == heads
+
+
+@pytest.mark.parametrize(
+    "name, options", [("fume", {"gas": "co2"}), ("multi_task", {}), ("early_fusion", {"gas": "co2"})]
+)
+def test_a_gas_that_is_not_read_influences_nothing(name, options):
+    model = create_model(name, **options, rngs=nnx.Rngs(0))
+    co2, ch4, modality_mask = batch()
+    for train in (False, True):
+        a, b = (run(model, (co2, frame, modality_mask), train) for frame in (ch4, -ch4))
+        chex.assert_trees_all_equal(a, b)
+
+
+def test_class_logits_of_single_frames_are_averaged_over_present_gases():
+    model = create_model("multi_task", gas="both", rngs=nnx.Rngs(0))
+    co2, ch4, _ = batch()
+    masks = {
+        gas: jnp.broadcast_to(jnp.asarray(m, jnp.float32), (3, 2))
+        for gas, m in {"both": (1, 1), "co2": (1, 0), "ch4": (0, 1)}.items()
+    }
+    logits = {gas: run(model, (co2, ch4, mask))[0]["cls_logits"] for gas, mask in masks.items()}
+    assert np.abs(logits["co2"] - logits["ch4"]).max() > 1e-4
+    np.testing.assert_allclose(logits["both"], (logits["co2"] + logits["ch4"]) / 2, atol=1e-6)
+
+
+def test_the_gas_aware_model_knows_which_gas_it_sees():
+    model = create_model("gas_aware", gas="both", rngs=nnx.Rngs(0))
+    frame, _, _ = batch()
+    as_co2, as_ch4 = (jnp.zeros((3, 2)).at[:, i].set(1) for i in range(2))
+    a, b = (run(model, (frame, frame, mask))[0]["cls_logits"] for mask in (as_co2, as_ch4))
+    assert np.abs(a - b).max() > 1e-4
 
 
 def test_pooling_bins_overlap_by_the_rule_of_pytorch():

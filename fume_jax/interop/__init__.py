@@ -1,5 +1,5 @@
-"""Parameters from the PyTorch implementation of FUME: pure mappings of arrays, no torch needed."""
+"""Exchange of parameters with the PyTorch implementation of FUME: pure mappings of arrays, no torch needed."""
 
-from fume_jax.interop.state_dict import from_state_dict
+from fume_jax.interop.state_dict import from_state_dict, to_state_dict
 
-__all__ = ["from_state_dict"]
+__all__ = ["from_state_dict", "to_state_dict"]

@@ -1,12 +1,14 @@
-"""FUME: Fused Unified Multi-gas Emission Network (arXiv:2601.08205)."""
+"""FUME: Fused Unified Multi-gas Emission Network (arXiv:2601.08205), its ablations and its baselines: one module."""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from fume_jax.models.architecture import Architecture
 from fume_jax.models.fast_scnn import HIGH_CHANNELS, FastSCNN
-from fume_jax.models.fusion import CrossModalFusion
+from fume_jax.models.fusion import AttentionFusion, ConvFusion
 from fume_jax.models.heads import ClassificationHead, SegmentationHead
+from fume_jax.vocabulary import GASES
 
 MIN_SIZE = 64
 
@@ -15,21 +17,30 @@ class FUME(nnx.Module):
     """Segments the plume in each frame of a CO2/CH4 pair and classifies the pair's pH state.
 
     The frames are encoded (by one encoder or one per gas), fused for classification, and segmented each from its own
-    stream. `train()` and `eval()` choose between batch and running statistics, and switch dropout.
+    stream; `options` says what of this a model has. `train()` and `eval()` choose between batch and running
+    statistics, and switch dropout.
     """
 
-    def __init__(self, *, shared_encoder: bool = True, dtype=jnp.float32, rngs: nnx.Rngs):
+    def __init__(self, options: Architecture, *, dtype=jnp.float32, rngs: nnx.Rngs):
         """`dtype` (float32 or bfloat16) is that of the computation; parameters and statistics are float32."""
-        self.shared_encoder = shared_encoder
-        if shared_encoder:
-            self.encoder = FastSCNN(dtype=dtype, rngs=rngs)
-        else:
+        self.options = options
+        if options.encoder == "separate":
             self.co2_encoder = FastSCNN(dtype=dtype, rngs=rngs)
             self.ch4_encoder = FastSCNN(dtype=dtype, rngs=rngs)
-        self.fusion = CrossModalFusion(HIGH_CHANNELS, dtype=dtype, rngs=rngs)
-        self.co2_seg_head = SegmentationHead(dtype=dtype, rngs=rngs)
-        self.ch4_seg_head = SegmentationHead(dtype=dtype, rngs=rngs)
-        self.cls_head = ClassificationHead(HIGH_CHANNELS, (256, 128), dtype=dtype, rngs=rngs)
+        else:
+            self.encoder = FastSCNN(len(GASES) if options.fusion == "early" else 1, dtype=dtype, rngs=rngs)
+        if options.has_streams and options.classifies:
+            self.fusion = _fusion(options.fusion, dtype=dtype, rngs=rngs)
+        if options.segments and options.has_streams:
+            self.co2_seg_head = SegmentationHead(dtype=dtype, rngs=rngs)
+            self.ch4_seg_head = SegmentationHead(dtype=dtype, rngs=rngs)
+        elif options.segments:
+            self.seg_head = SegmentationHead(dtype=dtype, rngs=rngs)
+        if options.classifies:
+            features = HIGH_CHANNELS + options.gas_embedding
+            self.cls_head = ClassificationHead(features, options.hidden, dtype=dtype, rngs=rngs)
+        if options.gas_embedding:
+            self.gas_embedding = nnx.Embed(len(GASES), options.gas_embedding, dtype=dtype, rngs=rngs)
 
     def __call__(
         self, co2_frame: jax.Array, ch4_frame: jax.Array, modality_mask: jax.Array, *, rngs: nnx.Rngs | None = None
@@ -37,37 +48,59 @@ class FUME(nnx.Module):
         """Logits of a batch of pairs.
 
         Args:
-          co2_frame, ch4_frame: float32 [B, H, W, 1] in [-1, 1], 0.0 where the gas is absent; H and W at least 64.
+          co2_frame, ch4_frame: float32 [B, H, W, 1] in [-1, 1]; H and W at least 64. An absent one is not read.
           modality_mask: float32 [B, 2], 1.0 where the gas is present. A padded example has none.
           rngs: keys for dropout, needed in training mode only.
 
         Returns:
-          `cls_logits` [B, 3] and `co2_seg_logits`, `ch4_seg_logits` [B, H, W, 3], all float32; an absent gas has
-          segmentation logits too, without meaning.
+          What the model has of `cls_logits` [B, 3] and `co2_seg_logits`, `ch4_seg_logits` [B, H, W, 3], all float32;
+          an absent gas that the model reads has segmentation logits too, without meaning.
 
         Raises:
           ValueError: if a frame is smaller than 64 pixels or the shapes do not fit together.
         """
         check_inputs(co2_frame, ch4_frame, modality_mask)
-        size = co2_frame.shape[1:3]
-        (co2_low, co2_high), (ch4_low, ch4_high) = self._encode(co2_frame, ch4_frame, modality_mask)
-        fused = self.fusion(co2_high, ch4_high, modality_mask)
-        return {
-            "cls_logits": self.cls_head(fused, rngs=rngs),
-            "co2_seg_logits": self.co2_seg_head(co2_low, co2_high, modality_mask[:, 0], size=size, rngs=rngs),
-            "ch4_seg_logits": self.ch4_seg_head(ch4_low, ch4_high, modality_mask[:, 1], size=size, rngs=rngs),
-        }
+        present = {gas: modality_mask[:, i] * (gas in self.options.gases) for i, gas in enumerate(GASES)}
+        frames = {"co2": co2_frame * _column(present["co2"]), "ch4": ch4_frame * _column(present["ch4"])}
+        if self.options.fusion == "early":
+            # The pair is one picture, which is there if either gas is.
+            frames = {"co2": jnp.concatenate([frames[gas] for gas in GASES], axis=-1)}
+            present = {"co2": jnp.maximum(present["co2"], present["ch4"])}
+        elif self.options.fusion == "none":
+            frames = {gas: frames[gas] for gas in self.options.gases}
+        streams = self._encode(frames, present)
+        outputs = {}
+        if self.options.classifies:
+            outputs["cls_logits"] = self._classify(streams, present, rngs)
+        for gas in self.options.segmented:
+            head = getattr(self, f"{gas}_seg_head") if self.options.has_streams else self.seg_head
+            outputs[f"{gas}_seg_logits"] = head(*streams[gas], present[gas], size=co2_frame.shape[1:3], rngs=rngs)
+        return outputs
 
-    def _encode(self, co2_frame, ch4_frame, modality_mask):
-        if not self.shared_encoder:
-            return (
-                self.co2_encoder(co2_frame, modality_mask[:, 0]),
-                self.ch4_encoder(ch4_frame, modality_mask[:, 1]),
-            )
-        # One pass over both gases. The gas axis goes inside the batch axis, so that each device keeps its examples.
-        frames = jnp.stack([co2_frame, ch4_frame], axis=1).reshape(-1, *co2_frame.shape[1:])
-        low, high = (x.reshape(-1, 2, *x.shape[1:]) for x in self.encoder(frames, modality_mask.reshape(-1)))
-        return (low[:, 0], high[:, 0]), (low[:, 1], high[:, 1])
+    def _encode(self, frames, present):
+        """Fine and coarse features of each gas."""
+        if self.options.encoder == "separate":
+            return {gas: getattr(self, f"{gas}_encoder")(frame, present[gas]) for gas, frame in frames.items()}
+        # One pass over all gases. The gas axis goes inside the batch axis, so that each device keeps its examples.
+        stacked = jnp.stack(list(frames.values()), axis=1)
+        counted = jnp.stack([present[gas] for gas in frames], axis=1)
+        low, high = self.encoder(stacked.reshape(-1, *stacked.shape[2:]), counted.reshape(-1))
+        low, high = (x.reshape(-1, len(frames), *x.shape[1:]) for x in (low, high))
+        return {gas: (low[:, i], high[:, i]) for i, gas in enumerate(frames)}
+
+    def _classify(self, streams, present, rngs):
+        high = {gas: features for gas, (_, features) in streams.items()}
+        if self.options.has_streams:
+            modality_mask = jnp.stack([present[gas] for gas in GASES], axis=1)
+            return self.cls_head(self.fusion(high["co2"], high["ch4"], modality_mask), rngs=rngs)
+        logits = jnp.stack([self.cls_head(x, self._embedding(gas), rngs=rngs) for gas, x in high.items()], axis=1)
+        weights = jnp.stack([present[gas] for gas in high], axis=1)
+        # Where nothing is present, what zero frames say.
+        weights = jnp.where(weights.sum(1, keepdims=True) > 0, weights, 1)
+        return (logits * weights[..., None]).sum(1) / weights.sum(1, keepdims=True)
+
+    def _embedding(self, gas):
+        return self.gas_embedding(jnp.asarray(GASES.index(gas))) if self.options.gas_embedding else None
 
 
 def check_inputs(co2_frame: jax.Array, ch4_frame: jax.Array, modality_mask: jax.Array) -> None:
@@ -79,3 +112,13 @@ def check_inputs(co2_frame: jax.Array, ch4_frame: jax.Array, modality_mask: jax.
         raise ValueError(f"Expected modality_mask of shape ({shape[0]}, 2), got {modality_mask.shape}.")
     if min(shape[1:3]) < MIN_SIZE:
         raise ValueError(f"Frames must be at least {MIN_SIZE} pixels high and wide, got {shape[1]}x{shape[2]}.")
+
+
+def _fusion(kind, *, dtype, rngs):
+    if kind in ("cross_attention", "self_attention"):
+        return AttentionFusion(HIGH_CHANNELS, cross=kind == "cross_attention", dtype=dtype, rngs=rngs)
+    return ConvFusion(HIGH_CHANNELS, mean=kind == "add", dtype=dtype, rngs=rngs)
+
+
+def _column(present):
+    return present[:, None, None, None]

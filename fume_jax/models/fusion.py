@@ -1,4 +1,4 @@
-"""Dual-stream fusion of CO2 and CH4 features: self-, cross-modal and channel attention."""
+"""Fusion of CO2 and CH4 features: by self-, cross-modal and channel attention, or by a 1x1 convolution."""
 
 import jax
 import jax.numpy as jnp
@@ -38,16 +38,18 @@ class ChannelAttention(nnx.Module):
         return x * gate[:, None, None, :]
 
 
-class CrossModalFusion(nnx.Module):
-    """Fuses two streams of features; each attends to itself, then to the other where both gases are present.
+class AttentionFusion(nnx.Module):
+    """Fuses two streams of features; each attends to itself, then, if `cross`, to the other where both are present.
 
     Whether a sample attends across gases depends on that sample alone, never on its neighbours in the batch.
     """
 
-    def __init__(self, channels: int, *, dtype=jnp.float32, rngs: nnx.Rngs):
+    def __init__(self, channels: int, *, cross: bool = True, dtype=jnp.float32, rngs: nnx.Rngs):
+        self.cross = cross
         self.co2_attention = SpatialAttention(channels, channels // 8, dtype=dtype, rngs=rngs)
         self.ch4_attention = SpatialAttention(channels, channels // 8, dtype=dtype, rngs=rngs)
-        self.cross_attention = SpatialAttention(channels, channels // 2, dtype=dtype, rngs=rngs)
+        if cross:
+            self.cross_attention = SpatialAttention(channels, channels // 2, dtype=dtype, rngs=rngs)
         self.channel_attention = ChannelAttention(2 * channels, channels // 8, dtype=dtype, rngs=rngs)
         self.conv = nnx.Conv(2 * channels, channels, (3, 3), padding=1, dtype=dtype, rngs=rngs)
         self.norm = BatchNorm(channels, dtype=dtype)
@@ -57,7 +59,31 @@ class CrossModalFusion(nnx.Module):
         present = modality_mask.astype(co2.dtype)[:, :, None, None, None]
         co2, ch4 = co2 * present[:, 0], ch4 * present[:, 1]
         co2, ch4 = co2 + self.co2_attention(co2, co2), ch4 + self.ch4_attention(ch4, ch4)
-        both = present[:, 0] * present[:, 1]
-        co2, ch4 = co2 + both * self.cross_attention(co2, ch4), ch4 + both * self.cross_attention(ch4, co2)
+        if self.cross:
+            both = present[:, 0] * present[:, 1]
+            co2, ch4 = co2 + both * self.cross_attention(co2, ch4), ch4 + both * self.cross_attention(ch4, co2)
         fused = self.conv(self.channel_attention(jnp.concatenate([co2, ch4], axis=-1)))
         return nnx.relu(self.norm(fused, modality_mask.max(axis=1)))
+
+
+class ConvFusion(nnx.Module):
+    """Fuses two streams by a 1x1 convolution of their channels, or, if `mean`, of their mean over present gases.
+
+    Concatenation does not read the modality mask: an absent gas has the features of a frame of zeros.
+    """
+
+    def __init__(self, channels: int, *, mean: bool, dtype=jnp.float32, rngs: nnx.Rngs):
+        self.mean = mean
+        in_channels = channels if mean else 2 * channels
+        self.merge = nnx.Linear(in_channels, channels, use_bias=False, dtype=dtype, rngs=rngs)
+        self.merge_norm = BatchNorm(channels, dtype=dtype)
+
+    def __call__(self, co2: jax.Array, ch4: jax.Array, modality_mask: jax.Array) -> jax.Array:
+        """As `AttentionFusion`."""
+        if self.mean:
+            weights = modality_mask / jnp.maximum(modality_mask.sum(1, keepdims=True), 1)
+            weights = weights.astype(co2.dtype)[:, :, None, None, None]
+            merged = self.merge(co2 * weights[:, 0] + ch4 * weights[:, 1])
+        else:
+            merged = self.merge(jnp.concatenate([co2, ch4], axis=-1))
+        return nnx.relu(self.merge_norm(merged, modality_mask.max(axis=1)))

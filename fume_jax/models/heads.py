@@ -64,9 +64,11 @@ class ClassificationHead(nnx.Module):
         self.dropout = nnx.Dropout(0.5)
         self.logits = nnx.Linear(sizes[-1], len(CLASSES), dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Logits, float32 [N, 3], from `x` [N, H, W, C]."""
+    def __call__(self, x: jax.Array, embedding: jax.Array | None = None, *, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Logits, float32 [N, 3], from `x` [N, H, W, C], and an `embedding` [E] that is put to each average."""
         x = x.mean((1, 2))
+        if embedding is not None:
+            x = jnp.concatenate([x, jnp.broadcast_to(embedding, (x.shape[0], embedding.size))], axis=-1)
         for layer in self.hidden:
             x = self.dropout(nnx.relu(layer(x)), rngs=rngs)
         return self.logits(x).astype(jnp.float32)

@@ -1,0 +1,83 @@
+"""Run folders from PyTorch checkpoint files, and back."""
+
+import contextlib
+import math
+from pathlib import Path
+
+import ml_collections
+import numpy as np
+from flax import nnx
+
+from fume_jax import build, sharding
+from fume_jax.checkpoint import Checkpoints, has_checkpoints, load_config, save_config
+from fume_jax.errors import UserError
+from fume_jax.interop import from_state_dict, to_state_dict
+from fume_jax.train_step import create_train_state
+
+# Lines of what does not fit.
+SHOWN = 12
+
+
+def run_from_torch(config: ml_collections.ConfigDict, path: str, workdir: str) -> None:
+    """Makes a run folder whose only checkpoint, of step 0, has the parameters of a PyTorch file.
+
+    Raises:
+      UserError: if the file is no checkpoint, holds anything but tensors and plain values, or does not fit the model,
+        or if `workdir` holds a run.
+    """
+    build.check(config)
+    if has_checkpoints(workdir):
+        raise UserError(f"{workdir} holds a run already; choose another --workdir.")
+    options = {key: config.model[key] for key in ("encoder", "fusion", "gas", "tasks")}
+    try:
+        model = from_state_dict(config.model.name, _read(path), **options)
+    except ValueError as error:
+        first = str(error).splitlines()[:SHOWN]
+        raise UserError(f"{path}: " + "\n".join(first)) from error
+    # Training that goes on from here starts its optimiser afresh; the schedule is no part of what is saved.
+    _, tx = build.optimizer(config, steps_per_epoch=1)
+    save_config(config, workdir)
+    with contextlib.closing(Checkpoints(workdir, metric=config.checkpoint.best_metric)) as checkpoints:
+        checkpoints.save(create_train_state(model, tx), {config.checkpoint.best_metric: math.nan})
+
+
+def run_to_torch(workdir: str, path: str) -> None:
+    """Writes the best checkpoint of a run as a PyTorch file, a dict with `model_state_dict`.
+
+    Raises:
+      UserError: if the run has no checkpoint.
+    """
+    torch = _torch()
+    config = load_config(workdir)
+    restored, _ = build.best_model(config, workdir, sharding.create_mesh())
+    model = build.abstract_model(config)
+    nnx.update(model, restored["params"], restored["batch_stats"])
+    tensors = {key: torch.from_numpy(array) for key, array in to_state_dict(model).items()}
+    torch.save({"model_state_dict": tensors}, path)
+
+
+def _read(path):
+    """Arrays of a state dict, or of the `model_state_dict` in a checkpoint. Nothing in the file is executed."""
+    torch = _torch()
+    if not Path(path).is_file():
+        raise UserError(f"There is no file {path}.")
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a file that is none, or is hostile, makes torch raise
+        raise UserError(
+            f"{path} is not a PyTorch checkpoint of tensors and plain values; code in such a file is never run. If you "
+            "trust it, load it in PyTorch and save its model.state_dict() anew."
+        ) from error
+    state_dict = loaded.get("model_state_dict", loaded) if isinstance(loaded, dict) else {}
+    if not state_dict or not all(isinstance(value, torch.Tensor) for value in state_dict.values()):
+        raise UserError(f"{path} holds no state dict: expected a dict of tensors, or one under 'model_state_dict'.")
+    # Files of parallel training prefix every key.
+    return {key.removeprefix("module."): np.asarray(value.float()) for key, value in state_dict.items()}
+
+
+def _torch():
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError('PyTorch files need PyTorch: pip install -e ".[torch]".') from error
+    return torch

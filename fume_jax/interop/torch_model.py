@@ -1,0 +1,275 @@
+"""The models as PyTorch modules, named as the state dicts of the PyTorch implementation are.
+
+They load what `to_state_dict` writes, and are the base of exports and the peer in benchmarks. The structure is that of
+`fume_jax.models`, layer by layer; tensors are NCHW. Extra `torch`.
+"""
+
+import itertools
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fume_jax.models import Architecture, architecture
+from fume_jax.models.fast_scnn import HIGH_CHANNELS, LOW_CHANNELS, FastSCNN, PyramidPooling
+from fume_jax.vocabulary import CLASSES, GASES, MASK_CLASSES
+
+
+def create_torch_model(name: str, **options) -> nn.Module:
+    """The PyTorch module of a model, with fresh parameters; arguments as of `fume_jax.models.create_model`."""
+    return FUME(architecture(name, **options))
+
+
+def _conv_norm(in_channels, out_channels, kernel_size=1, **options):
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, bias=False, **options)
+    return conv, nn.BatchNorm2d(out_channels)
+
+
+class ConvNormRelu(nn.Module):
+    def __init__(self, *args, **options):
+        super().__init__()
+        self.conv, self.bn = _conv_norm(*args, **options)
+
+    def forward(self, x):
+        return F.relu(self.bn(self.conv(x)))
+
+
+class DepthwiseSeparableConv(nn.Module):
+    def __init__(self, in_channels, out_channels, stride=1):
+        super().__init__()
+        self.depthwise = nn.Conv2d(in_channels, in_channels, 3, stride, 1, groups=in_channels, bias=False)
+        self.pointwise, self.bn = _conv_norm(in_channels, out_channels)
+
+    def forward(self, x):
+        return F.relu(self.bn(self.pointwise(self.depthwise(x))))
+
+
+class InvertedResidual(nn.Module):
+    def __init__(self, in_channels, out_channels, stride):
+        super().__init__()
+        hidden = 6 * in_channels
+        expand = (*_conv_norm(in_channels, hidden), nn.ReLU6())
+        depthwise = (*_conv_norm(hidden, hidden, 3, stride=stride, padding=1, groups=hidden), nn.ReLU6())
+        self.conv = nn.Sequential(*expand, *depthwise, *_conv_norm(hidden, out_channels))
+        self.shortcut = stride == 1 and in_channels == out_channels
+
+    def forward(self, x):
+        return x + self.conv(x) if self.shortcut else self.conv(x)
+
+
+class LearningToDownsample(nn.Module):
+    def __init__(self, in_channels):
+        super().__init__()
+        self.conv = ConvNormRelu(in_channels, 32, 3, stride=2, padding=1)
+        self.dsconv1 = DepthwiseSeparableConv(32, 48, stride=2)
+        self.dsconv2 = DepthwiseSeparableConv(48, LOW_CHANNELS, stride=2)
+
+    def forward(self, x):
+        return self.dsconv2(self.dsconv1(self.conv(x)))
+
+
+class PyramidBranch(nn.Module):
+    def __init__(self, channels, bins):
+        super().__init__()
+        self.bins = bins
+        self.conv = nn.Conv2d(channels, channels // len(PyramidPooling.BINS), 1)
+
+    def forward(self, x):
+        return _resize(F.relu(self.conv(F.adaptive_avg_pool2d(x, self.bins))), x.shape[2:])
+
+
+class Pyramid(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        for i, bins in enumerate(PyramidPooling.BINS, 1):
+            self.add_module(f"conv{i}", PyramidBranch(channels, bins))
+        self.out_conv = ConvNormRelu(2 * channels, channels)
+
+    def forward(self, x):
+        branches = [getattr(self, f"conv{i}")(x) for i in range(1, len(PyramidPooling.BINS) + 1)]
+        return self.out_conv(torch.cat([x, *branches], 1))
+
+
+class GlobalFeatureExtractor(nn.Module):
+    def __init__(self):
+        super().__init__()
+        for i, (in_channels, out_channels, stride) in enumerate(FastSCNN.STAGES, 1):
+            blocks = [InvertedResidual(in_channels, out_channels, stride)]
+            blocks += [InvertedResidual(out_channels, out_channels, 1) for _ in range(2)]
+            self.add_module(f"bottleneck{i}", nn.Sequential(*blocks))
+        self.ppm = Pyramid(HIGH_CHANNELS)
+
+    def forward(self, x):
+        return self.ppm(self.bottleneck3(self.bottleneck2(self.bottleneck1(x))))
+
+
+class Encoder(nn.Module):
+    """`low` [N, 64, H/8, W/8] and `high` [N, 128, H/32, W/32] of frames [N, C, H, W]."""
+
+    def __init__(self, in_channels=1):
+        super().__init__()
+        self.learning_to_downsample = LearningToDownsample(in_channels)
+        self.global_feature_extractor = GlobalFeatureExtractor()
+
+    def forward(self, x):
+        low = self.learning_to_downsample(x)
+        return low, self.global_feature_extractor(low)
+
+
+class SpatialAttention(nn.Module):
+    def __init__(self, channels, key_channels):
+        super().__init__()
+        self.query_conv = nn.Conv2d(channels, key_channels, 1)
+        self.key_conv = nn.Conv2d(channels, key_channels, 1)
+        self.value_conv = nn.Conv2d(channels, channels, 1)
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x, context):
+        query, key, value = self.query_conv(x), self.key_conv(context), self.value_conv(context)
+        weights = torch.softmax(query.flatten(2).transpose(1, 2) @ key.flatten(2), dim=-1)
+        return self.gamma * (value.flatten(2) @ weights.transpose(1, 2)).reshape(x.shape)
+
+
+class ChannelAttention(nn.Module):
+    def __init__(self, channels, hidden):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
+
+    def forward(self, x):
+        return x * torch.sigmoid(self.fc2(F.relu(self.fc1(x.mean((2, 3))))))[:, :, None, None]
+
+
+class AttentionFusion(nn.Module):
+    def __init__(self, channels, cross):
+        super().__init__()
+        self.self_att_co2 = SpatialAttention(channels, channels // 8)
+        self.self_att_ch4 = SpatialAttention(channels, channels // 8)
+        self.cross_att = SpatialAttention(channels, channels // 2) if cross else None
+        self.channel_att = ChannelAttention(2 * channels, channels // 8)
+        conv = nn.Conv2d(2 * channels, channels, 3, padding=1)
+        self.fusion_conv = nn.Sequential(conv, nn.BatchNorm2d(channels), nn.ReLU())
+
+    def forward(self, co2, ch4, modality_mask):
+        present = modality_mask[:, :, None, None, None]
+        co2, ch4 = co2 * present[:, 0], ch4 * present[:, 1]
+        co2, ch4 = co2 + self.self_att_co2(co2, co2), ch4 + self.self_att_ch4(ch4, ch4)
+        if self.cross_att is not None:
+            both = present[:, 0] * present[:, 1]
+            co2, ch4 = co2 + both * self.cross_att(co2, ch4), ch4 + both * self.cross_att(ch4, co2)
+        return self.fusion_conv(self.channel_att(torch.cat([co2, ch4], 1)))
+
+
+class ConvFusion(nn.Sequential):
+    def __init__(self, channels, mean):
+        super().__init__(*_conv_norm(channels if mean else 2 * channels, channels), nn.ReLU())
+        self.mean = mean
+
+    def forward(self, co2, ch4, modality_mask):
+        if not self.mean:
+            return super().forward(torch.cat([co2, ch4], 1))
+        present = modality_mask[:, :, None, None, None]
+        total = co2 * present[:, 0] + ch4 * present[:, 1]
+        return super().forward(total / present.sum(1).clamp(min=1))
+
+
+class FeatureFusion(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.dwconv = DepthwiseSeparableConv(LOW_CHANNELS, channels)
+        self.conv_high = nn.Sequential(*_conv_norm(HIGH_CHANNELS, channels))
+        gate = (nn.Conv2d(channels, channels // 4, 1), nn.ReLU(), nn.Conv2d(channels // 4, channels, 1), nn.Sigmoid())
+        self.attention = nn.Sequential(nn.AdaptiveAvgPool2d(1), *gate)
+
+    def forward(self, low, high):
+        x = F.relu(self.dwconv(low) + self.conv_high(_resize(high, low.shape[2:])))
+        return x * self.attention(x)
+
+
+class SegmentationHead(nn.Module):
+    def __init__(self):
+        super().__init__()
+        channels = HIGH_CHANNELS
+        self.feature_fusion = FeatureFusion(channels)
+        separable = (DepthwiseSeparableConv(channels, channels), DepthwiseSeparableConv(channels, channels))
+        self.classifier = nn.Sequential(*separable, nn.Dropout2d(0.1), nn.Conv2d(channels, len(MASK_CLASSES), 1))
+
+    def forward(self, low, high, size):
+        return _resize(self.classifier(self.feature_fusion(low, high)), size)
+
+
+def _mlp(sizes):
+    layers = []
+    for a, b in itertools.pairwise(sizes):
+        layers += [nn.Linear(a, b), nn.ReLU(), nn.Dropout(0.5)]
+    return [*layers, nn.Linear(sizes[-1], len(CLASSES))]
+
+
+class FUME(nn.Module):
+    """One model of any architecture; outputs and their names are those of `fume_jax.models.FUME`."""
+
+    def __init__(self, options: Architecture):
+        super().__init__()
+        self.options = options
+        if not options.has_streams:
+            self.encoder = Encoder(2 if options.fusion == "early" else 1)
+        else:
+            self.co2_encoder = Encoder()
+            # One module under two names, as its state dict lists it.
+            self.ch4_encoder = self.co2_encoder if options.encoder == "shared" else Encoder()
+        if options.segments:
+            for head in ("co2_seg_head", "ch4_seg_head") if options.has_streams else ("seg_head",):
+                self.add_module(head, SegmentationHead())
+        if not options.classifies:
+            return
+        if options.fusion in ("cross_attention", "self_attention"):
+            self.fusion = AttentionFusion(HIGH_CHANNELS, cross=options.fusion == "cross_attention")
+        elif options.has_streams:
+            self.fusion = ConvFusion(HIGH_CHANNELS, mean=options.fusion == "add")
+        if options.gas_embedding:
+            self.gas_embedding = nn.Embedding(len(GASES), options.gas_embedding)
+            self.classifier = nn.Sequential(*_mlp([HIGH_CHANNELS + options.gas_embedding, *options.hidden]))
+        else:
+            pool = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
+            self.cls_head = nn.Sequential(*pool, *_mlp([HIGH_CHANNELS, *options.hidden]))
+
+    def forward(self, co2_frame, ch4_frame, modality_mask):
+        """Logits from frames float32 [B, 1, H, W] and modality_mask [B, 2]: [B, 3] and [B, 3, H, W]."""
+        options = self.options
+        present = modality_mask * modality_mask.new_tensor([float(gas in options.gases) for gas in GASES])
+        frames = [frame * present[:, i, None, None, None] for i, frame in enumerate((co2_frame, ch4_frame))]
+        if options.fusion == "early":
+            streams = {"co2": self.encoder(torch.cat(frames, 1))}
+        elif options.has_streams:
+            streams = {"co2": self.co2_encoder(frames[0]), "ch4": self.ch4_encoder(frames[1])}
+        else:
+            streams = {gas: self.encoder(frames[GASES.index(gas)]) for gas in options.gases}
+        outputs = {}
+        if options.classifies:
+            outputs["cls_logits"] = self._classify(streams, present)
+        for gas in options.segmented:
+            head = getattr(self, f"{gas}_seg_head" if options.has_streams else "seg_head")
+            outputs[f"{gas}_seg_logits"] = head(*streams[gas], co2_frame.shape[2:])
+        return outputs
+
+    def _classify(self, streams, present):
+        highs = {gas: high for gas, (_, high) in streams.items()}
+        if self.options.has_streams:
+            return self.cls_head(self.fusion(highs["co2"], highs["ch4"], present))
+        if self.options.fusion == "early":
+            return self.cls_head(highs["co2"])
+        logits = torch.stack([self._classify_one(gas, high) for gas, high in highs.items()], 1)
+        weights = torch.stack([present[:, GASES.index(gas)] for gas in highs], 1)
+        # Where nothing is present, what zero frames say.
+        weights = torch.where(weights.sum(1, keepdim=True) > 0, weights, torch.ones_like(weights))
+        return (logits * weights[..., None]).sum(1) / weights.sum(1, keepdim=True)
+
+    def _classify_one(self, gas, high):
+        if not self.options.gas_embedding:
+            return self.cls_head(high)
+        pooled = high.mean((2, 3))
+        embedded = self.gas_embedding.weight[GASES.index(gas)].expand(len(pooled), -1)
+        return self.classifier(torch.cat([pooled, embedded], 1))
+
+
+def _resize(x, size):
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)

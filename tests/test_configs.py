@@ -1,0 +1,48 @@
+"""Every config in configs/ trains, and lowers its loss."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
+SMALL = [
+    "--config.data.height=64",
+    "--config.data.width=80",
+    "--config.train.epochs=8",
+    "--config.eval.every_epochs=8",
+    "--config.eval.batch_size=8",
+    "--config.optimizer.learning_rate=3e-3",
+    "--config.optimizer.warmup_epochs=0",
+    "--config.log.every_steps=1",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_training_by_a_config_lowers_its_loss(name, tiny_dataset, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    arguments = [f"--config=configs/{name}.py", f"--workdir={tmp_path}", f"--config.data.path={tiny_dataset}", *SMALL]
+    command = [sys.executable, "-m", "fume_jax.main", *arguments]
+    # Most of the time goes into compiling, which need not be thorough here.
+    flags = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
+    environment = os.environ | {"XLA_FLAGS": flags}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stderr
+    events = EventAccumulator(str(tmp_path / "events")).Reload()
+    losses = [event.value for event in events.Scalars("train/loss")]
+    assert len(losses) == 24
+    assert np.mean(losses[-6:]) < 0.9 * np.mean(losses[:3])
+
+
+def test_there_is_a_config_for_every_model_and_ablation():
+    from fume_jax.models import MODELS
+
+    assert set(MODELS) <= set(NAMES)
+    ablations = {"add", "concat", "self_attention", "co2", "ch4", "segmentation", "classification"}
+    assert {f"ablation_{name}" for name in ablations} <= set(NAMES)

@@ -1,0 +1,135 @@
+"""PyTorch checkpoint files become runs and runs such files, by command; a hostile file does nothing."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from tests import golden
+
+ROOT = Path(__file__).parents[1]
+SMALL = ["--config=configs/demo.py", "--config.data.height=64", "--config.data.width=80"]
+
+
+def run(module, *arguments):
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+
+
+def tensors(name):
+    return {key: torch.tensor(value) for key, value in golden.state_dict(name).items()}
+
+
+def assert_equal(a, b):
+    assert a.keys() == b.keys()
+    for key in a:
+        assert torch.equal(a[key], b[key]), key
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    """A run made of a checkpoint as training in PyTorch saves it."""
+    folder = tmp_path_factory.mktemp("converted")
+    torch.save({"epoch": 7, "model_state_dict": tensors("fume"), "best_score": 0.9}, folder / "best_model.pth")
+    arguments = ["--from-torch", folder / "best_model.pth", "--model=fume", f"--workdir={folder / 'run'}"]
+    result = run("fume_jax.convert", *arguments, *SMALL, "--config.eval.batch_size=8")
+    assert result.returncode == 0, result.stderr
+    return folder / "run"
+
+
+def test_a_checkpoint_comes_back_as_it_was(converted, tmp_path):
+    result = run("fume_jax.convert", f"--to-torch={tmp_path / 'back.pth'}", f"--workdir={converted}")
+    assert result.returncode == 0, result.stderr
+    back = torch.load(tmp_path / "back.pth", weights_only=True)
+    assert_equal(back["model_state_dict"], tensors("fume"))
+
+
+@pytest.mark.slow
+def test_what_was_converted_evaluates_and_predicts(converted, tiny_dataset, tmp_path):
+    result = run("fume_jax.evaluate", f"--workdir={converted}", f"--data={tiny_dataset}", "--split=val")
+    assert result.returncode == 0, result.stderr
+    assert "step 0 of" in result.stdout
+    frame = np.random.default_rng(0).integers(0, 256, (96, 128), np.uint8)
+    cv2.imwrite(str(tmp_path / "frame.png"), frame)
+    result = run(
+        "fume_jax.predict", f"--workdir={converted}", f"--co2={tmp_path / 'frame.png'}", f"--output={tmp_path}"
+    )
+    assert result.returncode == 0, result.stderr
+    assert "frame,class,Healthy" in (tmp_path / "predictions.csv").read_text()
+
+
+@pytest.mark.slow
+def test_training_goes_on_from_what_was_converted(tiny_dataset, tmp_path):
+    """At a learning rate of zero the parameters stay those of the file."""
+    torch.save(tensors("multi_task"), tmp_path / "bare.pth")
+    still = ["--config.optimizer.learning_rate=1e-30", "--config.optimizer.final_learning_rate=1e-30"]
+    config = [*SMALL, *still, "--config.train.epochs=1", "--config.optimizer.warmup_epochs=0", "--config.model.gas=ch4"]
+    config += ["--config.model.name=multi_task", f"--config.data.path={tiny_dataset}"]
+    workdir = f"--workdir={tmp_path / 'run'}"
+    made = run(
+        "fume_jax.convert", "--from-torch", tmp_path / "bare.pth", "--model=multi_task", "--gas=ch4", workdir, *config
+    )
+    assert made.returncode == 0, made.stderr
+    trained = run("fume_jax.main", workdir, *config)
+    assert trained.returncode == 0, trained.stderr
+    assert run("fume_jax.convert", f"--to-torch={tmp_path / 'after.pth'}", workdir).returncode == 0
+    after = torch.load(tmp_path / "after.pth", weights_only=True)["model_state_dict"]
+    before = tensors("multi_task")
+    parameters = [key for key in before if "running" not in key and "num_batches" not in key]
+    assert_equal({key: after[key] for key in parameters}, {key: before[key] for key in parameters})
+    changed = [key for key in before if "running_mean" in key and not torch.equal(after[key], before[key])]
+    assert changed, "training must have seen batches"
+
+
+class Hostile:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_a_hostile_file_is_refused_and_nothing_in_it_runs(tmp_path):
+    torch.save({"model_state_dict": Hostile(str(tmp_path / "hacked"))}, tmp_path / "hostile.pth")
+    arguments = [f"--from-torch={tmp_path / 'hostile.pth'}", "--model=fume", f"--workdir={tmp_path / 'run'}"]
+    result = run("fume_jax.convert", *arguments)
+    assert result.returncode == 1
+    assert "code in such a file is never run" in result.stderr and "Traceback" not in result.stderr
+    assert not (tmp_path / "hacked").exists() and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ([], "Give one of --from-torch=FILE"),
+        (["--from-torch=FOLDER/other.pth"], "Say which model the checkpoint holds"),
+        (["--from-torch=FOLDER/none.pth", "--model=fume"], "There is no file"),
+        (["--from-torch=README.md", "--model=fume"], "is not a PyTorch checkpoint"),
+        (["--from-torch=FOLDER/list.pth", "--model=fume"], "holds no state dict"),
+        (["--from-torch=FOLDER/other.pth", "--model=fume"], "does not fit 'fume'"),
+        (["--from-torch=FOLDER/other.pth", "--model=fumes"], "no model named 'fumes'"),
+        (["--to-torch=FOLDER/out.pth"], "is not a run folder"),
+    ],
+)
+def test_mistakes_are_said_in_plain_words(tmp_path, arguments, words):
+    torch.save({"cls_head.2.weight": torch.zeros(3)}, tmp_path / "other.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    arguments = [argument.replace("FOLDER", str(tmp_path)) for argument in arguments]
+    result = run("fume_jax.convert", f"--workdir={tmp_path / 'run'}", *arguments)
+    assert result.returncode == 1
+    assert words in result.stderr and "Traceback" not in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_not_overwritten(converted, tmp_path):
+    torch.save(tensors("fume"), tmp_path / "bare.pth")
+    arguments = [f"--from-torch={tmp_path / 'bare.pth'}", "--model=fume", f"--workdir={converted}"]
+    result = run("fume_jax.convert", *arguments)
+    assert result.returncode == 1
+    assert "holds a run already" in result.stderr

@@ -1,0 +1,69 @@
+"""Our PyTorch module computes what our JAX module computes, for every model and every ablation."""
+
+import jax
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+from fume_jax.interop import from_state_dict, to_state_dict
+from fume_jax.interop.torch_model import create_torch_model
+from fume_jax.models import MODELS
+from tests import golden
+
+ABLATIONS = [
+    ("fume", {"fusion": "self_attention"}),
+    ("fume", {"fusion": "add"}),
+    ("fume", {"fusion": "concat", "encoder": "separate"}),
+    ("fume", {"gas": "co2"}),
+    ("fume", {"gas": "ch4", "tasks": "classification"}),
+    ("fume", {"tasks": "segmentation"}),
+    ("multi_task", {"gas": "ch4"}),
+    ("multi_task", {"gas": "both"}),
+    ("gas_aware", {"gas": "both"}),
+    ("early_fusion", {"gas": "ch4"}),
+]
+
+
+def weights(module):
+    """Random ones, the same under both names of a shared encoder."""
+    shared = getattr(module, "co2_encoder", 0) is getattr(module, "ch4_encoder", 1)
+    shapes = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    source = {key: key.replace("ch4_encoder", "co2_encoder") if shared else key for key in shapes}
+    return {key: golden.weight(source[key], shape) for key, shape in shapes.items()}
+
+
+@pytest.mark.parametrize(
+    "name, options, size",
+    [
+        *((name, {}, (64, 96)) for name in MODELS),
+        *(pytest.param(name, options, (64, 96), marks=pytest.mark.slow) for name, options in ABLATIONS),
+        *(pytest.param(name, {}, (75, 101), marks=pytest.mark.slow) for name in MODELS),
+        pytest.param("fume", {}, (480, 640), marks=pytest.mark.slow),
+    ],
+)
+def test_outputs_are_equal_whatever_is_present(name, options, size):
+    module = create_torch_model(name, **options).eval()
+    state_dict = weights(module)
+    module.load_state_dict({key: torch.tensor(value) for key, value in state_dict.items()})
+    model = from_state_dict(name, state_dict, **options)
+    modality_mask = np.array([[1, 1], [1, 0], [0, 1], [0, 0]][: 2 if size[0] > 100 else 4], np.float32)
+    rng = np.random.default_rng(0)
+    # An absent frame is not read, whatever it holds.
+    frames = rng.uniform(-1, 1, (2, len(modality_mask), *size, 1)).astype(np.float32)
+    graphdef, state = nnx.split(model)
+    outputs = jax.jit(lambda s, *x: nnx.merge(graphdef, s)(*x))(state, *frames, modality_mask)
+    with torch.no_grad():
+        expected = module(*(torch.tensor(frame.transpose(0, 3, 1, 2)) for frame in frames), torch.tensor(modality_mask))
+    assert outputs.keys() == expected.keys()
+    for key, value in expected.items():
+        value = value.numpy() if value.ndim == 2 else value.numpy().transpose(0, 2, 3, 1)
+        np.testing.assert_allclose(outputs[key], value, atol=1e-4, rtol=0, err_msg=key)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_it_loads_what_we_write_and_has_the_keys_and_shapes_of_the_reference(name):
+    module = create_torch_model(name)
+    assert {key: list(value.shape) for key, value in module.state_dict().items()} == golden.SHAPES[name]
+    written = to_state_dict(from_state_dict(name, golden.state_dict(name)))
+    module.load_state_dict({key: torch.from_numpy(value) for key, value in written.items()})
