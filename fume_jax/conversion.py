@@ -53,6 +53,7 @@ def run_to_torch(workdir: str, path: str) -> None:
     model = build.abstract_model(config)
     nnx.update(model, restored["params"], restored["batch_stats"])
     tensors = {key: torch.from_numpy(array) for key, array in to_state_dict(model).items()}
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     torch.save({"model_state_dict": tensors}, path)
 
 
@@ -69,10 +70,11 @@ def _read(path):
             "trust it, load it in PyTorch and save its model.state_dict() anew."
         ) from error
     state_dict = loaded.get("model_state_dict", loaded) if isinstance(loaded, dict) else {}
-    if not state_dict or not all(isinstance(value, torch.Tensor) for value in state_dict.values()):
+    entries = state_dict.items() if isinstance(state_dict, dict) else ()
+    if not entries or not all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in entries):
         raise UserError(f"{path} holds no state dict: expected a dict of tensors, or one under 'model_state_dict'.")
     # Files of parallel training prefix every key.
-    return {key.removeprefix("module."): np.asarray(value.float()) for key, value in state_dict.items()}
+    return {key.removeprefix("module."): np.asarray(value.float()) for key, value in entries}
 
 
 def _torch():

@@ -55,7 +55,9 @@ def predict_files(config: ml_collections.ConfigDict, workdir: str, pairs: list[P
                 segmented = [gas for gas in frames if gas in options.segmented]
                 masks = {gas: _mask(outputs, gas, i, frames[gas].shape[:2]) for gas in segmented}
                 _write_pictures(Path(output), name, frames, masks)
-                predicted = _class(outputs, i) if options.classifies else ()
+                # Nothing is said of frames that the model does not read.
+                read = set(frames) & set(options.gases)
+                predicted = _class(outputs, i) if options.classifies and read else ("",) * len(classes)
                 writer.writerow([name, *predicted, *(_fraction(masks.get(gas)) for gas in options.segmented)])
             done += len(chunk)
     if done:

@@ -1,5 +1,6 @@
 """Every config in configs/ trains, and lowers its loss."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -40,9 +41,25 @@ def test_training_by_a_config_lowers_its_loss(name, tiny_dataset, tmp_path):
     assert np.mean(losses[-6:]) < 0.9 * np.mean(losses[:3])
 
 
-def test_there_is_a_config_for_every_model_and_ablation():
-    from fume_jax.models import MODELS
+ABLATIONS = {
+    "ablation_add": {"fusion": "add"},
+    "ablation_concat": {"fusion": "concat"},
+    "ablation_self_attention": {"fusion": "self_attention"},
+    "ablation_co2": {"gas": "co2"},
+    "ablation_ch4": {"gas": "ch4"},
+    "ablation_segmentation": {"tasks": "segmentation"},
+    "ablation_classification": {"tasks": "classification"},
+    "gas_aware": {"gas": "both"},
+}
 
-    assert set(MODELS) <= set(NAMES)
-    ablations = {"add", "concat", "self_attention", "co2", "ch4", "segmentation", "classification"}
-    assert {f"ablation_{name}" for name in ablations} <= set(NAMES)
+
+def test_every_config_is_of_the_model_or_ablation_that_it_is_named_after():
+    from fume_jax import build
+    from fume_jax.models import MODELS, architecture
+
+    assert {*MODELS, *ABLATIONS, "demo"} == set(NAMES)
+    for name in NAMES:
+        config = importlib.import_module(f"configs.{name}").get_config()
+        build.check(config)
+        expected = architecture(name if name in MODELS else "fume", **ABLATIONS.get(name, {}))
+        assert build.abstract_model(config).options == expected, name

@@ -1,5 +1,6 @@
 """PyTorch checkpoint files become runs and runs such files, by command; a hostile file does nothing."""
 
+import json
 import os
 import subprocess
 import sys
@@ -44,9 +45,9 @@ def converted(tmp_path_factory):
 
 
 def test_a_checkpoint_comes_back_as_it_was(converted, tmp_path):
-    result = run("fume_jax.convert", f"--to-torch={tmp_path / 'back.pth'}", f"--workdir={converted}")
+    result = run("fume_jax.convert", f"--to-torch={tmp_path / 'new' / 'back.pth'}", f"--workdir={converted}")
     assert result.returncode == 0, result.stderr
-    back = torch.load(tmp_path / "back.pth", weights_only=True)
+    back = torch.load(tmp_path / "new" / "back.pth", weights_only=True)
     assert_equal(back["model_state_dict"], tensors("fume"))
 
 
@@ -112,19 +113,33 @@ def test_a_hostile_file_is_refused_and_nothing_in_it_runs(tmp_path):
         (["--from-torch=FOLDER/none.pth", "--model=fume"], "There is no file"),
         (["--from-torch=README.md", "--model=fume"], "is not a PyTorch checkpoint"),
         (["--from-torch=FOLDER/list.pth", "--model=fume"], "holds no state dict"),
+        (["--from-torch=FOLDER/inner.pth", "--model=fume"], "holds no state dict"),
         (["--from-torch=FOLDER/other.pth", "--model=fume"], "does not fit 'fume'"),
-        (["--from-torch=FOLDER/other.pth", "--model=fumes"], "no model named 'fumes'"),
+        (["--from-torch=FOLDER/other.pth", "--model=fumes"], "There is no configs/fumes.py"),
         (["--to-torch=FOLDER/out.pth"], "is not a run folder"),
     ],
 )
 def test_mistakes_are_said_in_plain_words(tmp_path, arguments, words):
     torch.save({"cls_head.2.weight": torch.zeros(3)}, tmp_path / "other.pth")
     torch.save([1, 2], tmp_path / "list.pth")
+    torch.save({"model_state_dict": [torch.zeros(3)]}, tmp_path / "inner.pth")
     arguments = [argument.replace("FOLDER", str(tmp_path)) for argument in arguments]
     result = run("fume_jax.convert", f"--workdir={tmp_path / 'run'}", *arguments)
     assert result.returncode == 1
     assert words in result.stderr and "Traceback" not in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_the_config_of_a_converted_run_is_that_of_its_model(tmp_path):
+    torch.save(tensors("segmentation_only"), tmp_path / "bare.pth")
+    common = ["--from-torch", tmp_path / "bare.pth", "--model=segmentation_only"]
+    for options, gas in (([], None), (["--config=configs/segmentation_only.py", "--config.model.gas=ch4"], "ch4")):
+        workdir = tmp_path / f"run_{gas}"
+        result = run("fume_jax.convert", *common, f"--workdir={workdir}", *options)
+        assert result.returncode == 0, result.stderr
+        config = json.loads((workdir / "config.json").read_text())
+        assert config["checkpoint"]["best_metric"] == "mean_iou"
+        assert (config["model"]["name"], config["model"]["gas"]) == ("segmentation_only", gas)
 
 
 def test_a_run_is_not_overwritten(converted, tmp_path):

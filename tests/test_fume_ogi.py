@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.fume_ogi.annotations import SINGLE_COLUMNS, SPLITS, read_annotations
+from datasets.fume_ogi.annotations import SINGLE_COLUMNS, SPLITS, _id, read_annotations
 from datasets.fume_ogi.content import read_mask
 from datasets.fume_ogi.faults import KINDS, WARNINGS
 from datasets.fume_ogi.plan import FaultyRecordings, Options, make_plan, statistics
@@ -199,7 +199,7 @@ def plant(own):
     missing, damaged, size, values, gas, label, name, ph, original, dubious = acidotic[:10]
 
     def place(split, index):
-        return f"{split}_annotations.csv row {index + 2}"
+        return f"{own / f'{split}_annotations.csv'} row {index + 2}"
 
     file_of(own, train[missing]["frame_path"]).unlink()
     file_of(own, train[damaged]["mask_path"]).write_bytes(b"\x89PNG\r\n\x1a\n damaged")
@@ -254,6 +254,7 @@ def test_allowed_faults_drop_their_rows_and_say_how_many(own, tmp_path):
     report = tmp_path / "report.csv"
     some = prepare(own, tmp_path / "data", "--split=published", f"--report={report}", "--allow=missing_file,size")
     assert some.returncode == 1
+    assert "size" in {row["kind"] for row in lines(report)}, "what is allowed is listed too"
     assert "1 size: " not in some.stderr and "1 ph: " in some.stderr
     rows = sum(len(lines(own / f"{split}_annotations.csv")) for split in SPLITS)
     result = prepare(own, tmp_path / "data", "--split=published", f"--report={report}", f"--allow={','.join(KINDS)}")
@@ -272,6 +273,33 @@ def test_a_class_against_its_ph_is_kept_as_annotated(own):
     assert [fault.kind for fault in plan.warnings] == ["class_against_ph"]
     stated = [r for rows in plan.pairs.values() for r in rows if (r.ph, r.label) == (6.2, 1)]
     assert [len(row.frames) for row in stated] == [1]
+
+
+def test_files_of_one_name_are_told_apart_and_blank_lines_counted(own, tmp_path):
+    for split in SPLITS:
+        (own / split).mkdir()
+        lines_of = (own / f"{split}_annotations.csv").read_text().split("\n", 1)
+        (own / split / "own.csv").write_text(lines_of[0] + "\n\n" + lines_of[1])
+    first = lines(own / "train" / "own.csv")[0]
+    file_of(own, first["frame_path"]).unlink()
+    plan = make_plan(own, Options(annotations=f"{own}/{{split}}/own.csv", split="published", allow=("missing_file",)))
+    assert [fault.place for fault in plan.dropped] == [f"{own}/train/own.csv row 3"]
+    frames = {split: sum(len(row.frames) for row in rows) for split, rows in plan.pairs.items()}
+    assert frames == {split: plan.read[f"{own}/{split}/own.csv"] - (split == "train") for split in SPLITS}
+
+
+def test_a_split_without_a_row_is_refused(own):
+    rows = lines(own / "train_annotations.csv")
+    one = {row["class_id"]: row["original_sample_id"] for row in rows}
+    rewrite(own / "train_annotations.csv", [row for row in rows if row["original_sample_id"] in one.values()])
+    options = Options(annotations=str(own / "train_annotations.csv"), allow=("empty_class",))
+    with pytest.raises(UserError, match="No row is left for val, test"):
+        make_plan(own, options)
+
+
+def test_long_numbers_stay_different_ids():
+    assert _id("20230101123045123") != _id("20230101123045124")
+    assert _id("007.0") == _id("7") == "7"
 
 
 def test_an_id_is_a_number_however_a_spreadsheet_writes_it(own):

@@ -62,7 +62,9 @@ def test_has_exactly_the_published_number_of_parameters(name, parameters):
         ("fume", {"fusion": "sum"}, "fusion is 'sum'; expected one of cross_attention, self_attention, add, concat"),
         ("fume", {"gas": "n2o"}, "gas is 'n2o'; expected one of co2, ch4, both"),
         ("multi_task", {"encoder": "separate"}, "fusion 'none' has one encoder"),
-        ("gas_aware", {"fusion": "add"}, "fusion must be 'none', not 'add'"),
+        ("gas_aware", {"fusion": "add"}, "fusion must be 'none'"),
+        ("gas_aware", {"tasks": "segmentation"}, "classification of single frames"),
+        ("early_fusion", {"gas": "ch4"}, "early fusion segments CO2"),
     ],
 )
 def test_a_model_that_there_is_not_is_refused(name, options, message):
@@ -142,7 +144,7 @@ def test_bfloat16_computes_close_to_float32_and_keeps_parameters_and_logits_in_f
         ("segmentation_only", {}, {"co2_seg_logits"}),
         ("multi_task", {"gas": "ch4"}, {"cls_logits", "ch4_seg_logits"}),
         ("multi_task", {"gas": "both"}, {"cls_logits", "co2_seg_logits", "ch4_seg_logits"}),
-        ("early_fusion", {"gas": "ch4"}, {"cls_logits", "co2_seg_logits"}),
+        ("early_fusion", {"gas": "ch4", "tasks": "classification"}, {"cls_logits"}),
     ],
 )
 def test_a_head_that_a_model_does_not_have_is_absent(name, options, heads):

@@ -97,7 +97,7 @@ def read_annotations(pattern: str) -> Annotations:
     for split, path in found.items():
         rows[split] = []
         for number, line in tables[split][1]:
-            place = f"{path.name} row {number}"
+            place = f"{path} row {number}"
             row, wrong, doubtful = _parse(place, line, _paired_frames if paired else _single_frame)
             if not wrong:
                 paths = tuple(frame.frame_path for frame in row.frames)
@@ -134,7 +134,7 @@ def _read_table(path):
         # With or without the byte order mark that spreadsheets write.
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, restval="")
-            lines = [(number, line) for number, line in enumerate(reader, 2)]
+            lines = [(reader.line_num, line) for line in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a CSV file in UTF-8: {error}.") from error
     return list(reader.fieldnames or ()), lines
@@ -216,7 +216,7 @@ def _frame(gas, frame_path, mask_path, original, augmentation):
 
 def _id(text):
     """Numbers alike however they are written: spreadsheets turn 7 into 7.0, and 007 into 7."""
-    return str(int(float(text))) if re.fullmatch(r"\d+(\.0*)?", text) else text
+    return str(int(text.split(".")[0])) if re.fullmatch(r"\d+(\.0*)?", text) else text
 
 
 def _relative(path):

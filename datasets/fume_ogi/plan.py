@@ -68,13 +68,13 @@ class Plan:
 
 
 class FaultyRecordings(UserError):
-    """Recordings that cannot be used as they are; `faults` and `warnings` say why."""
+    """Recordings that cannot be used as they are: `faults` are all there are, `refused` those not allowed."""
 
-    def __init__(self, faults: list[Fault], warnings: list[Fault]):
-        self.faults, self.warnings = faults, warnings
-        kinds = ",".join(dict.fromkeys(fault.kind for fault in faults))
+    def __init__(self, refused: list[Fault], faults: list[Fault], warnings: list[Fault]):
+        self.refused, self.faults, self.warnings = refused, faults, warnings
+        kinds = ",".join(dict.fromkeys(fault.kind for fault in refused))
         super().__init__(
-            f"{len(faults)} fault(s) in the recordings; nothing was prepared.\n{summary(faults)}\n"
+            f"{len(refused)} fault(s) in the recordings; nothing was prepared.\n{summary(refused)}\n"
             f"Mend them, or go on without the rows at fault: --allow={kinds}"
         )
 
@@ -100,9 +100,9 @@ def make_plan(source: Path, options: Options) -> Plan:
     refused = [fault for fault in faults if fault.kind not in options.allow]
     warnings = annotations.warnings + _frames_used_twice(by_split)
     if refused:
-        raise FaultyRecordings(refused, warnings)
-    if not any(by_split.values()):
-        raise UserError("No row is left.")
+        raise FaultyRecordings(refused, faults, warnings)
+    if empty := [split for split, rows in by_split.items() if not rows]:
+        raise UserError(f"No row is left for {', '.join(empty)}; with few originals, --split=K/N shares them better.")
     if not annotations.paired:
         key = PAIRINGS[options.pairing]
         by_split = {split: pair(rows, key, options.seed) for split, rows in by_split.items()}

@@ -33,10 +33,10 @@ class Architecture:
                 raise ValueError(f"{key} is {getattr(self, key)!r}; expected one of {', '.join(known)}")
         if self.encoder == "separate" and not self.has_streams:
             raise ValueError(f"fusion {self.fusion!r} has one encoder; encoder must be 'shared'")
-        if self.gas_embedding and self.fusion != "none":
-            raise ValueError(
-                f"a gas embedding tells which frame is seen alone; fusion must be 'none', not {self.fusion!r}"
-            )
+        if self.fusion == "early" and self.gas == "ch4" and self.segments:
+            raise ValueError("early fusion segments CO2; gas must be 'co2' or 'both'")
+        if self.gas_embedding and not (self.fusion == "none" and self.classifies):
+            raise ValueError("a gas embedding goes with the classification of single frames: fusion must be 'none'")
 
     @property
     def has_streams(self) -> bool:

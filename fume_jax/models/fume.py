@@ -48,7 +48,8 @@ class FUME(nnx.Module):
         """Logits of a batch of pairs.
 
         Args:
-          co2_frame, ch4_frame: float32 [B, H, W, 1] in [-1, 1]; H and W at least 64. An absent one is not read.
+          co2_frame, ch4_frame: float32 [B, H, W, 1] in [-1, 1]; H and W at least 64. An absent one
+            counts as zeros, whatever finite values it holds.
           modality_mask: float32 [B, 2], 1.0 where the gas is present. A padded example has none.
           rngs: keys for dropout, needed in training mode only.
 

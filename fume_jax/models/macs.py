@@ -20,8 +20,8 @@ def count_macs(model: FUME, height: int, width: int) -> int:
     computed = _count(jax.make_jaxpr(lambda s: nnx.merge(graphdef, s)(frame, frame, modality_mask))(state).jaxpr)
     # A segmentation head's 1x1 convolution of upsampled features is computed before upsampling, where it costs less.
     fine, coarse = (math.ceil(height / k) * math.ceil(width / k) for k in (8, 32))
-    saved = len(model.options.segmented) * (fine - coarse) * HIGH_CHANNELS**2
-    return computed + saved
+    moved = len(model.options.segmented) * (fine - coarse) * HIGH_CHANNELS**2
+    return computed + moved
 
 
 def _count(jaxpr):
