@@ -40,6 +40,8 @@ _BATCHES = flags.DEFINE_integer("batches", 60, "Timed in each.", lower_bound=1)
 _CASE = flags.DEFINE_list("case", None, "Used by the benchmark itself.")
 
 SPLIT, BATCH_SIZE, WARM_UP = "val", 8, 10
+STAGES = ("read", "decode", "geometry", "grey levels", "batch")
+GEOMETRY = (augment.HorizontalFlip, augment.ShiftScaleRotate, augment.Elastic)
 
 
 def main(_) -> None:
@@ -61,9 +63,8 @@ def main(_) -> None:
         turns = [{"ours": _our_stages(dataset), "peer": _peer_stages(folder)} for _ in range(_REPEATS.value)]
     print(_speed_table(found, cases))
     print("\nmilliseconds of one core a pair, all operations\n")
-    names = list(turns[0]["ours"])
-    rows = [[side, *(f"{statistics.median(t[side][n] for t in turns):.1f}" for n in names)] for side in turns[0]]
-    print(table(["", *names], rows))
+    medians = {side: map(statistics.median, zip(*(t[side] for t in turns), strict=True)) for side in turns[0]}
+    print(table(["", *STAGES], [[side, *(f"{ms:.1f}" for ms in times)] for side, times in medians.items()]))
     own_bytes = sum(f.stat().st_size for f in Path(_DATA.value).glob(f"*-{SPLIT}.array_record*"))
     print(f"\non disk: {own_bytes / 1e6:.0f} MB, as PNG files {png_bytes / 1e6:.0f} MB")
 
@@ -151,16 +152,7 @@ def _our_stages(dataset):
     changed, photometry_time = _timed(functools.partial(change, photometry), moved)
     chunks = [changed[i : i + BATCH_SIZE] for i in range(0, 200, BATCH_SIZE)]
     _, batch_time = _timed(lambda chunk: _stack([_finish(example) for example in chunk]), chunks, keep=False)
-    return {
-        "read": read_time,
-        "decode": decode_time,
-        "geometry": geometry_time,
-        "grey levels": photometry_time,
-        "batch": batch_time / BATCH_SIZE,
-    }
-
-
-GEOMETRY = (augment.HorizontalFlip, augment.ShiftScaleRotate, augment.Elastic)
+    return read_time, decode_time, geometry_time, photometry_time, batch_time / BATCH_SIZE
 
 
 def _stack(examples):
@@ -281,13 +273,7 @@ def _peer_stages(folder):
     changed, photometry_time = _timed(lambda images: photometry(**images), moved)
     chunks = [[tuple(example.values()) for example in changed[i : i + BATCH_SIZE]] for i in range(0, 200, BATCH_SIZE)]
     _, batch_time = _timed(torch.utils.data.default_collate, chunks, keep=False)
-    return {
-        "read": read_time,
-        "decode": decode_time,
-        "geometry": geometry_time,
-        "grey levels": photometry_time,
-        "batch": batch_time / BATCH_SIZE,
-    }
+    return read_time, decode_time, geometry_time, photometry_time, batch_time / BATCH_SIZE
 
 
 if __name__ == "__main__":

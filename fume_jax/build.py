@@ -69,7 +69,7 @@ def _faults(config):
 
 def _model_faults(config):
     try:
-        options = _architecture(config.model)
+        options = _architecture(config)
     except ValueError as error:
         return [f"config.model: {error}"]
     metric, tasks = config.checkpoint.best_metric, options.tasks
@@ -79,15 +79,18 @@ def _model_faults(config):
     return []
 
 
-def _architecture(options):
-    return architecture(
-        options.name, encoder=options.encoder, fusion=options.fusion, gas=options.gas, tasks=options.tasks
-    )
+def model_options(config: ml_collections.ConfigDict) -> dict[str, str | None]:
+    """What the config changes of the model that it names; None is as the name says."""
+    return {key: getattr(config.model, key) for key in ("encoder", "fusion", "gas", "tasks")}
+
+
+def _architecture(config):
+    return architecture(config.model.name, **model_options(config))
 
 
 def model(config: ml_collections.ConfigDict) -> FUME:
     """The model with fresh parameters."""
-    return FUME(_architecture(config.model), dtype=DTYPES[config.model.dtype], rngs=nnx.Rngs(config.seed))
+    return FUME(_architecture(config), dtype=DTYPES[config.model.dtype], rngs=nnx.Rngs(config.seed))
 
 
 def abstract_model(config: ml_collections.ConfigDict) -> FUME:

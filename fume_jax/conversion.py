@@ -28,9 +28,8 @@ def run_from_torch(config: ml_collections.ConfigDict, path: str, workdir: str) -
     build.check(config)
     if has_checkpoints(workdir):
         raise UserError(f"{workdir} holds a run already; choose another --workdir.")
-    options = {key: config.model[key] for key in ("encoder", "fusion", "gas", "tasks")}
     try:
-        model = from_state_dict(config.model.name, _read(path), **options)
+        model = from_state_dict(config.model.name, _read(path), **build.model_options(config))
     except ValueError as error:
         first = str(error).splitlines()[:SHOWN]
         raise UserError(f"{path}: " + "\n".join(first)) from error

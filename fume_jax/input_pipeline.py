@@ -19,9 +19,8 @@ from absl import flags
 
 from fume_jax import augment
 from fume_jax.errors import Stalled, UserError
-from fume_jax.vocabulary import CLASSES, GASES, batch_spec
+from fume_jax.vocabulary import CLASSES, GASES, SPLITS, batch_spec
 
-SPLITS = ("train", "val", "test")
 SAMPLINGS = ("uniform", "balanced")
 PIXEL_KEYS = tuple(f"{gas}_{kind}" for gas in GASES for kind in ("frame", "mask"))
 

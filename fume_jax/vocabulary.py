@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 GASES = ("co2", "ch4")
+SPLITS = ("train", "val", "test")
 CLASSES = ("Healthy", "Transitional", "Acidotic")
 MASK_CLASSES = ("background", "tube", "gas")
 TUBE, GAS = MASK_CLASSES.index("tube"), MASK_CLASSES.index("gas")

@@ -6,11 +6,11 @@ import random
 
 import pytest
 
-from datasets.fume_ogi.annotations import SPLITS, Frame, Row
+from datasets.fume_ogi.annotations import Frame, Row
 from datasets.fume_ogi.pairing import PAIRINGS, at_random, by_id, pair
 from datasets.fume_ogi.splits import by_original, fold, shared_originals
 from fume_jax.errors import UserError
-from fume_jax.vocabulary import PH_CLASS
+from fume_jax.vocabulary import PH_CLASS, SPLITS
 
 # Originals of each pH level and gas.
 ORIGINALS = {

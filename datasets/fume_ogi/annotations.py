@@ -12,9 +12,8 @@ from pathlib import Path
 
 from datasets.fume_ogi.faults import Fault
 from fume_jax.errors import UserError
-from fume_jax.vocabulary import CLASSES, GASES, PH_CLASS
+from fume_jax.vocabulary import CLASSES, GASES, PH_CLASS, SPLITS
 
-SPLITS = ("train", "val", "test")
 SINGLE_COLUMNS = (
     "frame_path",
     "mask_path",
@@ -192,19 +191,19 @@ def _single_frame(line):
 
 def _paired_frames(line):
     frames, messages = (), []
-    absent = [gas for gas in GASES if not line[f"{gas}_frame"]]
-    if len(absent) == len(GASES):
+    present = [gas for gas in GASES if line[f"{gas}_frame"]]
+    if not present:
         return (), [("gas", "names no frame of either gas")]
+    absent = "".join(set(GASES) - set(present))
     missing, paired = line["missing_modality"].lower(), line["is_paired"].lower()
-    if [missing] != (absent or [""]):
-        messages.append(("gas", f"missing_modality is {missing!r}, but {_and(absent) or 'no'} frame is missing"))
+    if missing != absent:
+        messages.append(("gas", f"missing_modality is {missing!r}, but {absent or 'no'} frame is missing"))
     if (paired in ("true", "1", "1.0")) == bool(absent):
-        messages.append(("gas", f"is_paired is {line['is_paired']!r}, but {_and(absent) or 'no'} frame is missing"))
-    for gas in GASES:
-        if gas not in absent:
-            ids = (line.get(f"{gas}_original_sample_id", ""), line.get(f"{gas}_augmentation_id", ""))
-            found, wrong = _frame(gas, line[f"{gas}_frame"], line[f"{gas}_mask"], *ids)
-            frames, messages = frames + found, messages + wrong
+        messages.append(("gas", f"is_paired is {line['is_paired']!r}, but {absent or 'no'} frame is missing"))
+    for gas in present:
+        ids = (line.get(f"{gas}_original_sample_id", ""), line.get(f"{gas}_augmentation_id", ""))
+        found, wrong = _frame(gas, line[f"{gas}_frame"], line[f"{gas}_mask"], *ids)
+        frames, messages = frames + found, messages + wrong
     return frames, messages
 
 
@@ -221,7 +220,3 @@ def _id(text):
 
 def _relative(path):
     return path.replace("\\", "/").removeprefix("./").removeprefix(PREFIX)
-
-
-def _and(gases):
-    return " and ".join(gases)

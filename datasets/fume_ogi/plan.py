@@ -15,12 +15,12 @@ import cv2
 
 from datasets.ahead import map_ahead
 from datasets.fume_ogi import splits
-from datasets.fume_ogi.annotations import SPLITS, Annotations, Row, read_annotations
+from datasets.fume_ogi.annotations import Annotations, Row, read_annotations
 from datasets.fume_ogi.content import Content, check_content
 from datasets.fume_ogi.faults import KINDS, Fault, summary
 from datasets.fume_ogi.pairing import PAIRINGS, pair
 from fume_jax.errors import UserError
-from fume_jax.vocabulary import CLASSES, GASES
+from fume_jax.vocabulary import CLASSES, GASES, SPLITS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,7 +184,7 @@ def _split(rows_by_split, annotations, options):
         if not annotations.have_ids:
             return (
                 rows_by_split,
-                "The files do not say which original a frame is of: whether the splits leak is unknown.",
+                "Whether the splits leak is unknown: the files do not say which original a frame is of.",
             )
         shared, count = splits.shared_originals(rows_by_split)
         words = f"The splits leak: {shared} of {count} originals are in more than one, so a score may be memory."

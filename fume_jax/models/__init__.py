@@ -12,32 +12,19 @@ __all__ = ["FUME", "MODELS", "Architecture", "architecture", "count_parameters",
 MODELS = tuple(PRESETS)
 
 
-def create_model(
-    name: str,
-    *,
-    encoder: str | None = None,
-    fusion: str | None = None,
-    gas: str | None = None,
-    tasks: str | None = None,
-    dtype=jnp.float32,
-    rngs: nnx.Rngs,
-) -> FUME:
+def create_model(name: str, *, dtype=jnp.float32, rngs: nnx.Rngs, **options: str | None) -> FUME:
     """Creates a model with fresh parameters, in training mode.
 
     Args:
       name: one of `MODELS`.
-      encoder: `shared` or `separate`; this and the next three are as `name` says where None.
-      fusion: of the two gases, see `fume_jax.models.architecture.FUSIONS`.
-      gas: that the model reads, `co2`, `ch4` or `both`.
-      tasks: `segmentation`, `classification` or `both`.
       dtype: of the computation, float32 or bfloat16.
       rngs: keys for the parameters.
+      **options: `encoder`, `fusion`, `gas` and `tasks` of `architecture`, which are as `name` says where None.
 
     Raises:
       ValueError: if there is no such model or option, or the options contradict each other.
     """
-    options = architecture(name, encoder=encoder, fusion=fusion, gas=gas, tasks=tasks)
-    return FUME(options, dtype=dtype, rngs=rngs)
+    return FUME(architecture(name, **options), dtype=dtype, rngs=rngs)
 
 
 def count_parameters(model: nnx.Module) -> int:

@@ -87,6 +87,13 @@ def architecture(
 ) -> Architecture:
     """The preset of that name, with the options that are not None put in their place.
 
+    Args:
+      name: one of `PRESETS`.
+      encoder: one of `ENCODERS`.
+      fusion: one of `FUSIONS`.
+      gas: that the model reads, one of `GAS_CHOICES`.
+      tasks: one of `TASKS`.
+
     Raises:
       ValueError: if there is no such preset or option, or the options contradict each other.
     """
