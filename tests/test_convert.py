@@ -1,5 +1,6 @@
 """PyTorch checkpoint files become runs and runs such files, by command; a hostile file does nothing."""
 
+import csv
 import json
 import os
 import subprocess
@@ -63,6 +64,26 @@ def test_what_was_converted_evaluates_and_predicts(converted, tiny_dataset, tmp_
     )
     assert result.returncode == 0, result.stderr
     assert "frame,class,Healthy" in (tmp_path / "predictions.csv").read_text()
+
+
+@pytest.mark.slow
+def test_nothing_is_said_of_a_frame_that_the_model_does_not_read(tmp_path):
+    torch.save(tensors("multi_task"), tmp_path / "bare.pth")
+    made = run(
+        "fume_jax.convert", "--from-torch", tmp_path / "bare.pth", "--model=multi_task", f"--workdir={tmp_path / 'run'}"
+    )
+    assert made.returncode == 0, made.stderr
+    for gas in ("co2", "ch4"):
+        (tmp_path / gas).mkdir()
+    for name in ("co2/a.png", "ch4/a.png", "ch4/b.png"):
+        cv2.imwrite(str(tmp_path / name), np.full((96, 128), 90, np.uint8))
+    folders = [f"--{gas}={tmp_path / gas}" for gas in ("co2", "ch4")]
+    result = run("fume_jax.predict", f"--workdir={tmp_path / 'run'}", *folders, f"--output={tmp_path / 'out'}")
+    assert result.returncode == 0, result.stderr
+    both, ch4_alone = csv.DictReader((tmp_path / "out" / "predictions.csv").open())
+    assert both["class"] and both["Healthy"] and both["co2_gas_fraction"]
+    assert list(ch4_alone.values()) == ["b", "", "", "", "", ""]
+    assert {path.name for path in (tmp_path / "out" / "masks").iterdir()} == {"a_co2.png"}
 
 
 @pytest.mark.slow

@@ -50,7 +50,7 @@ def main() -> None:
     if plan.dropped or plan.warnings or Path(_REPORT.value).exists():  # an earlier report would mislead
         write_report(Path(_REPORT.value), plan.dropped + plan.warnings)
     if plan.dropped or plan.warnings:
-        places = len({fault.place for fault in plan.dropped})
+        places = len({fault.place for fault in plan.dropped if fault.kind != "empty_class"})  # which is of no row
         print(f"{places} row(s) dropped, {len(plan.warnings)} warning(s), listed in {_REPORT.value}:")
         print(summary(plan.dropped + plan.warnings))
     _print_table(statistics(plan.pairs))

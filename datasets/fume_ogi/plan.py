@@ -182,10 +182,8 @@ def _split(rows_by_split, annotations, options):
     """Rows of each split, and in words whether, or how, it leaks."""
     if options.split == "published" or annotations.paired:
         if not annotations.have_ids:
-            return (
-                rows_by_split,
-                "Whether the splits leak is unknown: the files do not say which original a frame is of.",
-            )
+            unknown = "The files do not say which original a frame is of: whether the splits leak is unknown."
+            return rows_by_split, unknown
         shared, count = splits.shared_originals(rows_by_split)
         words = f"The splits leak: {shared} of {count} originals are in more than one, so a score may be memory."
         return rows_by_split, words if shared else ""
