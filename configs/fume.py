@@ -15,6 +15,8 @@ def get_config() -> ml_collections.ConfigDict:
     """Every key there is, with its default."""
     config = ml_collections.ConfigDict()
     config.seed = 0  # decides parameters, order of examples, augmentation and dropout
+    config.deterministic = False  # the same numbers again on a GPU too, for some speed; on CPU they always are
+    config.init_from = config_dict.placeholder(str)  # run folder whose best checkpoint training starts from
 
     config.model = ml_collections.ConfigDict()
     config.model.name = "fume"  # one of fume_jax.models.MODELS, see `python -m fume_jax.summary`
@@ -50,22 +52,36 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.loss = ml_collections.ConfigDict()
     config.loss.alpha = (1.0, 8.0, 1.2)  # weight of Healthy, Transitional, Acidotic
-    config.loss.gamma = 2.0  # focusing; 0 is cross entropy
-    config.loss.cls_weight = 1.0
+    config.loss.gamma = 2.0  # focusing of the classification; 0 is cross entropy
+    config.loss.seg_alpha = (1.0, 1.0, 1.0)  # weight of background, tube, gas
+    config.loss.seg_gamma = 2.0  # focusing of the segmentation; 0 is cross entropy
+    config.loss.focal_weight = 0.5  # of the segmentation's two parts; 0 leaves one out
+    config.loss.dice_weight = 0.5
+    config.loss.cls_weight = 1.0  # of the two tasks
     config.loss.seg_weight = 1.0
 
     config.optimizer = ml_collections.ConfigDict()
+    config.optimizer.name = "adamw"  # adamw, adam, sgd
     config.optimizer.learning_rate = 1e-3
-    config.optimizer.final_learning_rate = 1e-5
+    config.optimizer.schedule = "cosine"  # cosine, step, constant; all after the warm-up
+    config.optimizer.final_learning_rate = 1e-5  # of cosine
+    config.optimizer.decay_epochs = (30, 40)  # of step: where the rate is multiplied by decay_factor
+    config.optimizer.decay_factor = 0.1
     config.optimizer.warmup_epochs = 0.0
     config.optimizer.weight_decay = 1e-4
-    config.optimizer.b1 = 0.9
+    config.optimizer.b1 = 0.9  # momentum, of sgd too
     config.optimizer.b2 = 0.999
     config.optimizer.clip_norm = 1.0
 
     config.train = ml_collections.ConfigDict()
     config.train.batch_size = 8  # over all devices
+    config.train.accumulation = 1  # parts that a batch is taken in, one after the other, where memory is short
     config.train.epochs = 50
+    config.train.ema_decay = 0.0  # such as 0.999: evaluate a moving average of the parameters; 0 evaluates them
+    config.train.max_skipped_updates = 0  # steps without finite loss and gradient that are skipped before a run ends
+
+    # Ends a run once a metric of the validation split is no better after `patience` evaluations; 0 is never.
+    config.early_stopping = {"patience": 0, "metric": "loss", "mode": "min", "min_delta": 0.0}
 
     config.eval = ml_collections.ConfigDict()
     config.eval.batch_size = 8  # over all devices, rounded up to what they can share
@@ -75,8 +91,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.log = ml_collections.ConfigDict()
     config.log.every_steps = 50
     config.log.pictures = 4  # validation pairs drawn at every evaluation
-    config.log.progress = True  # a bar; False for plain silence
+    config.log.quiet = False  # True: nothing but warnings, errors and the final scores
+    config.log.wandb = config_dict.placeholder(str)  # project of a Weights & Biases mirror
 
     config.checkpoint = ml_collections.ConfigDict()
     config.checkpoint.best_metric = "balanced_accuracy"  # of the validation split, one of fume_jax.metrics.HEADLINES
+    config.checkpoint.every_epochs = 1  # how often the last one is saved; also after every evaluation and at a stop
+    config.checkpoint.keep_every_epochs = 0  # that are kept for good besides the last and the best; 0 is none
     return config

@@ -6,11 +6,17 @@ import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from pathlib import Path
 
 from tqdm import tqdm
 
+from fume_jax.guards import check_free_space
+
 # TFDS holds the examples of a shard in memory while it writes them.
 BYTES_PER_SHARD = 200e6
+# Of two frames and two masks, a byte a pixel, what is left on disk. Measured: 0.22 of 640x480 (0.28 of 320x240) if
+# simulated, 0.18 (0.26) if filmed.
+STORED_SHARE = 0.3
 
 
 def map_ahead(pool: Executor, function: Callable, items: Sequence, *, desc: str, unit: str) -> Iterator:
@@ -41,3 +47,8 @@ def shards(results: Iterator, count: int, bytes_each: float, keyed_examples: Cal
             yield from keyed_examples(result)
 
     return [functools.partial(write, min(size, count - start)) for start in range(0, count, size)]
+
+
+def check_room(folder: str | Path, pairs: int, height: int, width: int) -> None:
+    """Raises UserError unless the disk that will hold a dataset in `folder` has room for pairs of that size, pixels."""
+    check_free_space(folder, STORED_SHARE * 4 * pairs * height * width, f"A dataset of {pairs:,} pairs")

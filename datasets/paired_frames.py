@@ -12,9 +12,9 @@ from fume_jax.vocabulary import CLASSES, GASES
 def paired_frames(height: int, width: int, extra: dict | None = None) -> tfds.features.FeaturesDict:
     """Features of one pair of frames; `extra` are further ones of a single dataset.
 
-    A missing gas has a frame and a mask of zeros and a 0 in `modality_mask`. `recording_index` is unique over all
-    splits (where the gases of a pair are of two recordings, it is that of the first), `frame_index` counts within a
-    recording.
+    A missing gas has a frame and a mask of zeros and a 0 in `modality_mask`. `recording_index` numbers, over
+    all splits, connected groups of recordings: pairs that share a recording, directly or through other pairs, have one
+    number, so pairs of different numbers are independent. `frame_index` counts within a group.
 
     What holds of the whole dataset is in its metadata, as far as its maker knows it: `bounds`, scores that bound the
     task, and `leak`, in words, how splits share what they should not.

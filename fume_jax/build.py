@@ -13,14 +13,17 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from fume_jax import augment, input_pipeline, losses, sharding, train_step
-from fume_jax.checkpoint import Checkpoints, with_sharding
+from fume_jax.checkpoint import FREE_SECTIONS, Checkpoints, with_sharding
 from fume_jax.errors import UserError
+from fume_jax.guards import step_memory
 from fume_jax.input_pipeline import SAMPLINGS
 from fume_jax.metrics import HEADLINES
-from fume_jax.models import FUME, architecture
+from fume_jax.models import FUME, Architecture, architecture, count_parameters
+from fume_jax.models.attention import attention_maps
 from fume_jax.models.fume import MIN_SIZE
-from fume_jax.optimizer import create_optimizer, create_schedule
-from fume_jax.vocabulary import CLASSES
+from fume_jax.optimizer import OPTIMIZERS, SCHEDULES, create_optimizer, create_schedule
+from fume_jax.progress import EarlyStopping, Progress
+from fume_jax.vocabulary import CLASSES, MASK_CLASSES, batch_spec
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -36,6 +39,7 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 
 def _faults(config):
+    monitored = ", ".join(HEADLINES)
     rules = {
         "seed": (config.seed >= 0, "at least 0"),
         "model.dtype": (config.model.dtype in DTYPES, f"one of {', '.join(DTYPES)}"),
@@ -48,7 +52,18 @@ def _faults(config):
         "data.timeout_seconds": (config.data.timeout_seconds > 0, "more than 0"),
         "data.prefetch": (config.data.prefetch >= 1, "at least 1"),
         "loss.alpha": (len(config.loss.alpha) == len(CLASSES), f"{len(CLASSES)} weights, one a class"),
+        "loss.seg_alpha": (len(config.loss.seg_alpha) == len(MASK_CLASSES), "3 weights, one a mask value"),
+        "optimizer.name": (config.optimizer.name in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}"),
+        "optimizer.schedule": (config.optimizer.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
+        "optimizer.learning_rate": (config.optimizer.learning_rate > 0, "more than 0"),
+        "optimizer.clip_norm": (config.optimizer.clip_norm > 0, "more than 0, such as inf"),
         "train.batch_size": (config.train.batch_size >= 1, "at least 1"),
+        "train.accumulation": (config.train.accumulation >= 1, "at least 1"),
+        "train.ema_decay": (0 <= config.train.ema_decay < 1, "from 0 to less than 1"),
+        "train.max_skipped_updates": (config.train.max_skipped_updates >= 0, "at least 0"),
+        "early_stopping.patience": (config.early_stopping.patience >= 0, "at least 0"),
+        "early_stopping.metric": (config.early_stopping.metric in (*HEADLINES, "loss"), f"one of {monitored}, loss"),
+        "early_stopping.mode": (config.early_stopping.mode in ("max", "min"), "max or min"),
         "eval.batch_size": (config.eval.batch_size >= 1, "at least 1"),
         "train.epochs": (config.train.epochs >= 1, "at least 1"),
         "optimizer.warmup_epochs": (
@@ -58,7 +73,9 @@ def _faults(config):
         "eval.every_epochs": (config.eval.every_epochs >= 1, "at least 1"),
         "log.every_steps": (config.log.every_steps >= 1, "at least 1"),
         "log.pictures": (config.log.pictures >= 0, "at least 0"),
-        "checkpoint.best_metric": (config.checkpoint.best_metric in HEADLINES, f"one of {', '.join(HEADLINES)}"),
+        "checkpoint.best_metric": (config.checkpoint.best_metric in HEADLINES, f"one of {monitored}"),
+        "checkpoint.every_epochs": (config.checkpoint.every_epochs >= 1, "at least 1"),
+        "checkpoint.keep_every_epochs": (config.checkpoint.keep_every_epochs >= 0, "at least 0"),
     }
     return [
         f"config.{key} is {functools.reduce(getattr, key.split('.'), config)!r}; expected {expected}"
@@ -69,14 +86,25 @@ def _faults(config):
 
 def _model_faults(config):
     try:
-        options = _architecture(config)
+        options = architecture_of(config)
     except ValueError as error:
         return [f"config.model: {error}"]
-    metric, tasks = config.checkpoint.best_metric, options.tasks
-    if metric in HEADLINES and tasks != "both" and not HEADLINES[metric] <= {tasks}:
-        known = [name for name, needs in HEADLINES.items() if needs <= {tasks}]
-        return [f"config.checkpoint.best_metric is {metric!r}; a model of {tasks} alone has {', '.join(known)}"]
-    return []
+    metrics = {
+        "checkpoint.best_metric": config.checkpoint.best_metric,
+        "early_stopping.metric": config.early_stopping.metric,
+    }
+    known = headlines(config)
+    return [
+        f"config.{key} is {metric!r}; a model of {options.tasks} alone has {', '.join(known)}"
+        for key, metric in metrics.items()
+        if metric in HEADLINES and metric not in known
+    ]
+
+
+def headlines(config: ml_collections.ConfigDict) -> list[str]:
+    """The headline metrics that the model of a config has."""
+    tasks = architecture_of(config).tasks
+    return [name for name, needs in HEADLINES.items() if tasks == "both" or needs <= {tasks}]
 
 
 def model_options(config: ml_collections.ConfigDict) -> dict[str, str | None]:
@@ -84,13 +112,14 @@ def model_options(config: ml_collections.ConfigDict) -> dict[str, str | None]:
     return {key: getattr(config.model, key) for key in ("encoder", "fusion", "gas", "tasks")}
 
 
-def _architecture(config):
+def architecture_of(config: ml_collections.ConfigDict) -> Architecture:
+    """The options of the model of a config."""
     return architecture(config.model.name, **model_options(config))
 
 
 def model(config: ml_collections.ConfigDict) -> FUME:
     """The model with fresh parameters."""
-    return FUME(_architecture(config), dtype=DTYPES[config.model.dtype], rngs=nnx.Rngs(config.seed))
+    return FUME(architecture_of(config), dtype=DTYPES[config.model.dtype], rngs=nnx.Rngs(config.seed))
 
 
 def abstract_model(config: ml_collections.ConfigDict) -> FUME:
@@ -104,20 +133,117 @@ def optimizer(
     """The learning rate of every step, and the optimiser that follows it."""
     options = config.optimizer
     schedule = create_schedule(
+        options.schedule,
         learning_rate=options.learning_rate,
         final_learning_rate=options.final_learning_rate,
         warmup_steps=round(options.warmup_epochs * steps_per_epoch),
         total_steps=config.train.epochs * steps_per_epoch,
+        decay_steps=[round(epoch * steps_per_epoch) for epoch in options.decay_epochs],
+        decay_factor=options.decay_factor,
     )
     tx = create_optimizer(
-        schedule, weight_decay=options.weight_decay, b1=options.b1, b2=options.b2, clip_norm=options.clip_norm
+        options.name,
+        schedule,
+        weight_decay=options.weight_decay,
+        b1=options.b1,
+        b2=options.b2,
+        clip_norm=options.clip_norm,
     )
     return schedule, tx
 
 
+def create_state_fn(
+    config: ml_collections.ConfigDict, tx: optax.GradientTransformation, mesh: Mesh
+) -> Callable[[], train_step.TrainState]:
+    """Compiled creation of the state before the first step, a copy on every device of the mesh."""
+
+    def create():
+        return train_step.create_train_state(model(config), tx, ema=config.train.ema_decay > 0)
+
+    return jax.jit(create, out_shardings=sharding.replicated(mesh))
+
+
+def train_fn(config: ml_collections.ConfigDict, tx: optax.GradientTransformation) -> Callable:
+    """Compiled `train_step`, a function of state and batch."""
+    options = {"accumulation": config.train.accumulation, "ema_decay": config.train.ema_decay}
+    return train_step.jit_train_step(abstract_model(config), tx, loss_fn(config), config.seed, **options)
+
+
 def loss_fn(config: ml_collections.ConfigDict) -> Callable:
     """The training objective, a function of outputs and batch."""
-    return functools.partial(losses.multi_task_loss, **config.loss.to_dict() | {"alpha": tuple(config.loss.alpha)})
+    return functools.partial(losses.multi_task_loss, **task_weights(config), **_loss_options(config))
+
+
+def task_weights(config: ml_collections.ConfigDict) -> dict[str, float]:
+    """Weights of the two tasks in the loss."""
+    return {name: config.loss[name] for name in ("cls_weight", "seg_weight")}
+
+
+def _loss_options(config):
+    options = {name: value for name, value in config.loss.items() if name not in task_weights(config)}
+    return {name: tuple(value) if name.endswith("alpha") else value for name, value in options.items()}
+
+
+def progress(config: ml_collections.ConfigDict) -> Progress:
+    """Of a run before its first step."""
+    return Progress(EarlyStopping(**config.early_stopping), config.train.max_skipped_updates)
+
+
+def checkpoints(config: ml_collections.ConfigDict, workdir: str, **options) -> Checkpoints:
+    """The checkpoints of a run, the best of which is chosen as the config says."""
+    return Checkpoints(workdir, metric=config.checkpoint.best_metric, **options)
+
+
+def hparams(config: ml_collections.ConfigDict) -> dict[str, bool | str | float | int | None]:
+    """Every key of a config by its dotted name, but for what says nothing of the model that comes out."""
+
+    def flat(section, prefix):
+        for name, value in section.items():
+            if isinstance(value, ml_collections.ConfigDict):
+                yield from flat(value, f"{prefix}{name}.")
+            else:
+                yield f"{prefix}{name}", value
+
+    sections = {name: value for name, value in config.items() if name not in FREE_SECTIONS}
+    return dict(flat(sections, ""))
+
+
+def batch_shape(config: ml_collections.ConfigDict) -> dict[str, int]:
+    """Pairs of a training batch, and pixels of their frames."""
+    return {"batch_size": config.train.batch_size, "height": config.data.height, "width": config.data.width}
+
+
+def disk_bytes(config: ml_collections.ConfigDict, abstract_state: train_step.TrainState) -> int:
+    """About what a run writes: its checkpoints, one more while it replaces another, and events and pictures."""
+    kept = config.checkpoint.keep_every_epochs and config.train.epochs // config.checkpoint.keep_every_epochs
+    pictures = config.log.pictures * config.train.epochs // config.eval.every_epochs
+    return (3 + kept) * _nbytes(abstract_state) + int(2e5) * pictures + int(2e7)
+
+
+def host_bytes(config: ml_collections.ConfigDict, compiled_step: jax.stages.Compiled) -> int:
+    """About what training takes of this machine's memory besides what is loaded: batches, and on a CPU the step.
+
+    Each worker process is an interpreter with libraries of its own, and holds as many batches as this one.
+    """
+    per_process = config.train.batch_size // jax.process_count()
+    batch = _nbytes(batch_spec(per_process, config.data.height, config.data.width))
+    ahead = (config.data.prefetch + 2) * batch * max(1, config.data.num_workers)
+    workers = config.data.num_workers * int(5e8)
+    step = step_memory(compiled_step) * jax.local_device_count() if jax.default_backend() == "cpu" else 0
+    return ahead + workers + step
+
+
+def _nbytes(tree):
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def description(config: ml_collections.ConfigDict, mesh: Mesh, total_steps: int) -> str:
+    """What is trained, on what, in one line."""
+    return (
+        f"{mesh.size} {mesh.devices.flat[0].device_kind} device(s), {config.model.name} of "
+        f"{count_parameters(abstract_model(config)):,} parameters, batch {config.train.batch_size}, {total_steps} "
+        f"steps on {config.data.path}"
+    )
 
 
 def augmentation(config: ml_collections.ConfigDict) -> Sequence[Callable]:
@@ -174,20 +300,63 @@ def evaluation_batches(
     return sharding.to_devices(batches, mesh)
 
 
+def chosen_batch(
+    config: ml_collections.ConfigDict,
+    dataset: input_pipeline.Dataset,
+    mesh: Mesh,
+    split: str,
+    indices: Sequence[int],
+) -> dict[str, jax.Array]:
+    """The examples of a split at those indices, and padding, as a batch on the devices of the mesh."""
+    batch = input_pipeline.chosen_batch(
+        dataset,
+        indices,
+        split=split,
+        batch_size=-(-len(indices) // mesh.size) * mesh.size,
+        height=config.data.height,
+        width=config.data.width,
+    )
+    return next(sharding.to_devices([batch], mesh))
+
+
 def _reading(options):
     return input_pipeline.Reading(
         options.num_threads, options.num_workers, options.prefetch, float(options.timeout_seconds)
     )
 
 
-def eval_and_predict_fns(config: ml_collections.ConfigDict) -> tuple[Callable, Callable]:
-    """Compiled `eval_step` and `predict_step`, functions of (params, batch_stats, batch)."""
+def eval_and_predict_fns(
+    config: ml_collections.ConfigDict, *, flips: bool = False, masks: bool = False
+) -> tuple[Callable, Callable]:
+    """Compiled `eval_step` and `predict_step`, functions of (params, batch_stats, batch).
+
+    With `flips` both average over each frame and its mirror image; with `masks` the first returns predicted masks too.
+    """
+    graphdef = _evaluated_graphdef(config)
+    predict_step = functools.partial(train_step.predict_step, graphdef=graphdef)
+    if flips:
+        predict_step = functools.partial(train_step.flip_step, predict_fn=predict_step)
+    losses_fn = functools.partial(losses.example_losses, **_loss_options(config))
+    eval_step = functools.partial(train_step.eval_step, predict_fn=predict_step, losses_fn=losses_fn, masks=masks)
+    return jax.jit(eval_step), jax.jit(predict_step)
+
+
+def attention_fn(config: ml_collections.ConfigDict) -> Callable:
+    """Compiled `attention_maps`, a function of (params, batch_stats, batch)."""
+    graphdef = _evaluated_graphdef(config)
+
+    def maps(params, batch_stats, batch):
+        network = nnx.merge(graphdef, params, batch_stats)
+        return attention_maps(network, batch["co2_frame"], batch["ch4_frame"], batch["modality_mask"])
+
+    return jax.jit(maps)
+
+
+def _evaluated_graphdef(config):
     network = abstract_model(config)
     network.eval()
     graphdef, _, _ = train_step.split_model(network)
-    eval_step = functools.partial(train_step.eval_step, graphdef=graphdef, loss_fn=loss_fn(config))
-    predict_step = functools.partial(train_step.predict_step, graphdef=graphdef)
-    return jax.jit(eval_step), jax.jit(predict_step)
+    return graphdef
 
 
 def best_model(config: ml_collections.ConfigDict, workdir: str, mesh: Mesh) -> tuple[dict, int]:
@@ -199,14 +368,14 @@ def best_model(config: ml_collections.ConfigDict, workdir: str, mesh: Mesh) -> t
     check(config)
     step = None
     if (Path(workdir) / "checkpoints").is_dir():
-        checkpoints = Checkpoints(workdir, metric=config.checkpoint.best_metric, read_only=True)
-        step = checkpoints.best_step
+        found = checkpoints(config, workdir, read_only=True)
+        step = found.best_step
     if step is None:
         raise UserError(f"{workdir} has no checkpoint yet; train it first with python -m fume_jax.main.")
     _, params, batch_stats = train_step.split_model(abstract_model(config))
     abstract = with_sharding({"params": params, "batch_stats": batch_stats}, sharding.replicated(mesh))
-    restored = checkpoints.restore_model(abstract, step)
-    checkpoints.close()
+    restored = found.restore_model(abstract, step)
+    found.close()
     return restored, step
 
 

@@ -1,15 +1,20 @@
-"""Checkpoints of a run: the last one and the best, each with the metrics it scored."""
+"""Checkpoints of a run: the last one, the best one, and those kept for good."""
 
 import json
 import math
+import os
+import zlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import jax
 import ml_collections
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from fume_jax.errors import UserError
+from fume_jax.guards import full_disk
 from fume_jax.train_step import TrainState
 
 # Sections of the config that may change between two starts of one run.
@@ -17,31 +22,36 @@ FREE_SECTIONS = ("log", "checkpoint")
 
 
 class Checkpoints:
-    """The folder `checkpoints/STEP/` of a run; saving goes on while training does."""
+    """The folder `checkpoints/STEP/` of a run, and `validation.json`, the scores of the steps that were evaluated.
 
-    def __init__(self, workdir: str | Path, *, metric: str, read_only: bool = False):
+    Saving goes on while training does. A step is saved before it is evaluated, so that an evaluation that is cut short
+    loses nothing.
+    """
+
+    def __init__(self, workdir: str | Path, *, metric: str, keep_every_steps: int = 0, read_only: bool = False):
         """Opens the checkpoints of a run.
 
         Args:
           workdir: folder of the run.
-          metric: the entry of the saved metrics that decides which checkpoint is best; larger is better.
+          metric: the score that decides which checkpoint is best; larger is better, the earlier of equals.
+          keep_every_steps: steps that are multiples of it are kept for good; 0 keeps none.
           read_only: leave the folder as it is.
         """
-
-        def score(metrics):
-            value = metrics[metric]
-            return -math.inf if math.isnan(value) else value
-
-        keep = checkpoint_managers.AnyPreservationPolicy(
-            [
-                checkpoint_managers.LatestN(1),
-                checkpoint_managers.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False),
-            ]
-        )
+        self._workdir, self._metric, self._keep_every_steps = Path(workdir), metric, keep_every_steps
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=keep, best_fn=score, best_mode="max", read_only=read_only, create=not read_only
+            preservation_policy=_Keep(self),
+            read_only=read_only,
+            create=not read_only,
+            # What a killed process left half-written.
+            cleanup_tmp_directories=not read_only,
         )
-        self._manager = ocp.CheckpointManager((Path(workdir) / "checkpoints").absolute(), options=options)
+        self._manager = ocp.CheckpointManager((self._workdir / "checkpoints").absolute(), options=options)
+        # Scores of steps after the last checkpoint are of steps that will be taken again.
+        self._scores = {step: s for step, s in _read_scores(self._path).items() if step <= (self.latest_step or 0)}
+
+    @property
+    def _path(self):
+        return self._workdir / "validation.json"
 
     @property
     def latest_step(self) -> int | None:
@@ -49,34 +59,122 @@ class Checkpoints:
 
     @property
     def best_step(self) -> int | None:
-        return self._manager.best_step()
+        """The step of the best score; where none has any, the latest."""
+        return self._best(self._manager.all_steps())
 
-    def save(self, state: TrainState, metrics: dict[str, float]) -> None:
-        """Saves the state under its step; returns before it is written."""
-        model, optimizer = _parts(state)
-        items = ocp.args.Composite(model=ocp.args.StandardSave(model), optimizer=ocp.args.StandardSave(optimizer))
-        self._manager.save(int(state.step), args=items, metrics=metrics)
+    def save(self, state: TrainState, progress: Mapping) -> None:
+        """Saves the state and what the loop remembers under the state's step; returns before it is written.
 
-    def restore(self, abstract_state: TrainState, step: int) -> TrainState:
-        """Restores everything, in the shapes and shardings of `abstract_state`."""
-        model, optimizer = _parts(abstract_state)
-        items = ocp.args.Composite(model=ocp.args.StandardRestore(model), optimizer=ocp.args.StandardRestore(optimizer))
-        restored = self._manager.restore(step, args=items)
-        return TrainState(**restored.model, **restored.optimizer)
+        Raises:
+          UserError: if the disk is full.
+        """
+        parts = _parts(state)
+        digests = {name: _digest(part) for name, part in parts.items()}
+        items = {name: ocp.args.StandardSave(part) for name, part in parts.items()}
+        items["loop"] = ocp.args.JsonSave({"progress": dict(progress), "digests": digests})
+        with full_disk(self._workdir, "a checkpoint"):
+            self._manager.save(int(state.step), args=ocp.args.Composite(**items))
+
+    def record(self, step: int, scores: Mapping[str, float]) -> None:
+        """Takes note of the scores of a step that was saved."""
+        with full_disk(self._workdir, "a checkpoint"):
+            self._manager.wait_until_finished()
+        self._scores[step] = {name: None if math.isnan(value) else value for name, value in scores.items()}
+        part = self._path.with_suffix(".part")
+        part.write_text(json.dumps(self._scores, indent=1) + "\n")
+        os.replace(part, self._path)
+        for other in set(self._manager.all_steps()) - self.kept(self._manager.all_steps()):
+            self._manager.delete(other)
+
+    def restore(self, abstract_state: TrainState, step: int) -> tuple[TrainState, dict]:
+        """What was saved, in the shapes and shardings of `abstract_state`.
+
+        Raises:
+          UserError: if it is damaged or of another model.
+        """
+        restored = self._restore(step, _parts(abstract_state))
+        parts = restored["model"] | restored["training"]  # whose params are those of the optimiser, if both have some
+        if abstract_state.ema_params is not None:
+            parts["ema_params"] = restored["model"]["params"]
+        return TrainState(**parts), restored["loop"]["progress"]
 
     def restore_model(self, abstract_model: dict, step: int) -> dict:
-        """Restores `params` and `batch_stats` alone, in the shapes and shardings of a dict of the two."""
-        items = ocp.args.Composite(model=ocp.args.StandardRestore(abstract_model))
-        return self._manager.restore(step, args=items).model
+        """The `params` and `batch_stats` that evaluation uses, in the shapes and shardings of a dict of the two.
+
+        Raises:
+          UserError: as `restore`.
+        """
+        return self._restore(step, {"model": abstract_model})["model"]
+
+    def kept(self, steps: Iterable[int]) -> set[int]:
+        """Those of some steps that are not deleted: the last, the best, and those kept for good."""
+        every = self._keep_every_steps
+        kept = {step for step in steps if every and step % every == 0}
+        return kept | {max(steps), self._best(steps)}
 
     def close(self) -> None:
         """Waits until everything is written."""
-        self._manager.close()
+        with full_disk(self._workdir, "a checkpoint"):
+            self._manager.close()
+
+    def _restore(self, step, parts):
+        items = {name: ocp.args.StandardRestore(part) for name, part in parts.items()}
+        try:
+            args = ocp.args.Composite(**items, loop=ocp.args.JsonRestore())
+            restored = dict(self._manager.restore(step, args=args).items())
+            digests = restored["loop"]["digests"]
+            changed = [name for name in parts if _digest(restored[name]) != digests[name]]
+        except Exception as error:  # of many types, by what is damaged and how
+            raise UserError(self._damaged(step, error)) from error
+        if changed:
+            raise UserError(
+                self._damaged(step, f"the numbers of {' and '.join(changed)} are not those that were saved")
+            )
+        return restored
+
+    def _damaged(self, step, why):
+        others = [str(other) for other in self._manager.all_steps() if other != step]
+        folder = self._workdir / "checkpoints" / str(step)
+        remedy = f"Remove that folder to use step {' or '.join(others)}." if others else "There is no other checkpoint."
+        first_line = str(why).strip().partition("\n")[0]
+        return f"The checkpoint {folder} is damaged, or of another model or version: {first_line}\n{remedy}"
+
+    def _best(self, steps):
+        values = {step: self._scores.get(step, {}).get(self._metric) for step in sorted(steps)}
+        scored = {step: value for step, value in values.items() if value is not None}
+        return max(scored, key=scored.get, default=max(steps, default=None))
+
+
+class _Keep(checkpoint_managers.PreservationPolicy):
+    """Keeps the last, the best, and every so many steps."""
+
+    def __init__(self, checkpoints):
+        self._checkpoints = checkpoints
+
+    def should_preserve(self, checkpoints, *, context):
+        kept = self._checkpoints.kept([checkpoint.step for checkpoint in checkpoints])
+        return [checkpoint.step in kept for checkpoint in checkpoints]
 
 
 def _parts(state):
-    model = {"params": state.params, "batch_stats": state.batch_stats}
-    return model, {"step": state.step, "opt_state": state.opt_state}
+    """What is saved together: what evaluation needs alone, and what training needs besides."""
+    training = {"step": state.step, "opt_state": state.opt_state}
+    if state.ema_params is not None:
+        training["params"] = state.params
+    return {"model": state.model, "training": training}
+
+
+def _digest(tree):
+    """Checksum of the numbers of a tree; the files would give other numbers back without a word if a byte changed."""
+    checksum = 0
+    for leaf in jax.tree.leaves(jax.device_get(tree)):
+        checksum = zlib.crc32(np.ascontiguousarray(leaf), checksum)
+    return checksum
+
+
+def _read_scores(path):
+    """Scores by step; what cannot be read was never written: the file is replaced as a whole."""
+    return {int(step): scores for step, scores in json.loads(path.read_text()).items()} if path.exists() else {}
 
 
 def with_sharding(tree, sharding):
@@ -86,7 +184,7 @@ def with_sharding(tree, sharding):
 
 def has_checkpoints(workdir: str | Path) -> bool:
     """Whether a folder holds a run that has saved something."""
-    return any((Path(workdir) / "checkpoints").glob("[0-9]*"))
+    return any(path.name.isdigit() for path in (Path(workdir) / "checkpoints").glob("*"))
 
 
 def save_config(config: ml_collections.ConfigDict, workdir: str | Path) -> None:

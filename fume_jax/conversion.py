@@ -1,7 +1,6 @@
 """Run folders from PyTorch checkpoint files, and back."""
 
 import contextlib
-import math
 from pathlib import Path
 
 import ml_collections
@@ -9,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from fume_jax import build, sharding
-from fume_jax.checkpoint import Checkpoints, has_checkpoints, load_config, save_config
+from fume_jax.checkpoint import has_checkpoints, load_config, save_config
 from fume_jax.errors import UserError
 from fume_jax.interop import from_state_dict, to_state_dict
 from fume_jax.train_step import create_train_state
@@ -36,8 +35,9 @@ def run_from_torch(config: ml_collections.ConfigDict, path: str, workdir: str) -
     # Training that goes on from here starts its optimiser afresh; the schedule is no part of what is saved.
     _, tx = build.optimizer(config, steps_per_epoch=1)
     save_config(config, workdir)
-    with contextlib.closing(Checkpoints(workdir, metric=config.checkpoint.best_metric)) as checkpoints:
-        checkpoints.save(create_train_state(model, tx), {config.checkpoint.best_metric: math.nan})
+    state = create_train_state(model, tx, ema=config.train.ema_decay > 0)
+    with contextlib.closing(build.checkpoints(config, workdir)) as checkpoints:
+        checkpoints.save(state, build.progress(config).state() | {"devices": 1})
 
 
 def run_to_torch(workdir: str, path: str) -> None:

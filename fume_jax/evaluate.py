@@ -1,4 +1,7 @@
-"""Scores the best checkpoint of a run again: `python -m fume_jax.evaluate --workdir=runs/demo`."""
+"""Scores the best checkpoint of a run again: `python -m fume_jax.evaluate --workdir=runs/demo`.
+
+Prints a table, and writes `metrics.json`, a table of examples and pictures to the run folder.
+"""
 
 from absl import flags
 
@@ -7,18 +10,22 @@ from fume_jax import cli
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _SPLIT = flags.DEFINE_list("split", ["val", "test"], "Splits to score, separated by commas.")
 _DATA = flags.DEFINE_string("data", None, "Folder of the prepared dataset, if it is not where the run trained.")
+_TTA = flags.DEFINE_bool("tta", False, "Average predictions over each frame and its mirror image.")
+_PROTOCOL = flags.DEFINE_enum(
+    "protocol", "present", ["present", "reference"], "Score the gases that are there, or as the PyTorch original did."
+)
 flags.mark_flag_as_required("workdir")
 flags.register_validator("split", bool, "name at least one split")
 
 
 def main() -> None:
+    from fume_jax.assessment import assess_run
     from fume_jax.checkpoint import load_config
-    from fume_jax.evaluation import evaluate_run
 
     config = load_config(_WORKDIR.value)
     if _DATA.value:
         config.data.path = _DATA.value
-    evaluate_run(config, _WORKDIR.value, _SPLIT.value)
+    assess_run(config, _WORKDIR.value, _SPLIT.value, tta=_TTA.value, protocol=_PROTOCOL.value)
 
 
 if __name__ == "__main__":

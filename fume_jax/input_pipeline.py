@@ -163,6 +163,16 @@ def evaluation_batches(
     return _read_ahead(batches, dataclasses.replace(reading, num_workers=0))
 
 
+def chosen_batch(
+    dataset: Dataset, indices: Sequence[int], *, split: str, batch_size: int, height: int, width: int
+) -> dict[str, np.ndarray]:
+    """The examples of a split at those indices, at most `batch_size`, and padding, as one batch."""
+    source = dataset.split(split)
+    examples = [_finish(_read(source, int(index), height=height, width=width)) for index in indices]
+    examples += [padding_example(height, width)] * (batch_size - len(examples))
+    return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
+
+
 def padding_example(height: int, width: int) -> dict[str, np.ndarray]:
     """An example that fills up a batch and counts nowhere."""
     example = {key: np.zeros(spec.shape[1:], spec.dtype) for key, spec in batch_spec(1, height, width).items()}

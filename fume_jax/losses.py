@@ -25,8 +25,8 @@ def focal_loss(
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
     # Selecting by comparison is a fused pass on every backend; a gather of the true class is not.
     log_p = jnp.where(_is_class(labels, log_p.shape[-1]), log_p, 0).sum(-1)
-    # 1 - p, exact near p = 1; the floor keeps its power differentiable at 0.
-    loss = -(jnp.maximum(-jnp.expm1(log_p), 1e-12) ** gamma) * log_p
+    # 1 - p, exact near p = 1; the floor keeps its power differentiable at 0. A whole power is a few products.
+    loss = -(jnp.maximum(-jnp.expm1(log_p), 1e-12) ** (int(gamma) if gamma == int(gamma) else gamma)) * log_p
     return loss if alpha is None else loss * jnp.asarray(alpha, jnp.float32)[labels]
 
 
@@ -50,52 +50,103 @@ def dice_loss(logits: jax.Array, masks: jax.Array, *, smooth: float = 1.0) -> ja
     return (1 - (2 * intersection + smooth) / (total + smooth)).mean(-1)
 
 
-def segmentation_loss(logits: jax.Array, masks: jax.Array, *, gamma: float = 2.0) -> jax.Array:
-    """Half focal, half Dice loss of every example: float32 [B] from [B, H, W, classes] and [B, H, W]."""
-    return 0.5 * focal_loss(logits, masks, gamma=gamma).mean((1, 2)) + 0.5 * dice_loss(logits, masks)
+def segmentation_loss(
+    logits: jax.Array,
+    masks: jax.Array,
+    *,
+    alpha: Sequence[float] | None = None,
+    gamma: float = 2.0,
+    focal_weight: float = 0.5,
+    dice_weight: float = 0.5,
+) -> jax.Array:
+    """Weighted sum of focal and Dice loss of every example: float32 [B] from [B, H, W, classes] and [B, H, W]."""
+    focal = focal_loss(logits, masks, alpha=alpha, gamma=gamma).mean((1, 2)) if focal_weight else 0
+    dice = dice_loss(logits, masks) if dice_weight else 0
+    return focal_weight * focal + dice_weight * dice
+
+
+def example_losses(
+    outputs: dict[str, jax.Array],
+    batch: dict[str, jax.Array],
+    *,
+    alpha: Sequence[float] | None = (1.0, 8.0, 1.2),
+    gamma: float = 2.0,
+    seg_alpha: Sequence[float] | None = None,
+    seg_gamma: float = 2.0,
+    focal_weight: float = 0.5,
+    dice_weight: float = 0.5,
+) -> dict[str, jax.Array]:
+    """Losses of every example, each task only if the model has a head for it.
+
+    Args:
+      outputs: what the model returned.
+      batch: see `fume_jax.vocabulary`; frames are not read.
+      alpha, gamma: class weights and focusing of the classification's focal loss.
+      seg_alpha, seg_gamma: those of the segmentation's.
+      focal_weight, dice_weight: of the two parts of the segmentation loss.
+
+    Returns:
+      `cls_loss` and `{gas}_seg_loss`, float32 [B] each; without meaning where the example is padding or lacks the gas.
+    """
+    losses = {}
+    if "cls_logits" in outputs:
+        losses["cls_loss"] = focal_loss(outputs["cls_logits"], batch["labels"], alpha=alpha, gamma=gamma)
+    options = {"alpha": seg_alpha, "gamma": seg_gamma, "focal_weight": focal_weight, "dice_weight": dice_weight}
+    for gas in GASES:
+        if f"{gas}_seg_logits" in outputs:
+            masks = batch[f"{gas}_mask"]
+            losses[f"{gas}_seg_loss"] = segmentation_loss(outputs[f"{gas}_seg_logits"], masks, **options)
+    return losses
+
+
+def mean_losses(
+    losses: dict[str, jax.Array],
+    valid: jax.Array,
+    modality_mask: jax.Array,
+    *,
+    cls_weight: float = 1.0,
+    seg_weight: float = 1.0,
+) -> dict[str, jax.Array]:
+    """The objective over some examples, from what `example_losses` gives of each.
+
+    `loss = cls_weight * cls_loss + seg_weight * seg_loss`, where `seg_loss` is the mean over the gases present among
+    the examples, and a gas's loss is the mean over the examples that have it.
+
+    Args:
+      losses: float [B] each.
+      valid: bool [B].
+      modality_mask: float [B, 2].
+      cls_weight, seg_weight: of the two tasks.
+
+    Returns:
+      `loss` and its terms, float32 scalars. A term with no example is 0.
+    """
+    terms, total = {}, jnp.zeros((), jnp.float32)
+    valid = jnp.asarray(valid, jnp.float32)
+    if "cls_loss" in losses:
+        terms["cls_loss"] = _mean(losses["cls_loss"], valid)
+        total += cls_weight * terms["cls_loss"]
+    weights = {f"{gas}_seg_loss": valid * modality_mask[:, i] for i, gas in enumerate(GASES)}
+    weights = {name: weight for name, weight in weights.items() if name in losses}
+    if weights:
+        terms |= {name: _mean(losses[name], weight) for name, weight in weights.items()}
+        present = jnp.stack([weight.max() for weight in weights.values()])
+        terms["seg_loss"] = _mean(jnp.stack([terms[name] for name in weights]), present)
+        total += seg_weight * terms["seg_loss"]
+    return {"loss": total, **terms}
 
 
 def multi_task_loss(
     outputs: dict[str, jax.Array],
     batch: dict[str, jax.Array],
     *,
-    alpha: Sequence[float] | None = (1.0, 8.0, 1.2),
-    gamma: float = 2.0,
     cls_weight: float = 1.0,
     seg_weight: float = 1.0,
+    **options,
 ) -> dict[str, jax.Array]:
-    """The training objective over the valid examples of a batch; each task only if the model has a head for it.
-
-    `loss = cls_weight * cls_loss + seg_weight * seg_loss`, where `seg_loss` is the mean over the gases present in the
-    batch, and a gas's loss is the mean over the examples that have it.
-
-    Args:
-      outputs: what the model returned.
-      batch: see `fume_jax.vocabulary`; frames are not read.
-      alpha: class weights of the classification loss.
-      gamma: of both focal losses.
-      cls_weight, seg_weight: of the two tasks.
-
-    Returns:
-      `loss` and its terms, float32 scalars. A term with no example is 0.
-    """
-    valid = batch["valid"].astype(jnp.float32)
-    terms = {}
-    total = jnp.zeros((), jnp.float32)
-    if "cls_logits" in outputs:
-        losses = focal_loss(outputs["cls_logits"], batch["labels"], alpha=alpha, gamma=gamma)
-        terms["cls_loss"] = _mean(losses, valid)
-        total += cls_weight * terms["cls_loss"]
-    gases = [gas for gas in GASES if f"{gas}_seg_logits" in outputs]
-    if gases:
-        present = jnp.stack([valid * batch["modality_mask"][:, GASES.index(gas)] for gas in gases])
-        for gas, weights in zip(gases, present, strict=True):
-            losses = segmentation_loss(outputs[f"{gas}_seg_logits"], batch[f"{gas}_mask"], gamma=gamma)
-            terms[f"{gas}_seg_loss"] = _mean(losses, weights)
-        by_gas = jnp.stack([terms[f"{gas}_seg_loss"] for gas in gases])
-        terms["seg_loss"] = _mean(by_gas, present.max(axis=1))
-        total += seg_weight * terms["seg_loss"]
-    return {"loss": total, **terms}
+    """The training objective over the valid examples of a batch: `mean_losses` of `example_losses(**options)`."""
+    losses = example_losses(outputs, batch, **options)
+    return mean_losses(losses, batch["valid"], batch["modality_mask"], cls_weight=cls_weight, seg_weight=seg_weight)
 
 
 def _is_class(labels, classes):

@@ -31,28 +31,26 @@ def confusion_matrix(labels: jax.Array, predictions: jax.Array, counted: jax.Arr
     return (cell[None, :] == jnp.arange(classes**2)[:, None]).sum(1, dtype=jnp.int32).reshape(classes, classes)
 
 
-def confusion_counts(outputs: dict[str, jax.Array], batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Confusion counts of one batch, of valid examples and present gases only.
+def example_confusions(outputs: dict[str, jax.Array], batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Confusion counts of every example of a batch; those of padding and of absent gases are 0.
 
     Args:
       outputs: logits as the model returns them; an absent head adds no entry.
       batch: see `fume_jax.vocabulary`.
 
     Returns:
-      `cls_confusion` and `{gas}_confusion`, int32 [3, 3] each. A batch may have up to 2**31 pixels; sums over many
-      batches belong in 64 bits.
+      `cls_confusion` and `{gas}_confusion`, int32 [B, 3, 3] each, to be summed over examples in 64 bits.
     """
     counts = {}
     if "cls_logits" in outputs:
         predictions = outputs["cls_logits"].argmax(-1)
-        counts["cls_confusion"] = confusion_matrix(batch["labels"], predictions, batch["valid"], len(CLASSES))
+        counts["cls_confusion"] = _confusions(batch["labels"], predictions, batch["valid"], len(CLASSES))
     for i, gas in enumerate(GASES):
         if f"{gas}_seg_logits" in outputs:
             predictions = outputs[f"{gas}_seg_logits"].argmax(-1)
             present = batch["valid"] & (batch["modality_mask"][:, i] > 0)
             counted = jnp.broadcast_to(present[:, None, None], predictions.shape)
-            masks = batch[f"{gas}_mask"]
-            counts[f"{gas}_confusion"] = confusion_matrix(masks, predictions, counted, len(MASK_CLASSES))
+            counts[f"{gas}_confusion"] = _confusions(batch[f"{gas}_mask"], predictions, counted, len(MASK_CLASSES))
     return counts
 
 
@@ -95,27 +93,51 @@ def segmentation_metrics(confusion: np.ndarray) -> dict[str, float]:
 
 
 def classification_metrics(confusion: np.ndarray) -> dict[str, float]:
-    """Accuracy, balanced accuracy, F1 (macro, weighted, per class), Cohen's kappa from int [3, 3] counts of examples.
+    """Accuracy, balanced accuracy, precision, recall and F1 (macro, weighted, per class), Cohen's kappa.
 
-    Definitions are scikit-learn's. A class without a true example is left out of balanced accuracy, one with neither a
-    true nor a predicted example out of macro F1; its own entries are NaN.
+    Definitions are scikit-learn's, `zero_division=0`: precision of a class that is never predicted is 0, and so is
+    recall of one that is predicted without being there. A class absent from both truth and prediction is NaN and left
+    out of the macro means. Balanced accuracy is the mean recall of the classes that are there: unlike `macro_recall` it
+    leaves out one that is only predicted. `weighted_recall` is the accuracy.
+
+    Args:
+      confusion: int [3, 3] counts of examples.
     """
     tp, truth, predicted = _counts(confusion)
     total = confusion.sum()
-    recall, precision, f1 = _divide(tp, truth), _divide(tp, predicted), _divide(2 * tp, truth + predicted)
+    f1 = _divide(2 * tp, truth + predicted)
+    # Without an example to count there is no hit either: 0 / 1.
+    hits = np.where(np.isnan(f1), np.nan, tp)
+    precision, recall = hits / np.maximum(predicted, 1), hits / np.maximum(truth, 1)
     accuracy = _divide(tp.sum(), total)
     chance = _divide((truth * predicted).sum(), total**2)
     metrics = {
         "accuracy": float(accuracy),
-        "balanced_accuracy": _nanmean(recall),
-        "macro_f1": _nanmean(f1),
-        "weighted_f1": float(_divide(np.nansum(f1 * truth), total)),
+        "balanced_accuracy": _nanmean(recall[truth > 0]),
         "cohens_kappa": float(_divide(accuracy - chance, 1 - chance)),
     }
+    for name, values in (("precision", precision), ("recall", recall), ("f1", f1)):
+        metrics[f"macro_{name}"] = _nanmean(values)
+        metrics[f"weighted_{name}"] = float(_divide(np.nansum(values * truth), total))
     for i, name in enumerate(CLASSES):
         metrics |= {f"{name}_precision": float(precision[i]), f"{name}_recall": float(recall[i])}
         metrics |= {f"{name}_f1": float(f1[i]), f"{name}_support": int(truth[i])}
     return metrics
+
+
+def absent_classes(metrics: dict[str, float]) -> list[str]:
+    """What neither truth nor prediction holds, so that its metrics are NaN, as in "Acidotic" or "ch4 tube".
+
+    Args:
+      metrics: as `compute_metrics` returns them; what was not scored is not listed.
+    """
+    keys = {name: f"{name}_f1" for name in CLASSES}
+    keys |= {f"{gas} {name}": f"{gas}/iou_{name}" for gas in GASES for name in MASK_CLASSES}
+    return [name for name, key in keys.items() if np.isnan(metrics.get(key, 0.0))]
+
+
+def _confusions(labels, predictions, counted, classes):
+    return jax.vmap(confusion_matrix, in_axes=(0, 0, 0, None))(labels, predictions, counted, classes)
 
 
 def _counts(confusion):

@@ -1,26 +1,79 @@
-"""Optimiser and learning-rate schedule."""
+"""Optimisers and learning-rate schedules by name."""
+
+from collections.abc import Sequence
 
 import optax
 
+SCHEDULES = ("cosine", "step", "constant")
+OPTIMIZERS = ("adamw", "adam", "sgd")
+
 
 def create_schedule(
-    *, learning_rate: float, final_learning_rate: float, warmup_steps: int, total_steps: int
+    name: str,
+    *,
+    learning_rate: float,
+    final_learning_rate: float,
+    warmup_steps: int,
+    total_steps: int,
+    decay_steps: Sequence[int] = (),
+    decay_factor: float = 0.1,
 ) -> optax.Schedule:
-    """Linear warm-up from 0, then a cosine down to `final_learning_rate` at `total_steps`."""
-    return optax.warmup_cosine_decay_schedule(
-        init_value=0.0 if warmup_steps else learning_rate,
-        peak_value=learning_rate,
-        warmup_steps=warmup_steps,
-        decay_steps=total_steps,
-        end_value=final_learning_rate,
-    )
+    """Linear warm-up from 0 to `learning_rate`, then what `name` says.
+
+    Args:
+      name: `cosine`, down to `final_learning_rate` at `total_steps`; `step`, times `decay_factor` at each of
+        `decay_steps`; or `constant`.
+      learning_rate: the highest.
+      final_learning_rate: of the cosine.
+      warmup_steps: of the warm-up, counted in all other numbers of steps.
+      total_steps: of the run.
+      decay_steps, decay_factor: of the steps.
+
+    Raises:
+      ValueError: if there is no such schedule.
+    """
+    if name == "cosine":
+        decay = optax.cosine_decay_schedule(
+            learning_rate, total_steps - warmup_steps, alpha=final_learning_rate / learning_rate
+        )
+    elif name == "step":
+        decay = optax.piecewise_constant_schedule(
+            learning_rate, {step - warmup_steps: decay_factor for step in decay_steps}
+        )
+    elif name == "constant":
+        decay = optax.constant_schedule(learning_rate)
+    else:
+        raise ValueError(f"Expected a schedule of {', '.join(SCHEDULES)}, got {name!r}.")
+    if not warmup_steps:
+        return decay
+    return optax.join_schedules([optax.linear_schedule(0.0, learning_rate, warmup_steps), decay], [warmup_steps])
 
 
 def create_optimizer(
-    schedule: optax.Schedule, *, weight_decay: float, b1: float, b2: float, clip_norm: float
+    name: str, schedule: optax.Schedule, *, weight_decay: float, b1: float, b2: float, clip_norm: float | None
 ) -> optax.GradientTransformation:
-    """AdamW (arXiv:1711.05101) after clipping the gradient to a global norm."""
-    return optax.chain(
-        optax.clip_by_global_norm(clip_norm),
-        optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay),
-    )
+    """An optimiser that follows a schedule, after clipping the gradient to a global norm.
+
+    Args:
+      name: `adamw` (decoupled decay, arXiv:1711.05101), `adam` (arXiv:1412.6980) or `sgd` with Nesterov momentum `b1`;
+        the last two add the decay to the gradient, as L2 regularisation does.
+      schedule: learning rate of every step.
+      weight_decay: of all parameters.
+      b1, b2: decay of the averages of gradient and squared gradient.
+      clip_norm: largest norm of the gradient; None for any.
+
+    Raises:
+      ValueError: if there is no such optimiser.
+    """
+    if name == "adamw":
+        optimizer = optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay)
+    elif name == "adam":
+        optimizer = optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(schedule, b1=b1, b2=b2))
+    elif name == "sgd":
+        optimizer = optax.chain(
+            optax.add_decayed_weights(weight_decay), optax.sgd(schedule, momentum=b1 or None, nesterov=bool(b1))
+        )
+    else:
+        raise ValueError(f"Expected an optimizer of {', '.join(OPTIMIZERS)}, got {name!r}.")
+    clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
+    return optax.chain(clip, optimizer)

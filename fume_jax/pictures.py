@@ -1,9 +1,7 @@
-"""Pictures for people: overlays of masks on frames, panels of pairs, the confusion matrix."""
+"""Pictures for people: overlays of masks and of attention on frames, panels of pairs."""
 
 import cv2
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from fume_jax.vocabulary import CLASSES, GAS, GASES, TUBE
 
@@ -55,21 +53,26 @@ def pair_panel(batch: dict[str, np.ndarray], outputs: dict[str, np.ndarray], cou
     return np.concatenate(rows)
 
 
-def confusion_picture(confusion: np.ndarray) -> np.ndarray:
-    """The confusion matrix of the pH classes, int [3, 3], drawn as RGB uint8."""
-    figure = Figure(figsize=(4.2, 3.8), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
-    share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    for (i, j), n in np.ndenumerate(confusion):
-        axes.text(j, i, f"{n}\n{share[i, j]:.0%}", ha="center", va="center", color="w" if share[i, j] > 0.5 else "k")
-    axes.set_xticks(range(len(CLASSES)), CLASSES)
-    axes.set_yticks(range(len(CLASSES)), CLASSES)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+def attention_panel(batch: dict[str, np.ndarray], attention: dict[str, np.ndarray], count: int) -> np.ndarray:
+    """Rows of frames of the first `count` pairs with what each gas looks at laid over them, RGB uint8.
+
+    Args:
+      batch: see `fume_jax.vocabulary`.
+      attention: by `{query}_to_{looked at}`, float [B, h, w], 1 where an even spread would be; see `attention_maps`.
+      count: of the pairs.
+    """
+    rows = []
+    for i in range(count):
+        tiles = []
+        for name, maps in attention.items():
+            query, gas = name.split("_to_")
+            frame = _enlarge(to_uint8(batch[f"{gas}_frame"][i]))
+            heat = cv2.resize(maps[i], frame.shape[::-1], interpolation=cv2.INTER_LINEAR)
+            colours = cv2.applyColorMap(np.clip(heat * 85, 0, 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
+            tile = np.rint(0.5 * frame[..., None] + 0.5 * colours).astype(np.uint8)
+            tiles.append(_write(tile, f"where {query.upper()} looks in {gas.upper()}, to {maps[i].max():.1f}x", line=0))
+        rows.append(np.concatenate(tiles, axis=1))
+    return np.concatenate(rows)
 
 
 def save(path, picture: np.ndarray) -> None:
@@ -87,4 +90,8 @@ def _enlarge(tile, width=320):
 
 
 def _write(tile, text, line):
-    return cv2.putText(tile, text, (8, 20 + 18 * line), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
+    tile = np.ascontiguousarray(tile)
+    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):  # readable on any frame
+        place = (8, 20 + 18 * line)
+        cv2.putText(tile, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, thickness, cv2.LINE_AA)
+    return tile

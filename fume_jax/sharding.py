@@ -1,11 +1,22 @@
 """Where arrays live: one mesh axis, `data`. A model of 1.7M parameters needs no other."""
 
+import os
 from collections.abc import Iterable, Iterator
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from fume_jax.errors import UserError
+from fume_jax.vocabulary import batch_spec
+
+
+def request_determinism() -> None:
+    """Has a GPU add in one order and choose kernels without trying them, so that a run gives the same numbers again.
+
+    To be called before anything else asks for a device. On CPU it changes nothing, nor needs to.
+    """
+    flags = "--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
 
 
 def create_mesh() -> Mesh:
@@ -23,13 +34,19 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def check_batch_size(name: str, batch_size: int, mesh: Mesh) -> None:
-    """Raises UserError unless the devices of the mesh can share the batch evenly; `name` is the key that sets it."""
-    if batch_size % mesh.size:
+def check_batch_size(name: str, batch_size: int, shares: int) -> None:
+    """Raises UserError unless a batch, set by the key `name`, can be dealt out evenly to devices times its parts."""
+    if batch_size % shares:
         raise UserError(
-            f"{name} is {batch_size}, which {mesh.size} devices cannot share evenly; "
-            f"choose a multiple of {mesh.size}, such as {max(1, batch_size // mesh.size) * mesh.size}."
+            f"{name} is {batch_size}, which {shares} devices (times config.train.accumulation) cannot share evenly; "
+            f"choose a multiple of {shares}, such as {max(1, batch_size // shares) * shares}."
         )
+
+
+def abstract_batch(batch_size: int, height: int, width: int, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes, dtypes and shardings of a batch."""
+    spec, sharding = batch_spec(batch_size, height, width), batch_sharding(mesh)
+    return {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding) for name, x in spec.items()}
 
 
 def to_devices(batches: Iterable[dict], mesh: Mesh) -> Iterator[dict]:

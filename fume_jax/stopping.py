@@ -1,16 +1,21 @@
 """Stopping a run from outside, at a step of its own choosing."""
 
 import signal
+from collections.abc import Iterable, Iterator
+
+
+class Stopped(Exception):
+    """Raised where work that can be done again later is left, because a stop was requested."""
 
 
 class StopRequest:
-    """While open, SIGINT (Ctrl-C) and SIGTERM set `requested` instead of interrupting whatever runs at that moment.
+    """While open, SIGINT (Ctrl-C), SIGTERM and SIGUSR2 set `requested` instead of interrupting what runs at the moment.
 
-    An interruption in the middle of compiled code or of a library's thread can be lost or crash the process. A second
-    signal acts as usual.
+    SIGTERM and SIGUSR2 are how clusters announce that a job is about to be ended or moved. An interruption in the
+    middle of compiled code or of a library's thread can be lost or crash the process. A second signal acts as usual.
     """
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
     def __init__(self):
         self.requested = False
@@ -22,6 +27,13 @@ class StopRequest:
     def __exit__(self, *_) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+    def until(self, items: Iterable) -> Iterator:
+        """The same items, until a stop is requested, which raises `Stopped`."""
+        for item in items:
+            if self.requested:
+                raise Stopped
+            yield item
 
     def _request(self, *_):
         self.requested = True

@@ -10,9 +10,12 @@ A batch is one dict with these keys (B examples of H x W pixels; one example is 
 | `labels` | int32 [B] | index into `CLASSES` |
 | `valid` | bool [B] | False for padding, which nothing may count |
 | `example_index` | int32 [B] | position in the split, -1 for padding |
-| `recording_index` | int32 [B] | recording the pair belongs to, -1 for padding |
+| `recording_index` | int32 [B] | connected group of recordings that the pair belongs to, -1 for padding |
 
 `modality_mask` alone says which gas is there: a frame of zeros may just as well be a grey one.
+
+Pairs that share a recording, directly or through other pairs, have one `recording_index`: only pairs of different ones
+are independent, so whoever resamples examples draws these.
 """
 
 import jax

@@ -2,50 +2,18 @@
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.commands import ROOT, assert_refused, run, start, train_arguments
+
 REAL_FRAMES = ROOT.parent / "shared" / "data" / "ogi_real"
-SMALL = [
-    "--config.data.height=64",
-    "--config.data.width=80",
-    "--config.train.batch_size=4",
-    "--config.train.epochs=12",
-    "--config.eval.batch_size=5",
-    "--config.eval.every_epochs=2",
-    "--config.optimizer.warmup_epochs=0",
-    "--config.log.every_steps=6",
-]
-
-
-def environment(devices=1):
-    return os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-
-
-def run(module, *arguments, devices=1):
-    command = [sys.executable, "-m", module, *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=environment(devices), capture_output=True, text=True, timeout=600)
-
-
-def train_arguments(dataset, workdir):
-    return ["--config=configs/demo.py", f"--workdir={workdir}", f"--config.data.path={dataset}", *SMALL]
-
-
-def assert_refused(result, *words):
-    assert result.returncode == 1, result.stderr
-    assert "Traceback" not in result.stderr + result.stdout
-    assert result.stderr.count("error: ") == 1
-    for word in words:
-        assert word in result.stderr
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +46,8 @@ def frames(tmp_path):
 @pytest.mark.slow
 def test_training_leaves_a_complete_run_folder(trained):
     workdir, printed = trained
-    assert {p.name for p in workdir.iterdir()} == {"config.json", "checkpoints", "events", "metrics.json", "pictures"}
+    files = {"config.json", "validation.json", "metrics.json", ".lock"}
+    assert {p.name for p in workdir.iterdir()} == files | {"checkpoints", "events", "examples", "pictures"}
     assert "72" in {p.name for p in (workdir / "checkpoints").iterdir()}
     assert list((workdir / "events").glob("events.out.tfevents.*"))
     for name in ("val_overlays", "test_overlays", "val_confusion", "test_confusion"):
@@ -121,44 +90,15 @@ def test_events_hold_every_logged_step_once_and_overlays(trained):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stop, code", [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 75), (signal.SIGTERM, 75)])
-def test_a_stopped_run_goes_on_and_ends_like_one_never_stopped(trained, tiny_dataset, tmp_path, stop, code):
-    workdir, _ = trained
-    command = [sys.executable, "-m", "fume_jax.main", *train_arguments(tiny_dataset, tmp_path / "stopped")]
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    deadline = time.time() + 300
-    while not (tmp_path / "stopped" / "checkpoints" / "12").exists():
-        assert process.poll() is None, process.stdout.read()
-        assert time.time() < deadline
-        time.sleep(0.05)
-    process.send_signal(stop)
-    printed, _ = process.communicate()
-    assert process.returncode == code
-    assert "Traceback" not in printed
-    assert not (tmp_path / "stopped" / "metrics.json").exists(), "stopped too late to show anything"
-    result = run("fume_jax.main", *train_arguments(tiny_dataset, tmp_path / "stopped"))
-    assert result.returncode == 0, result.stderr
-    assert "going on after step " in result.stdout
-    assert json.loads((tmp_path / "stopped" / "metrics.json").read_text()) == json.loads(
-        (workdir / "metrics.json").read_text()
-    )
-
-
-@pytest.mark.slow
 def test_a_run_stopped_before_its_first_step_ends_in_order(tiny_dataset, tmp_path):
-    command = [sys.executable, "-m", "fume_jax.main", *train_arguments(tiny_dataset, tmp_path / "run")]
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    process = start("fume_jax.main", *train_arguments(tiny_dataset, tmp_path / "run"))
     while not (tmp_path / "run" / "config.json").exists():
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     printed, _ = process.communicate()
     assert process.returncode == 75, printed
-    assert "stopped after step 1; the same command goes on after step 0" in printed
+    assert "stopped after step 0 of 72; the same command goes on from there" in printed
     assert "Fatal" not in printed
 
 

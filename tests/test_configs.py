@@ -1,15 +1,12 @@
 """Every config in configs/ trains, and lowers its loss."""
 
 import importlib
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.commands import ROOT, run
+
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
 SMALL = [
     "--config.data.height=64",
@@ -29,11 +26,8 @@ def test_training_by_a_config_lowers_its_loss(name, tiny_dataset, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     arguments = [f"--config=configs/{name}.py", f"--workdir={tmp_path}", f"--config.data.path={tiny_dataset}", *SMALL]
-    command = [sys.executable, "-m", "fume_jax.main", *arguments]
     # Most of the time goes into compiling, which need not be thorough here.
-    flags = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
-    environment = os.environ | {"XLA_FLAGS": flags}
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    result = run("fume_jax.main", *arguments, flags="--xla_backend_optimization_level=0")
     assert result.returncode == 0, result.stderr
     events = EventAccumulator(str(tmp_path / "events")).Reload()
     losses = [event.value for event in events.Scalars("train/loss")]
@@ -57,7 +51,7 @@ def test_every_config_is_of_the_model_or_ablation_that_it_is_named_after():
     from fume_jax import build
     from fume_jax.models import MODELS, architecture
 
-    assert {*MODELS, *ABLATIONS, "demo"} == set(NAMES)
+    assert {*MODELS, *ABLATIONS, "demo", "fume_fast", "fume_100_epochs"} == set(NAMES)
     for name in NAMES:
         config = importlib.import_module(f"configs.{name}").get_config()
         build.check(config)

@@ -3,9 +3,6 @@
 import csv
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,15 +10,9 @@ import pytest
 import torch
 
 from tests import golden
+from tests.commands import run
 
-ROOT = Path(__file__).parents[1]
 SMALL = ["--config=configs/demo.py", "--config.data.height=64", "--config.data.width=80"]
-
-
-def run(module, *arguments):
-    command = [sys.executable, "-m", module, *map(str, arguments)]
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
 
 
 def tensors(name):

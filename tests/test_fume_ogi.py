@@ -50,7 +50,7 @@ def prepared(recordings, tmp_path_factory):
     data_dir = tmp_path_factory.mktemp("data")
     result = prepare(recordings, data_dir, f"--write-pairs={data_dir / 'pairs'}")
     assert result.returncode == 0, result.stderr
-    return data_dir / "fume_ogi" / "original_64x48" / "1.0.0", data_dir / "pairs"
+    return data_dir / "fume_ogi" / "original_64x48" / "1.1.0", data_dir / "pairs"
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_the_default_split_does_not_leak_and_the_published_one_says_that_it_does
     result = prepare(recordings, tmp_path, "--split=published")
     assert result.returncode == 0, result.stderr
     assert "WARNING: The splits leak: 30 of 30 originals" in result.stdout
-    leaking = Dataset(str(tmp_path / "fume_ogi" / "published_64x48" / "1.0.0"))
+    leaking = Dataset(str(tmp_path / "fume_ogi" / "published_64x48" / "1.1.0"))
     assert "30 of 30 originals are in more than one" in leaking.leak
     rows = {split: len(lines(recordings / f"{split}_annotations.csv")) for split in SPLITS}
     frames = {split: sum(e["modality_mask"].sum() for e in leaking.split(split)) for split in SPLITS}
@@ -130,7 +130,7 @@ def test_written_pairs_give_the_identical_dataset(recordings, prepared, tmp_path
     pattern = f"--annotations={prepared[1]}/{{split}}_annotations.csv"
     result = prepare(recordings, tmp_path, pattern, "--seed=7")
     assert result.returncode == 0, result.stderr
-    again, first = (Dataset(str(p)) for p in (tmp_path / "fume_ogi/original_seed7_64x48/1.0.0", prepared[0]))
+    again, first = (Dataset(str(p)) for p in (tmp_path / "fume_ogi/original_seed7_64x48/1.1.0", prepared[0]))
     for split in SPLITS:
         assert len(again.split(split)) == len(first.split(split)) > 0
         for a, b in zip(again.split(split), first.split(split), strict=True):
@@ -154,13 +154,13 @@ def test_statistics_are_printed_stored_and_right(recordings, prepared):
 def test_folds_and_pairs_by_id_have_folders_of_their_own(recordings, tmp_path):
     result = prepare(recordings, tmp_path, "--split=1/3", "--pairing=id", "--seed=2", "--name=farm")
     assert result.returncode == 0, result.stderr
-    dataset = Dataset(str(tmp_path / "fume_ogi" / "farm_64x48" / "1.0.0"))
+    dataset = Dataset(str(tmp_path / "fume_ogi" / "farm_64x48" / "1.1.0"))
     for example in dataset.split("train"):
         if example["modality_mask"].all():
             assert example["co2_original"] == example["ch4_original"]
             assert example["co2_augmentation"] == example["ch4_augmentation"]
     assert prepare(recordings, tmp_path, "--split=1/3", "--pairing=id", "--seed=2").returncode == 0
-    assert (tmp_path / "fume_ogi" / "fold1of3_paired_by_id_seed2_64x48" / "1.0.0").is_dir()
+    assert (tmp_path / "fume_ogi" / "fold1of3_paired_by_id_seed2_64x48" / "1.1.0").is_dir()
 
 
 def test_a_dataset_made_of_other_files_is_not_taken_for_this_one(recordings, own, tmp_path):
@@ -260,7 +260,7 @@ def test_allowed_faults_drop_their_rows_and_say_how_many(own, tmp_path):
     result = prepare(own, tmp_path / "data", "--split=published", f"--report={report}", f"--allow={','.join(KINDS)}")
     assert result.returncode == 0, result.stderr
     assert f"11 row(s) dropped, 1 warning(s), listed in {report}" in result.stdout.replace("\n", " ")
-    dataset = Dataset(str(tmp_path / "data" / "fume_ogi" / "published_64x48" / "1.0.0"))
+    dataset = Dataset(str(tmp_path / "data" / "fume_ogi" / "published_64x48" / "1.1.0"))
     assert sum(e["modality_mask"].sum() for split in SPLITS for e in dataset.split(split)) == rows - 11
 
 
@@ -452,7 +452,7 @@ def test_masks_are_read_with_their_values_in_every_form(tmp_path):
 @pytest.mark.slow
 def test_a_model_is_trained_on_it_and_its_metrics_say_that_the_split_leaks(recordings, tmp_path):
     assert prepare(recordings, tmp_path, "--split=published").returncode == 0
-    arguments = [f"--config.data.path={tmp_path / 'fume_ogi/published_64x48/1.0.0'}", f"--workdir={tmp_path / 'run'}"]
+    arguments = [f"--config.data.path={tmp_path / 'fume_ogi/published_64x48/1.1.0'}", f"--workdir={tmp_path / 'run'}"]
     small = ["--config.data.height=64", "--config.data.width=80", "--config.train.epochs=2"]
     result = run("fume_jax.main", "--config=configs/fume.py", *arguments, *small)
     assert result.returncode == 0, result.stderr

@@ -1,12 +1,14 @@
 """Real recordings: every frame in one pair, every original in one split, whatever the order of the files."""
 
 import collections
+import dataclasses
 import itertools
 import random
 
 import pytest
 
 from datasets.fume_ogi.annotations import Frame, Row
+from datasets.fume_ogi.fume_ogi import _numbered
 from datasets.fume_ogi.pairing import PAIRINGS, at_random, by_id, pair
 from datasets.fume_ogi.splits import by_original, fold, shared_originals
 from fume_jax.errors import UserError
@@ -159,3 +161,65 @@ def test_shared_originals_are_counted():
         "test": [row("co2", 4)],
     }
     assert shared_originals(rows) == (1, 3)
+
+
+def joined(*rows):
+    return Row("", rows[0].ph, rows[0].label, tuple(row.frames[0] for row in rows))
+
+
+def without_ids(joined):
+    return dataclasses.replace(joined, frames=tuple(dataclasses.replace(f, original="") for f in joined.frames))
+
+
+def groups_of(pairs):
+    """The number of each pair's group by its frames."""
+    return {row.frames: group for rows in _numbered(pairs).values() for row, group, _ in rows}
+
+
+def test_pairs_that_share_an_original_even_through_others_are_of_one_group():
+    pairs = {
+        "train": [
+            joined(row("co2", 7), row("ch4", 2)),
+            joined(row("co2", 1), row("ch4", 5)),
+            joined(row("co2", 7, 1), row("ch4", 3)),
+            joined(row("co2", 4), row("ch4", 3, 1)),  # tied to the first through 3 and 7
+            row("ch4", 5, 1),
+        ],
+        "test": [joined(row("co2", 6), row("ch4", 6)), row("co2", 4, 1)],
+    }
+    numbers = {split: [number[1:] for number in numbered] for split, numbered in _numbered(pairs).items()}
+    # Groups by their first original: {1, 5}, {2, 3, 4, 7}, {6}; then the place in the group.
+    assert numbers == {"train": [(1, 0), (0, 0), (1, 1), (1, 2), (0, 1)], "test": [(2, 0), (1, 3)]}
+
+
+@pytest.mark.parametrize("strategy", PAIRINGS)
+def test_groups_share_no_original_and_none_can_be_divided(strategy):
+    pairs = {split: pair(rows, PAIRINGS[strategy], 0) for split, rows in by_original(recordings(), 0).items()}
+    members = collections.defaultdict(list)
+    for tied, group in groups_of(pairs).items():
+        members[group].append({frame.original for frame in tied})
+    assert sorted(itertools.chain(*(set.union(*m) for m in members.values()))) == sorted(originals(recordings()))
+    for own in members.values():
+        reached = set(own[0])
+        for _ in own:  # as many steps as the longest chain could have
+            reached.update(*(tied for tied in own if tied & reached))
+        assert reached == set.union(*own)
+
+
+def test_pairs_by_id_leave_every_original_a_group_of_its_own():
+    assert len(set(groups_of({"train": pair(recordings(), by_id, 0)}).values())) == sum(ORIGINALS.values())
+
+
+def test_numbers_of_groups_do_not_depend_on_the_order_of_pairs():
+    pairs = pair(recordings(), at_random, seed=0)
+    shuffled = random.Random(0).sample(pairs, len(pairs))
+    assert groups_of({"train": shuffled}) == groups_of({"train": pairs})
+    assert groups_of({"val": shuffled[:50], "train": shuffled[50:]}) == groups_of({"train": pairs})
+
+
+def test_without_ids_every_frame_is_an_original_of_its_own():
+    pairs = [joined(row("co2", 1), row("ch4", 1)), joined(row("co2", 1, 1), row("ch4", 2)), row("ch4", 2, 1)]
+    assert len(set(groups_of({"train": pairs}).values())) == 1
+    assert len(set(groups_of({"train": [without_ids(row) for row in pairs]}).values())) == 3
+    again = without_ids(joined(row("co2", 3), row("ch4", 2)))  # the CH4 frame of the second pair, used twice
+    assert len(set(groups_of({"train": [*map(without_ids, pairs), again]}).values())) == 3

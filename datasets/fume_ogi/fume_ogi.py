@@ -9,14 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
+from scipy import sparse
 
-from datasets.ahead import map_ahead, shards
+from datasets.ahead import check_room, map_ahead, shards
 from datasets.fume_ogi.annotations import Row
 from datasets.fume_ogi.content import read_mask
 from datasets.fume_ogi.plan import Options, make_plan, statistics
 from datasets.paired_frames import paired_frames
 from fume_jax.augment import resize_frame, resize_mask
 from fume_jax.frames import read_frame
+from fume_jax.guards import full_disk
 from fume_jax.vocabulary import GASES
 
 
@@ -32,7 +34,7 @@ class FumeOgiConfig(tfds.core.BuilderConfig):
 class FumeOgi(tfds.core.ShardBasedBuilder):
     """Pairs of annotated OGI frames with plume masks and pH class."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
     MANUAL_DOWNLOAD_INSTRUCTIONS = "A folder of frames, masks and CSV files, see datasets/fume_ogi/README.md."
     # For TFDS's own tools; the command makes one of the size of the frames.
     BUILDER_CONFIGS = [
@@ -55,12 +57,17 @@ class FumeOgi(tfds.core.ShardBasedBuilder):
         )
 
     def _download_and_prepare(self, dl_manager, download_config):
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as self._pool:
+        with (
+            full_disk(self.data_dir_root, "the dataset"),
+            concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as self._pool,
+        ):
             super()._download_and_prepare(dl_manager, download_config)
 
     def _shard_iterators_per_split(self, dl_manager):
         source, config = Path(dl_manager.manual_dir), self.builder_config
         plan = make_plan(source, config.options)
+        pairs = sum(len(rows) for rows in plan.pairs.values())
+        check_room(self.data_dir_root, pairs, config.height, config.width)
         self.info.metadata.update(
             leak=plan.leak,
             statistics=statistics(plan.pairs),
@@ -77,19 +84,30 @@ class FumeOgi(tfds.core.ShardBasedBuilder):
 
 
 def _numbered(pairs: dict[str, list[Row]]) -> dict[str, list[tuple[Row, int, int]]]:
-    """Each pair with the number of its recording, which is that of its first frame's original, and its place in it."""
-    frames = [row.frames[0] for rows in pairs.values() for row in rows]
-    # Without ids every frame is a recording of its own.
-    originals = sorted({frame.original or frame.frame_path for frame in frames})
-    number = {original: i for i, original in enumerate(originals)}
+    """Each pair with the number of the group of originals that it belongs to, and its place in it.
+
+    Pairs that share an original, directly or through other pairs, are of one group. Groups are numbered by the first of
+    their originals, in whatever order the pairs come.
+    """
+    of_rows = [[_original(frame) for frame in row.frames] for rows in pairs.values() for row in rows]
+    place = {original: i for i, original in enumerate(sorted({o for originals in of_rows for o in originals}))}
+    ends = [(place[originals[0]], place[originals[-1]]) for originals in of_rows]
+    tied = sparse.coo_array((np.ones(len(ends)), np.transpose(ends)), (len(place), len(place)))
+    component = sparse.csgraph.connected_components(tied, directed=False)[1]
+    number = {label: i for i, label in enumerate(dict.fromkeys(component))}
     seen, numbered = collections.Counter(), {}
     for split, rows in pairs.items():
         numbered[split] = []
         for row in rows:
-            recording = number[row.frames[0].original or row.frames[0].frame_path]
-            numbered[split].append((row, recording, seen[recording]))
-            seen[recording] += 1
+            group = number[component[place[_original(row.frames[0])]]]
+            numbered[split].append((row, group, seen[group]))
+            seen[group] += 1
     return numbered
+
+
+def _original(frame):
+    """Without ids every frame is an original of its own."""
+    return frame.original or frame.frame_path
 
 
 def _example(source, height, width, numbered):

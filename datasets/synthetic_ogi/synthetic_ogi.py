@@ -10,12 +10,13 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
-from datasets.ahead import map_ahead, shards
+from datasets.ahead import check_room, map_ahead, shards
 from datasets.paired_frames import paired_frames
 from datasets.synthetic_ogi import bounds
 from datasets.synthetic_ogi.plan import Counts, counts_by_share, plan_recordings
 from datasets.synthetic_ogi.recording import render
 from fume_jax.errors import UserError
+from fume_jax.guards import full_disk
 from fume_jax.vocabulary import GASES
 
 # Single-gas frames of each pH level in the published in-vitro recordings.
@@ -115,8 +116,11 @@ class SyntheticOgi(tfds.core.ShardBasedBuilder):
         del dl_manager
         config = self.builder_config
         bytes_each = config.frames * (1 + config.copies) * 4 * config.height * config.width
+        planned = config.plan()
+        pairs = sum(len(plan.kept) for plans in planned.values() for plan in plans)
+        check_room(self.data_dir_root, pairs, config.height, config.width)
         iterators = {}
-        for split, plans in config.plan().items():
+        for split, plans in planned.items():
             rendered = map_ahead(self._pool, render, plans, desc=f"render {split}", unit="recording")
             iterators[split] = shards(rendered, len(plans), bytes_each, functools.partial(self._keyed, split))
         return iterators
@@ -131,7 +135,10 @@ class SyntheticOgi(tfds.core.ShardBasedBuilder):
         self._seen = {split: [] for split in self.builder_config.splits}
         # A fresh interpreter a worker: forking a process that runs threads can hang it.
         context = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), context, cv2.setNumThreads, (1,)) as self._pool:
+        with (
+            full_disk(self.data_dir_root, "the dataset"),
+            concurrent.futures.ProcessPoolExecutor(os.cpu_count(), context, cv2.setNumThreads, (1,)) as self._pool,
+        ):
             super()._download_and_prepare(dl_manager, download_config)
         recordings = {ph: sum(n.values()) for ph, n in self.builder_config.recordings.items()}
         self.info.metadata["bounds"] = bounds.measure(self._seen["train"], self._seen["test"], recordings)

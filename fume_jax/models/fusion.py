@@ -21,9 +21,13 @@ class SpatialAttention(nnx.Module):
 
     def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
         """What `x` [N, H, W, C] gathers from `context` [N, H, W, C], times gamma; same shape and dtype as `x`."""
-        scores = jnp.einsum("nhwd,nijd->nhwij", self.query(x), self.key(context), preferred_element_type=jnp.float32)
-        weights = jax.nn.softmax(scores, axis=(-2, -1)).astype(x.dtype)
+        weights = self.weights(x, context).astype(x.dtype)
         return self.gamma[...].astype(x.dtype) * jnp.einsum("nhwij,nijc->nhwc", weights, self.value(context))
+
+    def weights(self, x: jax.Array, context: jax.Array) -> jax.Array:
+        """How each position of `x` attends to all of `context`: float32 [N, H, W, H, W], whose last two sum to 1."""
+        scores = jnp.einsum("nhwd,nijd->nhwij", self.query(x), self.key(context), preferred_element_type=jnp.float32)
+        return jax.nn.softmax(scores, axis=(-2, -1))
 
 
 class ChannelAttention(nnx.Module):

@@ -1,0 +1,185 @@
+"""The full report on a run's best checkpoint: `metrics.json`, a table of examples, and pictures."""
+
+import functools
+import json
+import math
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from fume_jax import boundary, build, charts, evaluation, examples, pictures, sharding, uncertainty
+from fume_jax.console import Console, metrics_table
+from fume_jax.errors import UserError
+from fume_jax.input_pipeline import Dataset
+from fume_jax.metrics import HEADLINES, absent_classes, compute_metrics
+from fume_jax.monitoring import read_scalars
+from fume_jax.vocabulary import GASES
+
+PROTOCOLS = ("present", "reference")
+# Intervals from fewer groups of recordings than this mean little.
+FEW_GROUPS = 20
+# Pairs in a picture of examples.
+SHOWN = 6
+
+
+def assess_run(
+    config: ml_collections.ConfigDict,
+    workdir: str,
+    splits: Sequence[str] = ("val", "test"),
+    *,
+    tta: bool = False,
+    protocol: str = "present",
+) -> dict[str, dict[str, float]]:
+    """Scores the best checkpoint of a run, prints a table, and writes what it finds to the run folder.
+
+    Args:
+      config: of the run; its dataset is read.
+      workdir: folder of the run; it receives `metrics.json`, `examples/SPLIT.csv` and `pictures/`.
+      splits: to score.
+      tta: average predictions over each frame and its mirror image.
+      protocol: `present` scores the gases that are there. `reference` scores as the PyTorch original did, to compare
+        with figures published of it: CO2 masks alone, and every pair as if it had both gases, an absent one being a
+        frame of zeros without a plume.
+
+    Returns:
+      Metrics by split. Unless `tta` and `protocol` are as usual, a split's name says so, here and in the files.
+
+    Raises:
+      UserError: if the run has no checkpoint, the dataset is gone or lacks a split, or the protocol does not fit.
+    """
+    if protocol == "reference" and "co2" not in build.architecture_of(config).segmented:
+        raise UserError("--protocol=reference scores masks of CO2, which this model does not predict.")
+    console, mesh = Console(quiet=config.log.quiet), sharding.create_mesh()
+    model, step = build.best_model(config, workdir, mesh)
+    dataset = Dataset(config.data.path)
+    for split in splits:
+        dataset.split(split)  # a misspelt one is refused before anything is written
+    eval_fn, predict_fn = build.eval_and_predict_fns(config, flips=tta, masks=True)
+    attention_fn = build.attention_fn(config)
+    suffix = ("_tta" if tta else "") + ("_reference" if protocol == "reference" else "")
+    transform = _as_the_reference if protocol == "reference" else lambda batch: batch
+    scores, intervals = {}, {}
+    for split in splits:
+        name = split + suffix
+        batches = map(transform, build.evaluation_batches(config, dataset, mesh, split))
+        with ThreadPoolExecutor() as pool:
+            measure = functools.partial(examples.measure_boundaries, pool)
+            results = evaluation.collect(eval_fn, model, console.over(batches, unit="batch", desc=name), measure)
+        if protocol == "reference":
+            results = {key: values for key, values in results.items() if not key.startswith("ch4_")}
+        scores[name] = evaluation.score(results, **build.task_weights(config)) | _further_scores(results)
+        intervals[name] = _intervals(results)
+        table = examples.columns(results, **build.task_weights(config))
+        examples.write_table(Path(workdir) / "examples" / f"{name}.csv", table)
+
+        drawn = _charts(results, scores[name])
+        for kind, indices in _chosen(table).items():
+            batch = build.chosen_batch(config, dataset, mesh, split, indices)
+            outputs, maps = (fn(**model, batch=transform(batch)) for fn in (predict_fn, attention_fn))
+            batch = jax.device_get(batch)
+            drawn[kind] = pictures.pair_panel(batch, jax.device_get(outputs), SHOWN)
+            if maps:
+                drawn[f"{kind}_attention"] = pictures.attention_panel(batch, jax.device_get(maps), len(indices))
+        for kind, picture in drawn.items():
+            pictures.save(Path(workdir) / "pictures" / f"{name}_{kind}.png", picture)
+    pictures.save(Path(workdir) / "pictures" / "training.png", charts.training_chart(read_scalars(workdir)))
+    _write_metrics(Path(workdir) / "metrics.json", step, scores, intervals, dataset)
+    _print_summary(workdir, step, scores, intervals, dataset)
+    return scores
+
+
+def _as_the_reference(batch):
+    """Every pair as if it had both gases."""
+    return {**batch, "modality_mask": jnp.broadcast_to(batch["valid"][:, None], (len(batch["valid"]), 2)) * 1.0}
+
+
+def _further_scores(results):
+    """Boundary distances by gas and pooled, calibration, and how many independent groups of recordings there are."""
+    scores = {}
+    measured = {
+        gas: [results[f"{gas}_{name}"] for name in ("hd95", "asd", "missed")]
+        for gas in GASES
+        if f"{gas}_hd95" in results
+    }
+    for gas, values in measured.items():
+        scores |= {f"{gas}/{name}": value for name, value in boundary.boundary_metrics(*values).items()}
+    if measured:
+        scores |= boundary.boundary_metrics(*np.concatenate(list(measured.values()), axis=1))
+    if "probabilities" in results:
+        ece = uncertainty.expected_calibration_error(results["probabilities"], results["labels"])
+        scores["expected_calibration_error"] = ece
+    return scores | {"groups": len(np.unique(results["recording_index"]))}
+
+
+def _intervals(results):
+    """95 % intervals of the headline metrics."""
+    counts = {name: values for name, values in results.items() if name.endswith("_confusion")}
+
+    def headlines(counts):
+        metrics = compute_metrics(counts)
+        return {name: metrics[name] for name in HEADLINES if name in metrics}
+
+    return uncertainty.bootstrap_intervals(counts, results["recording_index"], headlines)
+
+
+def _charts(results, scores):
+    drawn = {"classes": charts.classes_chart(scores)}
+    if "probabilities" in results:
+        drawn["confusion"] = charts.confusion_chart(results["cls_confusion"].sum(0))
+        drawn["reliability"] = charts.reliability_chart(results["probabilities"], results["labels"])
+    return drawn
+
+
+def _chosen(table):
+    """Which examples to draw: some of all, those of the lowest loss and those of the highest, of a recording one."""
+    spread = np.linspace(0, len(table["loss"]) - 1, min(SHOWN, len(table["loss"]))).astype(int)
+    rows = {"overlays": spread}
+    for kind, order in (("best", np.argsort(table["loss"])), ("worst", np.argsort(-table["loss"]))):
+        _, first = np.unique(table["recording_index"][order], return_index=True)
+        rows[kind] = order[np.sort(first)][:SHOWN]
+    return {kind: table["example_index"][chosen] for kind, chosen in rows.items()}
+
+
+def _write_metrics(path, step, scores, intervals, dataset):
+    """Flat keys; a metric without meaning (a class that never occurs) is null. Splits scored before are kept."""
+    try:
+        flat = json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError):
+        flat = {}
+    if flat.get("step") != step:
+        flat = {}
+    flat |= {"step": step} | dataset.bounds
+    if dataset.leak:
+        flat["leak"] = dataset.leak
+    for split, metrics in scores.items():
+        flat |= {f"{split}/{name}": _finite(value) for name, value in metrics.items()}
+        flat |= {f"{split}/{name}/interval": [_finite(end) for end in ends] for name, ends in intervals[split].items()}
+        flat[f"{split}/absent"] = absent_classes(metrics)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(flat, indent=2) + "\n")
+    os.replace(part, path)
+
+
+def _finite(value):
+    return None if math.isnan(value) else value
+
+
+def _print_summary(workdir, step, scores, intervals, dataset):
+    print(f"\nBest checkpoint: step {step} of {workdir}, with 95 % intervals over recordings")
+    print(metrics_table(scores, intervals))
+    for split, values in scores.items():
+        if values["groups"] < FEW_GROUPS:
+            print(f"{split}: only {values['groups']} independent groups of recordings; its intervals mean little")
+        if absent := absent_classes(values):
+            print(f"{split}: absent from truth and prediction, and left out of the means: {', '.join(absent)}")
+    for name, value in dataset.bounds.items():
+        print(f"{name} on test: {value:.3f}")
+    if dataset.leak:
+        print(f"WARNING: {dataset.leak}")
+    print(f"more in {workdir}/metrics.json, {workdir}/examples and {workdir}/pictures")

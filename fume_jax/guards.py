@@ -1,0 +1,160 @@
+"""What would end a run late and badly, said early and plainly: two runs in one folder, too little disk or memory."""
+
+import contextlib
+import errno
+import math
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import filelock
+import jax
+import psutil
+
+from fume_jax.errors import UserError
+
+# What the memory of a device depends on, and that of a host, which also holds what is read ahead.
+DEVICE_KEYS = ("config.train.batch_size", "config.data.height", "config.data.width")
+HOST_KEYS = (*DEVICE_KEYS, "config.train.accumulation", "config.data.prefetch", "config.data.num_workers")
+# In errors of JAX.
+_NO_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory")
+# Libraries report a full disk or a spent quota as errors of many types, but in the system's words.
+_FULL = ("No space left on device", "Disk quota exceeded")
+# Of each version of Linux's control groups: mount point, limit, usage, and the part of it that is given back on demand.
+_CGROUPS = {
+    "": ("", "memory.max", "memory.current", "inactive_file"),
+    "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+
+
+@contextlib.contextmanager
+def run_lock(workdir: str | Path) -> Iterator[None]:
+    """Keeps every other process from training in a run folder, which is made if it is not there.
+
+    The system frees the lock when the process ends, however it ends; the file `.lock` stays.
+
+    Raises:
+      UserError: if another process holds it.
+      OSError: if the folder cannot be written.
+    """
+    Path(workdir).mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(Path(workdir) / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise UserError(
+            f"Another process is training in {workdir}; wait for it, stop it, or use another --workdir."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_free_space(folder: str | Path, needed_bytes: float, what: str) -> None:
+    """Raises UserError unless the file system that holds `folder`, or will, has room for `what`, a noun phrase."""
+    folder = Path(folder).absolute()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed_bytes:
+        raise UserError(
+            f"{what} needs about {_size(needed_bytes)} of disk, and {existing} has {_size(free)} free. Free some, or "
+            "choose a folder on another disk."
+        )
+
+
+@contextlib.contextmanager
+def full_disk(folder: str | Path, what: str) -> Iterator[None]:
+    """Turns any library's error about a disk that filled up under `folder` while `what` was written into a UserError.
+
+    All other errors pass.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(text in str(error) for text in _FULL):
+            raise UserError(
+                f"The disk is full: {what} could not be written to {folder}. Free some space and run the same command "
+                "again, or choose a folder on another disk."
+            ) from error
+        raise
+
+
+def check_host_memory(
+    needed_bytes: float, *, batch_size: int, height: int, width: int, keys: Sequence[str] = HOST_KEYS
+) -> None:
+    """Raises UserError unless this machine has that much memory left for batches of such frames, in pixels.
+
+    What is left is what the system says, or what the control groups of a container or a Slurm job say if that is less.
+    """
+    available = min(psutil.virtual_memory().available, _cgroup_room())
+    if available < needed_bytes:
+        raise UserError(
+            f"Training needs about {_size(needed_bytes)} of memory with {_batches(batch_size, height, width)}, and "
+            f"{_size(available)} are available. {_lower(keys)}"
+        )
+
+
+@contextlib.contextmanager
+def out_of_memory(*, batch_size: int, height: int, width: int, keys: Sequence[str] = DEVICE_KEYS) -> Iterator[None]:
+    """Turns an error about memory, of JAX on its devices or of Python, into a UserError; all other errors pass.
+
+    Where JAX runs ahead of Python, the error comes when a result is waited for, which belongs inside too.
+    """
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and not any(text in str(error) for text in _NO_MEMORY):
+            raise
+        said = str(error).partition("\n")[0].removeprefix("RESOURCE_EXHAUSTED: ").rstrip(".")
+        raise UserError(
+            f"Memory ran out with {_batches(batch_size, height, width)} ({said}). {_lower(keys)}"
+        ) from error
+
+
+def step_memory(compiled: jax.stages.Compiled) -> int:
+    """Bytes that a compiled function holds on one device while it runs; 0 where the platform does not tell.
+
+    Arguments, results and what lies between, donated arguments counted once.
+    """
+    memory = compiled.memory_analysis()
+    if memory is None:
+        return 0
+    return (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
+
+
+def _cgroup_room(system=Path("/")):
+    """Bytes that the control groups of this process, one in the other, leave it; infinite where there are none."""
+    own = system / "proc/self/cgroup"
+    room = math.inf
+    for line in own.read_text().splitlines() if own.exists() else []:
+        _, controller, path = line.split(":", 2)
+        if controller in _CGROUPS:
+            mount, limit, usage, cache = _CGROUPS[controller]
+            root = system / "sys/fs/cgroup" / mount
+            group = root / path.lstrip("/")
+            # A limit of any group above holds too; in a container the own path may be one of the host, unseen here.
+            for folder in (group, *(g for g in group.parents if g.is_relative_to(root))):
+                if (folder / limit).exists():
+                    most = float((folder / limit).read_text().replace("max", "inf"))
+                    stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                    room = min(room, most - int((folder / usage).read_text()) + int(stat[cache]))
+    return room
+
+
+def _batches(batch_size, height, width):
+    return f"batches of {batch_size} pairs of {width}x{height}"
+
+
+def _lower(keys):
+    *some, last = (f"--{key}" for key in keys)
+    return f"In another --workdir, lower {', '.join(some)} or {last}." if some else f"Lower {last}."
+
+
+def _size(count):
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

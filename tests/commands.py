@@ -1,0 +1,50 @@
+"""Running the commands as a user does: real processes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+# A training by configs/demo.py that is over soon.
+SMALL = [
+    "--config.data.height=64",
+    "--config.data.width=80",
+    "--config.train.batch_size=4",
+    "--config.train.epochs=12",
+    "--config.eval.batch_size=5",
+    "--config.eval.every_epochs=2",
+    "--config.optimizer.warmup_epochs=0",
+    "--config.log.every_steps=6",
+]
+
+
+def environment(devices=1, flags=""):
+    return os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {flags}"}
+
+
+def run(module, *arguments, devices=1, flags=""):
+    """The finished process."""
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    env = environment(devices, flags)
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+
+
+def start(module, *arguments, devices=1, flags=""):
+    """The running process; standard error goes where standard output does."""
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    env = environment(devices, flags)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+
+
+def train_arguments(dataset, workdir):
+    return ["--config=configs/demo.py", f"--workdir={workdir}", f"--config.data.path={dataset}", *SMALL]
+
+
+def assert_refused(result, *words):
+    assert result.returncode == 1, result.stderr
+    assert "Traceback" not in result.stderr + result.stdout
+    assert result.stderr.count("error: ") == 1
+    for word in words:
+        assert word in result.stderr
