@@ -13,7 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from fume_jax import augment, input_pipeline, losses, sharding, train_step
-from fume_jax.checkpoint import FREE_SECTIONS, Checkpoints, with_sharding
+from fume_jax.checkpoint import Checkpoints, with_sharding
 from fume_jax.errors import UserError
 from fume_jax.guards import step_memory
 from fume_jax.input_pipeline import SAMPLINGS
@@ -195,17 +195,11 @@ def checkpoints(config: ml_collections.ConfigDict, workdir: str, **options) -> C
 
 
 def hparams(config: ml_collections.ConfigDict) -> dict[str, bool | str | float | int | None]:
-    """Every key of a config by its dotted name, but for what says nothing of the model that comes out."""
-
-    def flat(section, prefix):
-        for name, value in section.items():
-            if isinstance(value, ml_collections.ConfigDict):
-                yield from flat(value, f"{prefix}{name}.")
-            else:
-                yield f"{prefix}{name}", value
-
-    sections = {name: value for name, value in config.items() if name not in FREE_SECTIONS}
-    return dict(flat(sections, ""))
+    """What runs are compared by, by dotted name: not where data lie, how they are read nor what is logged."""
+    sections = {name: config[name] for name in ("model", "loss", "optimizer", "train")}
+    sections["data"] = {key: config.data[key] for key in ("height", "width", "sampling", "modality_dropout")}
+    flat = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
+    return flat | {"seed": config.seed}
 
 
 def batch_shape(config: ml_collections.ConfigDict) -> dict[str, int]:

@@ -71,7 +71,7 @@ class Reporter:
         scores = evaluation.score(results, **build.task_weights(self._config))
         self._monitor.scalars(step, "val", scores)
         if "probabilities" in results:
-            self._monitor.pr_curves(step, "val_pr", results["labels"], results["probabilities"])
+            self._monitor.pr_curves(step, "val", results["labels"], results["probabilities"])
             confusion = charts.confusion_chart(results["cls_confusion"].sum(0))
             self._monitor.picture(step, "val/confusion", confusion)
         if self._config.log.pictures:

@@ -57,7 +57,9 @@ def _train(config, workdir, stop, mesh, dataset, stack):
     guards.check_free_space(workdir, build.disk_bytes(config, abstract_state), "Training")
     train_fn = build.train_fn(config, tx)
     train_fn = train_fn.lower(abstract_state, sharding.abstract_batch(**build.batch_shape(config), mesh=mesh)).compile()
-    guards.check_host_memory(build.host_bytes(config, train_fn), **build.batch_shape(config))
+    host_bytes = build.host_bytes(config, train_fn)
+    console.say(f"the step is compiled; training takes about {host_bytes / 1e9:.1f} GB of host memory more")
+    guards.check_host_memory(host_bytes, **build.batch_shape(config))
 
     # A run starts where its last checkpoint stopped, or from the best one of another run, or from nothing.
     keep_every_steps = config.checkpoint.keep_every_epochs * steps_per_epoch

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -103,6 +104,50 @@ def test_a_run_stopped_before_its_first_step_ends_in_order(tiny_dataset, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("skips, words", [(0, "not finite at step 2: "), (3, "not finite at step 5, after 3 skipped")])
+def test_a_run_whose_loss_is_lost_says_at_which_step_and_on_what(tiny_dataset, tmp_path, skips, words):
+    lost = ["--config.optimizer.learning_rate=1e30", f"--config.train.max_skipped_updates={skips}"]
+    arguments = [*train_arguments(tiny_dataset, tmp_path / "run"), "--config.model.name=multi_task", *lost]
+    result = run("fume_jax.main", *arguments)
+    assert_refused(result, words, "loss nan", "grad_norm", "training examples")
+
+
+@pytest.mark.slow
+def test_a_run_that_no_longer_gains_ends_early_and_is_over_when_started_again(tiny_dataset, tmp_path):
+    stopping = ["--config.early_stopping.patience=1", "--config.early_stopping.min_delta=1e9", "--config.log.quiet"]
+    arguments = [*train_arguments(tiny_dataset, tmp_path / "run"), "--config.model.name=multi_task", *stopping]
+    metrics = []
+    for _ in range(2):
+        result = run("fume_jax.main", *arguments)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.startswith("\nBest checkpoint: step ")
+        metrics.append((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics[0] == metrics[1]
+    assert set(json.loads((tmp_path / "run" / "validation.json").read_text())) == {"12", "24"}
+
+
+@pytest.mark.slow
+def test_a_run_starts_from_another_where_names_and_shapes_agree_and_lists_the_rest(trained, tiny_dataset, tmp_path):
+    workdir, _ = trained
+    common = [
+        *train_arguments(tiny_dataset, tmp_path / "run"),
+        f"--config.init_from={workdir}",
+        "--config.train.epochs=2",
+    ]
+    result = run("fume_jax.main", *common)
+    assert result.returncode == 0, result.stderr
+    assert re.search(rf"\d+ arrays loaded from step \d+ of {workdir}\n(epoch|step)", result.stdout), result.stdout
+    other = ["--config.model.name=fume_concat", f"--workdir={tmp_path / 'other'}"]
+    result = run("fume_jax.main", *common, *other)
+    assert result.returncode == 0, result.stderr
+    assert "not loaded, fresh instead:" in result.stdout
+    assert "cls_head.logits.kernel: (128, 3) in that run, (256, 3) here" in result.stdout
+    assert "fusion.merge.kernel: not in that run" in result.stdout
+    result = run("fume_jax.main", *common, f"--workdir={tmp_path / 'none'}", "--config.init_from=nowhere")
+    assert_refused(result, "nowhere is not a run folder")
+
+
+@pytest.mark.slow
 def test_prediction_handles_every_usable_image_and_lists_the_others(trained, frames):
     (frames / "co2" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     (frames / "ch4" / "empty.png").write_bytes(b"")
@@ -135,6 +180,48 @@ def test_prediction_handles_every_usable_image_and_lists_the_others(trained, fra
         frame, gas = name.split("_")
         assert float(rows[frame][f"{gas}_gas_fraction"]) == pytest.approx((mask == 2).mean(), abs=1e-5)
     assert rows["colour"]["ch4_gas_fraction"] == rows["deep"]["co2_gas_fraction"] == ""
+
+
+@pytest.mark.slow
+def test_an_evaluation_leaves_a_row_an_example_and_pictures_of_everything(trained):
+    workdir, printed = trained
+    rows = list(csv.DictReader((workdir / "examples" / "test.csv").open()))
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    assert [int(row["example_index"]) for row in rows] == list(range(12))
+    right = np.mean([row["label"] == row["prediction"] for row in rows])
+    assert right == pytest.approx(metrics["test/accuracy"])
+    low, high = metrics["test/accuracy/interval"]
+    assert low <= metrics["test/accuracy"] <= high
+    hd95 = [float(row[f"{gas}_hd95"]) for row in rows for gas in ("co2", "ch4") if row[f"{gas}_hd95"]]
+    assert metrics["test/hd95"] == (pytest.approx(np.mean(hd95), rel=1e-4) if hd95 else None)
+    assert 0 <= metrics["test/expected_calibration_error"] <= 1
+    assert f"only {metrics['test/groups']} independent groups of recordings" in printed
+    kinds = {"classes", "confusion", "reliability"} | {
+        f"{k}{a}" for k in ("overlays", "best", "worst") for a in ("", "_attention")
+    }
+    pictures = {path.stem for path in (workdir / "pictures").iterdir()}
+    assert pictures == {"training", *(f"{split}_{kind}" for split in ("val", "test") for kind in kinds)}
+    for picture in pictures:
+        assert cv2.imread(str(workdir / "pictures" / f"{picture}.png")).std() > 10
+
+
+@pytest.mark.slow
+def test_averaging_over_flips_and_the_protocol_of_the_original_are_scored_beside_the_usual(trained):
+    workdir, _ = trained
+    before = json.loads((workdir / "metrics.json").read_text())
+    for argument, name in (("--tta", "test_tta"), ("--protocol=reference", "test_reference")):
+        result = run("fume_jax.evaluate", f"--workdir={workdir}", "--split=test", argument)
+        assert result.returncode == 0, result.stderr
+        metrics = json.loads((workdir / "metrics.json").read_text())
+        assert metrics.items() >= before.items()
+        assert metrics[f"{name}/loss"] != before["test/loss"]
+        rows = list(csv.DictReader((workdir / "examples" / f"{name}.csv").open()))
+        assert ("ch4_iou_gas" in rows[0]) == (argument == "--tta")
+    # All masks of CO2 are scored, those of pairs without CO2 too.
+    pixels = sum(metrics[f"test_reference/{c}_support"] for c in ("Healthy", "Transitional", "Acidotic"))
+    assert pixels == 12
+    assert all(row["co2_iou_gas"] or row["co2_hd95"] == "" for row in rows)
+    assert "test_reference/ch4/iou_gas" not in metrics
 
 
 @pytest.mark.slow
@@ -193,6 +280,9 @@ def test_a_run_folder_of_another_config_is_refused(trained, tiny_dataset):
         ("--config.train.epochs=0", ["config.train.epochs is 0; expected at least 1"]),
         ("--config.loss.alpha=(1.0,8.0)", ["config.loss.alpha is (1.0, 8.0); expected 3 weights"]),
         ("--config.checkpoint.best_metric=loss", ["config.checkpoint.best_metric is 'loss'; expected one of iou_gas"]),
+        ("--config.early_stopping.metric=lost", ["config.early_stopping.metric is 'lost'; expected one of iou_gas"]),
+        ("--config.optimizer.name=lion", ["config.optimizer.name is 'lion'; expected one of adamw, adam, sgd"]),
+        ("--config.train.accumulation=3", ["config.train.batch_size is 4, which 3 devices (times config.train.acc"]),
         ("--config.seed=-1", ["config.seed is -1; expected at least 0"]),
         ("--config.train.batch_size=-2", ["config.train.batch_size is -2; expected at least 1"]),
         ("--config=configs/nowhere.py", ["configs/nowhere.py"]),

@@ -26,8 +26,7 @@ def test_training_by_a_config_lowers_its_loss(name, tiny_dataset, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     arguments = [f"--config=configs/{name}.py", f"--workdir={tmp_path}", f"--config.data.path={tiny_dataset}", *SMALL]
-    # Most of the time goes into compiling, which need not be thorough here.
-    result = run("fume_jax.main", *arguments, flags="--xla_backend_optimization_level=0")
+    result = run("fume_jax.main", *arguments)
     assert result.returncode == 0, result.stderr
     events = EventAccumulator(str(tmp_path / "events")).Reload()
     losses = [event.value for event in events.Scalars("train/loss")]

@@ -3,9 +3,6 @@
 import csv
 import json
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -20,14 +17,9 @@ from fume_jax.errors import UserError
 from fume_jax.frames import UnreadableFrame, read_frame
 from fume_jax.input_pipeline import Dataset
 from fume_jax.vocabulary import CLASSES, GASES, SPLITS
+from tests.commands import run
 
-ROOT = Path(__file__).parents[1]
 COPIES = 4
-
-
-def run(module, *arguments):
-    command = [sys.executable, "-m", module, *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
 
 
 def prepare(source, data_dir, *arguments):

@@ -15,8 +15,6 @@ from fume_jax.checkpoint import load_config, with_sharding
 from fume_jax.monitoring import read_scalars
 from tests.commands import run, start, train_arguments
 
-# Compiled without optimisation, and the cache keeps it: most of each life goes into training.
-FLAGS = "--xla_backend_optimization_level=0"
 OPTIONS = [
     "--config.model.name=multi_task",
     "--config.train.ema_decay=0.9",
@@ -34,7 +32,7 @@ def whole(tiny_dataset, tmp_path_factory):
     """The folder of a run that was never stopped, and how many seconds it took."""
     workdir = tmp_path_factory.mktemp("resume") / "whole"
     begin = time.time()
-    result = run("fume_jax.main", *train_arguments(tiny_dataset, workdir), *OPTIONS, flags=FLAGS)
+    result = run("fume_jax.main", *train_arguments(tiny_dataset, workdir), *OPTIONS)
     assert result.returncode == 0, result.stderr
     return workdir, time.time() - begin
 
@@ -67,7 +65,7 @@ def assert_same(workdir, whole):
 
 def live(arguments, seconds, kill_in_save, folder):
     """Starts a run and kills it some seconds after it has begun to train, or while it saves; None if it ended first."""
-    process = start("fume_jax.main", *arguments, *OPTIONS, flags=FLAGS)
+    process = start("fume_jax.main", *arguments, *OPTIONS)
     if seconds is None:  # anywhere in the start
         seconds = random.uniform(0, 8)
     else:
@@ -97,7 +95,7 @@ def test_twenty_kills_at_random_moments_change_no_bit(whole, tiny_dataset, tmp_p
             if not live(arguments, seconds, kills % 3 == 0, workdir / "checkpoints"):
                 break
             kills += 1
-        result = run("fume_jax.main", *arguments, *OPTIONS, flags=FLAGS)
+        result = run("fume_jax.main", *arguments, *OPTIONS)
         assert result.returncode == 0, result.stderr
         assert_same(workdir, whole[0])
         runs += 1
@@ -109,7 +107,7 @@ def test_twenty_kills_at_random_moments_change_no_bit(whole, tiny_dataset, tmp_p
 def test_a_stopped_run_saves_at_once_and_goes_on_from_there(whole, tiny_dataset, tmp_path, number):
     workdir = tmp_path / "stopped"
     arguments = train_arguments(tiny_dataset, workdir)
-    process = start("fume_jax.main", *arguments, *OPTIONS, flags=FLAGS)
+    process = start("fume_jax.main", *arguments, *OPTIONS)
     while not process.stdout.readline().startswith("epoch 3"):
         assert process.poll() is None
     process.send_signal(number)
@@ -118,7 +116,7 @@ def test_a_stopped_run_saves_at_once_and_goes_on_from_there(whole, tiny_dataset,
     step = int(re.search(r"stopped after step (\d+) of 72; the same command goes on from there", printed)[1])
     assert (workdir / "checkpoints" / str(step)).is_dir()
     assert not (workdir / "metrics.json").exists(), "stopped too late to show anything"
-    result = run("fume_jax.main", *arguments, *OPTIONS, flags=FLAGS)
+    result = run("fume_jax.main", *arguments, *OPTIONS)
     assert result.returncode == 0, result.stderr
     assert f"going on after step {step}" in result.stdout
     assert_same(workdir, whole[0])
@@ -128,12 +126,12 @@ def test_a_stopped_run_saves_at_once_and_goes_on_from_there(whole, tiny_dataset,
 def test_on_other_devices_a_run_goes_on_at_the_same_example_and_says_so(whole, tiny_dataset, tmp_path):
     workdir = tmp_path / "moved"
     arguments = train_arguments(tiny_dataset, workdir)
-    process = start("fume_jax.main", *arguments, *OPTIONS, flags=FLAGS)
+    process = start("fume_jax.main", *arguments, *OPTIONS)
     while not process.stdout.readline().startswith("epoch 8"):
         assert process.poll() is None
     process.terminate()
     process.communicate()
-    result = run("fume_jax.main", *arguments, *OPTIONS, flags=FLAGS, devices=2)
+    result = run("fume_jax.main", *arguments, *OPTIONS, devices=2)
     assert result.returncode == 0, result.stderr
     assert "so far on 1 device(s), now on 2: numbers may differ by rounding" in result.stdout
     (steps, losses), (_, moved) = (read_scalars(folder)["train/loss"] for folder in (whole[0], workdir))

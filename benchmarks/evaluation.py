@@ -1,0 +1,83 @@
+"""What counting metrics adds to a forward pass: on the device as evaluation does it, and on the host.
+
+    python -m benchmarks.evaluation
+
+Pairs of 480x640, all taken in turns; prints medians and their ratio to the forward pass alone.
+"""
+
+import functools
+import os
+
+import jax
+import numpy as np
+import sklearn.metrics
+from absl import app, flags
+from flax import nnx
+
+from benchmarks.timing import alternate, table
+from fume_jax.losses import example_losses
+from fume_jax.models import create_model
+from fume_jax.train_step import eval_step, predict_step, split_model
+from fume_jax.vocabulary import GASES, MASK_CLASSES, batch_spec
+
+_REPEATS = flags.DEFINE_integer("repeats", 20, "Runs of each.", lower_bound=1)
+_BATCH = flags.DEFINE_integer("batch", 1, "Pairs a run.", lower_bound=1)
+
+
+def random_batch(batch_size: int) -> dict[str, jax.Array]:
+    """Pairs of noise, all of both gases."""
+    rng = np.random.default_rng(0)
+    spec = batch_spec(batch_size, 480, 640)
+    batch = {name: np.ones(x.shape, x.dtype) for name, x in spec.items()}
+    for gas in GASES:
+        batch[f"{gas}_frame"] = rng.uniform(-1, 1, spec[f"{gas}_frame"].shape).astype(np.float32)
+        batch[f"{gas}_mask"] = rng.integers(0, 3, spec[f"{gas}_mask"].shape).astype(np.int32)
+    return jax.device_put(batch)
+
+
+def with_numpy(forward, batch):
+    """Counts of the masks of a batch on the host, in numpy."""
+    outputs = jax.device_get(forward())
+    for gas in GASES:
+        cells = 3 * np.asarray(batch[f"{gas}_mask"]) + outputs[f"{gas}_seg_logits"].argmax(-1)
+        np.bincount(cells.ravel(), minlength=9)
+
+
+def with_scikit_learn(forward, batch):
+    """The same by scikit-learn."""
+    outputs = jax.device_get(forward())
+    for gas in GASES:
+        truth, prediction = np.asarray(batch[f"{gas}_mask"]), outputs[f"{gas}_seg_logits"].argmax(-1)
+        sklearn.metrics.confusion_matrix(truth.ravel(), prediction.ravel(), labels=range(len(MASK_CLASSES)))
+
+
+def main(_) -> None:
+    model = create_model("fume", rngs=nnx.Rngs(0))
+    model.eval()
+    graphdef, params, batch_stats = split_model(model)
+    batch = random_batch(_BATCH.value)
+    predict_fn = functools.partial(predict_step, graphdef=graphdef)
+
+    def compiled(fn):
+        return functools.partial(jax.jit(fn), params, batch_stats, batch)
+
+    def evaluate(losses_fn):
+        return compiled(functools.partial(eval_step, predict_fn=predict_fn, losses_fn=losses_fn))
+
+    forward = compiled(predict_fn)
+    calls = {
+        "forward pass alone": forward,
+        "and metrics": evaluate(lambda outputs, batch: {}),
+        "and metrics and losses": evaluate(example_losses),
+        "and metrics on the host, by numpy": lambda: with_numpy(forward, batch),
+        "and metrics on the host, by scikit-learn": lambda: with_scikit_learn(forward, batch),
+    }
+    medians = alternate(calls, repeats=_REPEATS.value)
+    alone = medians["forward pass alone"]
+    rows = [[name, f"{1e3 * t / _BATCH.value:.1f}", f"{t / alone:.2f}x"] for name, t in medians.items()]
+    print(f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, {_BATCH.value} pair(s) of 480x640")
+    print(table(["", "ms a pair", "to the forward pass"], rows))
+
+
+if __name__ == "__main__":
+    app.run(main)
