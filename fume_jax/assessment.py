@@ -53,6 +53,7 @@ def assess_run(
     Raises:
       UserError: if the run has no checkpoint, the dataset is gone or lacks a split, or the protocol does not fit.
     """
+    build.check(config)
     if protocol == "reference" and "co2" not in build.architecture_of(config).segmented:
         raise UserError("--protocol=reference scores masks of CO2, which this model does not predict.")
     console, mesh = Console(quiet=config.log.quiet), sharding.create_mesh()

@@ -34,12 +34,14 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def check_batch_size(name: str, batch_size: int, shares: int) -> None:
-    """Raises UserError unless a batch, set by the key `name`, can be dealt out evenly to devices times its parts."""
+def check_batch_size(name: str, batch_size: int, mesh: Mesh, parts: int = 1) -> None:
+    """Raises UserError unless the devices can share each part of a batch evenly; `name` is the key that sets it."""
+    shares = mesh.size * parts
     if batch_size % shares:
         raise UserError(
-            f"{name} is {batch_size}, which {shares} devices (times config.train.accumulation) cannot share evenly; "
-            f"choose a multiple of {shares}, such as {max(1, batch_size // shares) * shares}."
+            f"{name} is {batch_size}, which {mesh.size} devices cannot share evenly"
+            f"{f' in {parts} parts' if parts > 1 else ''}; choose a multiple of {shares}, such as "
+            f"{max(1, batch_size // shares) * shares}."
         )
 
 

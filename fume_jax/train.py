@@ -33,8 +33,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, stop: StopRequest) ->
     if config.deterministic:
         sharding.request_determinism()
     mesh = sharding.create_mesh()
-    shares = mesh.size * config.train.accumulation
-    sharding.check_batch_size("config.train.batch_size", config.train.batch_size, shares)
+    sharding.check_batch_size("config.train.batch_size", config.train.batch_size, mesh, config.train.accumulation)
     dataset = Dataset(config.data.path)
     with guards.run_lock(workdir), guards.out_of_memory(**build.batch_shape(config)):
         save_config(config, workdir)

@@ -282,7 +282,10 @@ def test_a_run_folder_of_another_config_is_refused(trained, tiny_dataset):
         ("--config.checkpoint.best_metric=loss", ["config.checkpoint.best_metric is 'loss'; expected one of iou_gas"]),
         ("--config.early_stopping.metric=lost", ["config.early_stopping.metric is 'lost'; expected one of iou_gas"]),
         ("--config.optimizer.name=lion", ["config.optimizer.name is 'lion'; expected one of adamw, adam, sgd"]),
-        ("--config.train.accumulation=3", ["config.train.batch_size is 4, which 3 devices (times config.train.acc"]),
+        (
+            "--config.train.accumulation=3",
+            ["config.train.batch_size is 4, which 1 devices cannot share evenly in 3 parts"],
+        ),
         ("--config.seed=-1", ["config.seed is -1; expected at least 0"]),
         ("--config.train.batch_size=-2", ["config.train.batch_size is -2; expected at least 1"]),
         ("--config=configs/nowhere.py", ["configs/nowhere.py"]),
