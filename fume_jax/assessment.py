@@ -21,7 +21,6 @@ from fume_jax.metrics import HEADLINES, absent_classes, compute_metrics
 from fume_jax.monitoring import read_scalars
 from fume_jax.vocabulary import GASES
 
-PROTOCOLS = ("present", "reference")
 # Intervals from fewer groups of recordings than this mean little.
 FEW_GROUPS = 20
 # Pairs in a picture of examples.
@@ -62,31 +61,29 @@ def assess_run(
     for split in splits:
         dataset.split(split)  # a misspelt one is refused before anything is written
     eval_fn, predict_fn = build.eval_and_predict_fns(config, flips=tta, masks=True)
-    attention_fn = build.attention_fn(config)
-    suffix = ("_tta" if tta else "") + ("_reference" if protocol == "reference" else "")
-    transform = _as_the_reference if protocol == "reference" else lambda batch: batch
+    see_fns = predict_fn, build.attention_fn(config)
+    reference = protocol == "reference"
     scores, intervals = {}, {}
     for split in splits:
-        name = split + suffix
-        batches = map(transform, build.evaluation_batches(config, dataset, mesh, split))
+        name = split + ("_tta" if tta else "") + ("_reference" if reference else "")
+        batches = build.evaluation_batches(config, dataset, mesh, split)
+        batches = map(_as_the_reference, batches) if reference else batches
+        total = build.evaluation_steps(config, dataset, mesh, split)
+        batches = console.over(batches, total=total, unit="batch", desc=name)
         with ThreadPoolExecutor() as pool:
             measure = functools.partial(examples.measure_boundaries, pool)
-            results = evaluation.collect(eval_fn, model, console.over(batches, unit="batch", desc=name), measure)
-        if protocol == "reference":
+            results = evaluation.collect(eval_fn, model, batches, measure)
+        if reference:
             results = {key: values for key, values in results.items() if not key.startswith("ch4_")}
         scores[name] = evaluation.score(results, **build.task_weights(config)) | _further_scores(results)
         intervals[name] = _intervals(results)
         table = examples.columns(results, **build.task_weights(config))
         examples.write_table(Path(workdir) / "examples" / f"{name}.csv", table)
-
         drawn = _charts(results, scores[name])
         for kind, indices in _chosen(table).items():
             batch = build.chosen_batch(config, dataset, mesh, split, indices)
-            outputs, maps = (fn(**model, batch=transform(batch)) for fn in (predict_fn, attention_fn))
-            batch = jax.device_get(batch)
-            drawn[kind] = pictures.pair_panel(batch, jax.device_get(outputs), SHOWN)
-            if maps:
-                drawn[f"{kind}_attention"] = pictures.attention_panel(batch, jax.device_get(maps), len(indices))
+            batch = _as_the_reference(batch) if reference else batch
+            drawn |= _panels(kind, batch, *(fn(**model, batch=batch) for fn in see_fns), count=len(indices))
         for kind, picture in drawn.items():
             pictures.save(Path(workdir) / "pictures" / f"{name}_{kind}.png", picture)
     pictures.save(Path(workdir) / "pictures" / "training.png", charts.training_chart(read_scalars(workdir)))
@@ -134,6 +131,15 @@ def _charts(results, scores):
     if "probabilities" in results:
         drawn["confusion"] = charts.confusion_chart(results["cls_confusion"].sum(0))
         drawn["reliability"] = charts.reliability_chart(results["probabilities"], results["labels"])
+    return drawn
+
+
+def _panels(kind, batch, outputs, attention, count):
+    """Pictures of the first `count` pairs of a batch: overlays, and where the attention looks if there is any."""
+    batch, outputs, attention = jax.device_get((batch, outputs, attention))
+    drawn = {kind: pictures.pair_panel(batch, outputs, count)}
+    if attention:
+        drawn[f"{kind}_attention"] = pictures.attention_panel(batch, attention, count)
     return drawn
 
 

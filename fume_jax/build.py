@@ -286,12 +286,21 @@ def evaluation_batches(
     batches = input_pipeline.evaluation_batches(
         dataset,
         split=split,
-        batch_size=-(-config.eval.batch_size // mesh.size) * mesh.size,
+        batch_size=_eval_batch_size(config, mesh),
         height=config.data.height,
         width=config.data.width,
         reading=_reading(config.data),
     )
     return sharding.to_devices(batches, mesh)
+
+
+def evaluation_steps(config: ml_collections.ConfigDict, dataset: input_pipeline.Dataset, mesh: Mesh, split: str) -> int:
+    """How many batches `evaluation_batches` has."""
+    return -(-len(dataset.split(split)) // _eval_batch_size(config, mesh))
+
+
+def _eval_batch_size(config, mesh):
+    return -(-config.eval.batch_size // mesh.size) * mesh.size
 
 
 def chosen_batch(

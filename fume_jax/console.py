@@ -37,9 +37,9 @@ class Console:
         """A progress bar, which shows nothing unless on a terminal."""
         return tqdm(total=total, initial=initial, unit=unit, desc=desc, disable=not self.bars, mininterval=0.2)
 
-    def over(self, items: Iterable, *, unit: str, desc: str) -> Iterable:
+    def over(self, items: Iterable, *, total: int, unit: str, desc: str) -> Iterable:
         """The same items, with a bar that goes when they end."""
-        return tqdm(items, unit=unit, desc=desc, disable=not self.bars, leave=False, mininterval=0.2)
+        return tqdm(items, total=total, unit=unit, desc=desc, disable=not self.bars, leave=False, mininterval=0.2)
 
 
 def metrics_table(scores: Mapping[str, Scores], intervals: Mapping[str, Mapping[str, tuple]]) -> str:

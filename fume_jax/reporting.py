@@ -36,6 +36,7 @@ class Reporter:
         self._steps_per_epoch, self._total_steps = steps_per_epoch, config.train.epochs * steps_per_epoch
         self._eval_fn, self._predict_fn = build.eval_and_predict_fns(config)
         self._val_batches = functools.partial(build.evaluation_batches, config, dataset, mesh, "val")
+        self._val_steps = build.evaluation_steps(config, dataset, mesh, "val")
         self._bar = console.bar(total=self._total_steps, initial=start_step, unit="step")
         monitor.text("config", f"```json\n{config.to_json_best_effort(indent=2)}\n```")
         monitor.hparams(build.hparams(config), [f"test/{name}" for name in build.headlines(config)])
@@ -54,7 +55,7 @@ class Reporter:
         self._monitor.scalars(step, "memory", _memory())
         if means["skipped"]:
             self._console.warn(f"{means['skipped']:.0f} update(s) without finite loss or gradient skipped")
-        shown = f"loss {means['loss']:.3f}" + "".join(f", {speed[name]:.1f} pairs/s" for name in list(speed)[:1])
+        shown = f"loss {means['loss']:.3f}" + (f", {speed['pairs_per_second']:.1f} pairs/s" if speed else "")
         if self._console.bars:
             self._bar.set_postfix_str(shown)
         else:
@@ -66,7 +67,8 @@ class Reporter:
         Raises:
           Stopped: if a stop is requested meanwhile; nothing is logged then.
         """
-        batches = self._console.over(stop.until(self._val_batches()), unit="batch", desc="validate")
+        batches = stop.until(self._val_batches())
+        batches = self._console.over(batches, total=self._val_steps, unit="batch", desc="validate")
         results = evaluation.collect(self._eval_fn, state.model, batches)
         scores = evaluation.score(results, **build.task_weights(self._config))
         self._monitor.scalars(step, "val", scores)

@@ -57,7 +57,7 @@ def _train(config, workdir, stop, mesh, dataset, stack):
     train_fn = build.train_fn(config, tx)
     train_fn = train_fn.lower(abstract_state, sharding.abstract_batch(**build.batch_shape(config), mesh=mesh)).compile()
     host_bytes = build.host_bytes(config, train_fn)
-    console.say(f"the step is compiled; training takes about {host_bytes / 1e9:.1f} GB of host memory more")
+    console.say(f"the step is compiled; training takes about {host_bytes / 1e6:,.0f} MB of host memory more")
     guards.check_host_memory(host_bytes, **build.batch_shape(config))
 
     # A run starts where its last checkpoint stopped, or from the best one of another run, or from nothing.

@@ -32,5 +32,5 @@ def test_a_quiet_console_only_warns(capsys):
         console = Console(quiet=quiet)
         console.say("said")
         console.warn("warned")
-        assert list(console.over([1, 2], unit="batch", desc="over")) == [1, 2]
+        assert list(console.over([1, 2], total=2, unit="batch", desc="over")) == [1, 2]
         assert capsys.readouterr().out == ("" if quiet else "said\n") + "WARNING: warned\n"
