@@ -118,5 +118,5 @@ def _train(config, workdir, stop, mesh, dataset, stack):
 
     reporter.close()
     scores = assessment.assess_run(config, workdir)
-    monitor.scalars(step, "test", scores["test"])
+    monitor.scalars(step, "test", {name: scores["test"][name] for name in build.headlines(config)})
     return DONE
