@@ -45,7 +45,7 @@ class Console:
 def metrics_table(scores: Mapping[str, Scores], intervals: Mapping[str, Mapping[str, tuple]]) -> str:
     """A table of the headline metrics with a column for each split, from what `intervals` and `scores` say by split."""
     names = [name for name in HEADLINES if any(name in values for values in scores.values())]
-    columns = [[""] + names]
+    columns = [["", *names]]
     for split, values in scores.items():
         cells = [_with_interval(values.get(name, math.nan), intervals[split].get(name)) for name in names]
         columns.append([split, *cells])

@@ -45,7 +45,7 @@ def test_means_are_of_the_steps_since_they_were_last_asked_for():
 def test_a_step_that_is_not_finite_ends_the_run_with_its_terms_and_examples():
     p = progress()
     p.add(7, metrics(math.nan, skipped=1.0), BATCH)  # known only once the next step is on its way
-    with pytest.raises(UserError, match="not finite at step 7: grad_norm 2, loss nan.*examples 3, 14, 15"):
+    with pytest.raises(UserError, match=r"not finite at step 7: grad_norm 2, loss nan.*examples 3, 14, 15"):
         p.add(8, metrics(1.0), BATCH)
 
 
