@@ -3,7 +3,6 @@
 import functools
 import json
 import math
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,12 +12,14 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from fume_jax import boundary, build, charts, evaluation, examples, pictures, sharding, uncertainty
+from fume_jax import boundary, build, charts, evaluation, examples, guards, pictures, sharding, uncertainty
 from fume_jax.console import Console, metrics_table
 from fume_jax.errors import UserError
+from fume_jax.files import replace_text
 from fume_jax.input_pipeline import Dataset
 from fume_jax.metrics import HEADLINES, absent_classes, compute_metrics
 from fume_jax.monitoring import read_scalars
+from fume_jax.stopping import StopRequest
 from fume_jax.vocabulary import GASES
 
 # Intervals from fewer groups of recordings than this mean little.
@@ -34,6 +35,7 @@ def assess_run(
     *,
     tta: bool = False,
     protocol: str = "present",
+    stop: StopRequest | None = None,
 ) -> dict[str, dict[str, float]]:
     """Scores the best checkpoint of a run, prints a table, and writes what it finds to the run folder.
 
@@ -45,12 +47,14 @@ def assess_run(
       protocol: `present` scores the gases that are there. `reference` scores as the PyTorch original did, to compare
         with figures published of it: CO2 masks alone, and every pair as if it had both gases, an absent one being a
         frame of zeros without a plume.
+      stop: if requested, ends this before anything of the split at hand is written.
 
     Returns:
       Metrics by split. Unless `tta` and `protocol` are as usual, a split's name says so, here and in the files.
 
     Raises:
       UserError: if the run has no checkpoint, the dataset is gone or lacks a split, or the protocol does not fit.
+      Stopped: if `stop` is requested meanwhile.
     """
     build.check(config)
     if protocol == "reference" and "co2" not in build.architecture_of(config).segmented:
@@ -69,8 +73,9 @@ def assess_run(
         batches = build.evaluation_batches(config, dataset, mesh, split)
         batches = map(_as_the_reference, batches) if reference else batches
         total = build.evaluation_steps(config, dataset, mesh, split)
+        batches = stop.until(batches) if stop else batches
         batches = console.over(batches, total=total, unit="batch", desc=name)
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor() as pool, guards.out_of_memory(**build.eval_batch_shape(config)):
             measure = functools.partial(examples.measure_boundaries, pool)
             results = evaluation.collect(eval_fn, model, batches, measure)
         if reference:
@@ -147,30 +152,31 @@ def _chosen(table):
     """Which examples to draw: some of all, those of the lowest loss and those of the highest, of a recording one."""
     spread = np.linspace(0, len(table["loss"]) - 1, min(SHOWN, len(table["loss"]))).astype(int)
     rows = {"overlays": spread}
-    for kind, order in (("best", np.argsort(table["loss"])), ("worst", np.argsort(-table["loss"]))):
+    scored = np.flatnonzero(~np.isnan(table["loss"]))
+    by_loss = scored[np.argsort(table["loss"][scored], kind="stable")]
+    for kind, order in (("best", by_loss), ("worst", by_loss[::-1])):
         _, first = np.unique(table["recording_index"][order], return_index=True)
         rows[kind] = order[np.sort(first)][:SHOWN]
     return {kind: table["example_index"][chosen] for kind, chosen in rows.items()}
 
 
 def _write_metrics(path, step, scores, intervals, dataset):
-    """Flat keys; a metric without meaning (a class that never occurs) is null. Splits scored before are kept."""
+    """Flat keys; a metric without meaning (a class that never occurs) is null. Earlier scores of the same stay."""
     try:
         flat = json.loads(path.read_text())
     except (OSError, json.JSONDecodeError):
         flat = {}
-    if flat.get("step") != step:
+    source = {"step": step, "dataset": dataset.name}
+    if not source.items() <= flat.items():
         flat = {}
-    flat |= {"step": step} | dataset.bounds
+    flat |= source | dataset.bounds
     if dataset.leak:
         flat["leak"] = dataset.leak
     for split, metrics in scores.items():
         flat |= {f"{split}/{name}": _finite(value) for name, value in metrics.items()}
         flat |= {f"{split}/{name}/interval": [_finite(end) for end in ends] for name, ends in intervals[split].items()}
         flat[f"{split}/absent"] = absent_classes(metrics)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(flat, indent=2) + "\n")
-    os.replace(part, path)
+    replace_text(path, json.dumps(flat, indent=2) + "\n")
 
 
 def _finite(value):

@@ -40,6 +40,7 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 def _faults(config):
     monitored = ", ".join(HEADLINES)
+    better = "min" if config.early_stopping.metric == "loss" else "max"
     rules = {
         "seed": (config.seed >= 0, "at least 0"),
         "model.dtype": (config.model.dtype in DTYPES, f"one of {', '.join(DTYPES)}"),
@@ -56,6 +57,10 @@ def _faults(config):
         "optimizer.name": (config.optimizer.name in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}"),
         "optimizer.schedule": (config.optimizer.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
         "optimizer.learning_rate": (config.optimizer.learning_rate > 0, "more than 0"),
+        "optimizer.final_learning_rate": (config.optimizer.final_learning_rate >= 0, "at least 0"),
+        "optimizer.decay_factor": (config.optimizer.decay_factor > 0, "more than 0"),
+        "optimizer.b1": (0 <= config.optimizer.b1 < 1, "from 0 to less than 1"),
+        "optimizer.b2": (0 <= config.optimizer.b2 < 1, "from 0 to less than 1"),
         "optimizer.clip_norm": (config.optimizer.clip_norm > 0, "more than 0, such as inf"),
         "train.batch_size": (config.train.batch_size >= 1, "at least 1"),
         "train.accumulation": (config.train.accumulation >= 1, "at least 1"),
@@ -63,7 +68,7 @@ def _faults(config):
         "train.max_skipped_updates": (config.train.max_skipped_updates >= 0, "at least 0"),
         "early_stopping.patience": (config.early_stopping.patience >= 0, "at least 0"),
         "early_stopping.metric": (config.early_stopping.metric in (*HEADLINES, "loss"), f"one of {monitored}, loss"),
-        "early_stopping.mode": (config.early_stopping.mode in ("max", "min"), "max or min"),
+        "early_stopping.mode": (config.early_stopping.mode == better, f"{better} for that metric"),
         "eval.batch_size": (config.eval.batch_size >= 1, "at least 1"),
         "train.epochs": (config.train.epochs >= 1, "at least 1"),
         "optimizer.warmup_epochs": (
@@ -136,7 +141,7 @@ def optimizer(
         options.schedule,
         learning_rate=options.learning_rate,
         final_learning_rate=options.final_learning_rate,
-        warmup_steps=round(options.warmup_epochs * steps_per_epoch),
+        warmup_steps=int(options.warmup_epochs * steps_per_epoch),
         total_steps=config.train.epochs * steps_per_epoch,
         decay_steps=[round(epoch * steps_per_epoch) for epoch in options.decay_epochs],
         decay_factor=options.decay_factor,
@@ -194,17 +199,31 @@ def checkpoints(config: ml_collections.ConfigDict, workdir: str, **options) -> C
     return Checkpoints(workdir, metric=config.checkpoint.best_metric, **options)
 
 
-def hparams(config: ml_collections.ConfigDict) -> dict[str, bool | str | float | int | None]:
-    """What runs are compared by, by dotted name: not where data lie, how they are read nor what is logged."""
-    sections = {name: config[name] for name in ("model", "loss", "optimizer", "train")}
-    sections["data"] = {key: config.data[key] for key in ("height", "width", "sampling", "modality_dropout")}
-    flat = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
-    return flat | {"seed": config.seed}
+def hparams(config: ml_collections.ConfigDict) -> dict[str, bool | str | float | int | tuple]:
+    """What runs are compared by; TensorBoard shows the first of them in the order of the alphabet."""
+    options = architecture_of(config)
+    return {
+        "model": config.model.name,
+        **{name: getattr(options, name) for name in ("encoder", "fusion", "gas", "tasks")},
+        "dtype": config.model.dtype,
+        **{name: config.data[name] for name in ("height", "width", "sampling", "modality_dropout")},
+        **{f"loss.{name}": value for name, value in config.loss.items()},
+        "optimizer": config.optimizer.name,
+        **{name: config.optimizer[name] for name in ("learning_rate", "schedule", "warmup_epochs", "weight_decay")},
+        **{name: config.train[name] for name in ("batch_size", "epochs", "ema_decay")},
+        "seed": config.seed,
+    }
 
 
 def batch_shape(config: ml_collections.ConfigDict) -> dict[str, int]:
     """Pairs of a training batch, and pixels of their frames."""
     return {"batch_size": config.train.batch_size, "height": config.data.height, "width": config.data.width}
+
+
+def eval_batch_shape(config: ml_collections.ConfigDict) -> dict:
+    """As `batch_shape`, of a batch in evaluation, and the key that sets how many pairs it has."""
+    shape = batch_shape(config) | {"batch_size": config.eval.batch_size}
+    return shape | {"keys": ("config.eval.batch_size",)}
 
 
 def disk_bytes(config: ml_collections.ConfigDict, abstract_state: train_step.TrainState) -> int:

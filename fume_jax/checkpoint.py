@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,11 +13,20 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from fume_jax.errors import UserError
+from fume_jax.files import replace_text
 from fume_jax.guards import full_disk
 from fume_jax.train_step import TrainState
 
-# Sections of the config that may change between two starts of one run.
-FREE_SECTIONS = ("log", "checkpoint")
+# What may change between two starts of one run: nothing that its numbers depend on.
+FREE_KEYS = (
+    "log",
+    "checkpoint.every_epochs",
+    "checkpoint.keep_every_epochs",
+    "data.num_threads",
+    "data.num_workers",
+    "data.prefetch",
+    "data.timeout_seconds",
+)
 
 
 class Checkpoints:
@@ -69,7 +77,7 @@ class Checkpoints:
           UserError: if the disk is full.
         """
         parts = _parts(state)
-        digests = {name: _digest(part) for name, part in parts.items()}
+        digests = {name: _digest(part) for name, part in parts.items()} | {"progress": _text_digest(progress)}
         items = {name: ocp.args.StandardSave(part) for name, part in parts.items()}
         items["loop"] = ocp.args.JsonSave({"progress": dict(progress), "digests": digests})
         with full_disk(self._workdir, "a checkpoint"):
@@ -80,9 +88,7 @@ class Checkpoints:
         with full_disk(self._workdir, "a checkpoint"):
             self._manager.wait_until_finished()
         self._scores[step] = {name: None if math.isnan(value) else value for name, value in scores.items()}
-        part = self._path.with_suffix(".part")
-        part.write_text(json.dumps(self._scores, indent=1) + "\n")
-        os.replace(part, self._path)
+        replace_text(self._path, json.dumps(self._scores, indent=1) + "\n")
         for other in set(self._manager.all_steps()) - self.kept(self._manager.all_steps()):
             self._manager.delete(other)
 
@@ -96,7 +102,7 @@ class Checkpoints:
         parts = restored["model"] | restored["training"]  # whose params are those of the optimiser, if both have some
         if abstract_state.ema_params is not None:
             parts["ema_params"] = restored["model"]["params"]
-        return TrainState(**parts), restored["loop"]["progress"]
+        return TrainState(**parts), restored["progress"]
 
     def restore_model(self, abstract_model: dict, step: int) -> dict:
         """The `params` and `batch_stats` that evaluation uses, in the shapes and shardings of a dict of the two.
@@ -109,7 +115,7 @@ class Checkpoints:
     def kept(self, steps: Iterable[int]) -> set[int]:
         """Those of some steps that are not deleted: the last, the best, and those kept for good."""
         every = self._keep_every_steps
-        kept = {step for step in steps if every and step % every == 0}
+        kept = {step for step in steps if every and step and step % every == 0}
         return kept | {max(steps), self._best(steps)}
 
     def close(self) -> None:
@@ -122,20 +128,24 @@ class Checkpoints:
         try:
             args = ocp.args.Composite(**items, loop=ocp.args.JsonRestore())
             restored = dict(self._manager.restore(step, args=args).items())
-            digests = restored["loop"]["digests"]
-            changed = [name for name in parts if _digest(restored[name]) != digests[name]]
+            digests, restored["progress"] = restored["loop"]["digests"], restored["loop"]["progress"]
+            found = {name: _digest(restored[name]) for name in parts} | {"progress": _text_digest(restored["progress"])}
+            changed = [name for name in found if found[name] != digests[name]]
+        except (MemoryError, PermissionError, TimeoutError, jax.errors.JaxRuntimeError):
+            raise  # which say nothing of the checkpoint
         except Exception as error:  # of many types, by what is damaged and how
             raise UserError(self._damaged(step, error)) from error
         if changed:
-            raise UserError(
-                self._damaged(step, f"the numbers of {' and '.join(changed)} are not those that were saved")
-            )
+            what = f"{' and '.join(changed)} differ from what was saved"
+            raise UserError(self._damaged(step, what))
         return restored
 
     def _damaged(self, step, why):
         others = [str(other) for other in self._manager.all_steps() if other != step]
         folder = self._workdir / "checkpoints" / str(step)
-        remedy = f"Remove that folder to use step {' or '.join(others)}." if others else "There is no other checkpoint."
+        remedy = (
+            f"Move that folder away to use step {' or '.join(others)}." if others else "There is no other checkpoint."
+        )
         first_line = str(why).strip().partition("\n")[0]
         return f"The checkpoint {folder} is damaged, or of another model or version: {first_line}\n{remedy}"
 
@@ -172,9 +182,13 @@ def _digest(tree):
     return checksum
 
 
+def _text_digest(value):
+    return zlib.crc32(json.dumps(value, sort_keys=True).encode())
+
+
 def _read_scores(path):
-    """Scores by step; what cannot be read was never written: the file is replaced as a whole."""
-    return {int(step): scores for step, scores in json.loads(path.read_text()).items()} if path.exists() else {}
+    """Scores by step."""
+    return {int(step): scores for step, scores in _load(path).items()} if path.exists() else {}
 
 
 def with_sharding(tree, sharding):
@@ -191,7 +205,7 @@ def save_config(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
     """Writes `config.json`; if the folder has checkpoints, only after checking that they are of the same config.
 
     Raises:
-      UserError: if `workdir` holds checkpoints of a config that differs in anything but logging and saving.
+      UserError: if `workdir` holds checkpoints of a config that differs in anything but `FREE_KEYS`.
     """
     path = Path(workdir) / "config.json"
     new = json.loads(config.to_json())
@@ -206,7 +220,7 @@ def save_config(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
                 + "\nUse another --workdir, or the config of that run."
             )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(new, indent=2) + "\n")
+    replace_text(path, json.dumps(new, indent=2) + "\n")
 
 
 def load_config(workdir: str | Path) -> ml_collections.ConfigDict:
@@ -233,7 +247,7 @@ def _load(path):
 def _differences(old, new, prefix=""):
     for key in sorted(old.keys() | new.keys()):
         name = f"{prefix}{key}"
-        if name in FREE_SECTIONS:
+        if name in FREE_KEYS:
             continue
         a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):

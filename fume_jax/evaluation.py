@@ -18,8 +18,8 @@ def collect(eval_fn: Callable, model: dict, batches: Iterable[dict], also: Calla
       eval_fn: compiled `train_step.eval_step`, of params, batch_stats and batch.
       model: `params` and `batch_stats`.
       batches: on the devices.
-      also: given the batch and all that `eval_fn` says of it, both on the host, it returns further arrays [B, ...] that
-        are kept in place of what `eval_fn` says; nothing of it if None.
+      also: given a batch and what `eval_fn` says of it, the latter on the host, it returns the arrays [B, ...] that are
+        kept in its place.
     """
     kept, running = [], None
 

@@ -49,13 +49,14 @@ def columns(results: Results, *, cls_weight: float, seg_weight: float) -> dict[s
     Returns:
       Arrays [N]: which example it is, the loss, and what the model says and how well, as far as it does.
     """
-    loss = np.zeros(len(results["labels"]))
+    loss, told = np.zeros(len(results["labels"])), np.zeros(len(results["labels"]), bool)
     table = {name: results[name] for name in ("example_index", "recording_index")}
     table["label"] = np.array(CLASSES)[results["labels"]]
     if "probabilities" in results:
         table["prediction"] = np.array(CLASSES)[results["probabilities"].argmax(-1)]
         table |= {name: results["probabilities"][:, i] for i, name in enumerate(CLASSES)}
         loss += cls_weight * results["cls_loss"]
+        told |= True
     by_gas = []
     for i, gas in enumerate(GASES):
         if f"{gas}_confusion" in results:
@@ -67,7 +68,8 @@ def columns(results: Results, *, cls_weight: float, seg_weight: float) -> dict[s
     if by_gas:
         counted = ~np.isnan(by_gas)
         loss += seg_weight * np.nansum(by_gas, 0) / np.maximum(counted.sum(0), 1)
-    return table | {"loss": loss}
+        told |= counted.any(0)
+    return table | {"loss": np.where(told, loss, np.nan)}
 
 
 def write_table(path: Path, table: dict[str, np.ndarray]) -> None:

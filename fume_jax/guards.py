@@ -15,7 +15,7 @@ from fume_jax.errors import UserError
 
 # What the memory of a device depends on, and that of a host, which also holds what is read ahead.
 DEVICE_KEYS = ("config.train.batch_size", "config.data.height", "config.data.width")
-HOST_KEYS = (*DEVICE_KEYS, "config.train.accumulation", "config.data.prefetch", "config.data.num_workers")
+HOST_KEYS = (*DEVICE_KEYS, "config.data.prefetch", "config.data.num_workers")
 # In errors of JAX.
 _NO_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory")
 # Libraries report a full disk or a spent quota as errors of many types, but in the system's words.
@@ -153,7 +153,14 @@ def _batches(batch_size, height, width):
 
 def _lower(keys):
     *some, last = (f"--{key}" for key in keys)
-    return f"In another --workdir, lower {', '.join(some)} or {last}." if some else f"Lower {last}."
+    text = f"Lower {', '.join(some)} or {last}" if some else f"Lower {last}"
+    parts = ", or take the batch in parts, --config.train.accumulation=2" if DEVICE_KEYS[0] in keys else ""
+    return f"{text}{parts}; in another --workdir."
+
+
+def folder_size(folder: str | Path) -> int:
+    """Bytes of all files of a folder; 0 if there is none."""
+    return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
 
 
 def _size(count):

@@ -61,6 +61,7 @@ class Dataset:
                 "dataset_info.json: --config.data.path=DIR to train, --data=DIR to evaluate."
             )
         self._builder = tfds.builder_from_directory(path)
+        self.name: str = self._builder.info.full_name
         missing = {*PIXEL_KEYS, "modality_mask", "label", "recording_index"} - set(self._builder.info.features)
         if missing:
             raise UserError(
@@ -249,14 +250,13 @@ def _in_time(batches, seconds):
             worker.kill()
         raise Stalled(
             f"No batch came for {seconds:g} s: a disk or a network hangs, or the first batch takes longer than that. "
-            "Look whether the dataset can be read, or raise --config.data.timeout_seconds, in another --workdir."
+            "Look whether the dataset can be read, or raise --config.data.timeout_seconds."
         ) from error
     except RuntimeError as error:
         if "Worker process" not in str(error):
             raise
         raise UserError(
-            f"A loader worker died ({error}). Short memory is the usual reason: lower --config.data.num_workers, "
-            "in another --workdir."
+            f"A loader worker died ({error}). Short memory is the usual reason: lower --config.data.num_workers."
         ) from error
     finally:
         waiter.shutdown(wait=False)

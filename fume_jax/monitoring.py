@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import struct
 import time
 from pathlib import Path
@@ -29,12 +30,13 @@ class Monitor:
     second time: whatever kills a run, every entry is there once, provided that `flush` came before each checkpoint.
     """
 
-    def __init__(self, workdir: str | Path, *, start_step: int, wandb: str | None = None):
+    def __init__(self, workdir: str | Path, *, start_step: int | None, wandb: str | None = None):
         """Opens the events of a run.
 
         Args:
           workdir: folder of the run.
-          start_step: step of the checkpoint that the run goes on from, 0 if there is none.
+          start_step: step of the checkpoint that the run goes on from; None for a run that starts anew, of which an
+            earlier start, maybe by another config, may have left something.
           wandb: Weights & Biases project in which to log too, or None.
 
         Raises:
@@ -43,9 +45,12 @@ class Monitor:
         self._writer = self._mirror = None
         if jax.process_index() != 0:
             return
-        if wandb is not None:
-            self._mirror = WandbMirror(workdir, wandb)
         events = Path(workdir) / "events"
+        if wandb is not None:
+            self._mirror = WandbMirror(workdir, wandb, anew=start_step is None)
+        if start_step is None:
+            shutil.rmtree(events, ignore_errors=True)
+            start_step = 0
         events.mkdir(parents=True, exist_ok=True)
         self._kept = _cut(events, start_step)
         # SummaryWriter would return from flush() before its queue is written. The suffix, how many starts came before,

@@ -50,7 +50,7 @@ def create_schedule(
 
 
 def create_optimizer(
-    name: str, schedule: optax.Schedule, *, weight_decay: float, b1: float, b2: float, clip_norm: float | None
+    name: str, schedule: optax.Schedule, *, weight_decay: float, b1: float, b2: float, clip_norm: float
 ) -> optax.GradientTransformation:
     """An optimiser that follows a schedule, after clipping the gradient to a global norm.
 
@@ -60,7 +60,7 @@ def create_optimizer(
       schedule: learning rate of every step.
       weight_decay: of all parameters.
       b1, b2: decay of the averages of gradient and squared gradient.
-      clip_norm: largest norm of the gradient; None for any.
+      clip_norm: largest norm of the gradient; infinite for any.
 
     Raises:
       ValueError: if there is no such optimiser.
@@ -75,5 +75,4 @@ def create_optimizer(
         )
     else:
         raise ValueError(f"Expected an optimizer of {', '.join(OPTIMIZERS)}, got {name!r}.")
-    clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
-    return optax.chain(clip, optimizer)
+    return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)

@@ -66,11 +66,15 @@ def attention_panel(batch: dict[str, np.ndarray], attention: dict[str, np.ndarra
         tiles = []
         for name, maps in attention.items():
             query, gas = name.split("_to_")
+            absent = [g.upper() for g in {query, gas} if not batch["modality_mask"][i, GASES.index(g)]]
             frame = _enlarge(to_uint8(batch[f"{gas}_frame"][i]))
             heat = cv2.resize(maps[i], frame.shape[::-1], interpolation=cv2.INTER_LINEAR)
             colours = cv2.applyColorMap(np.clip(heat * 85, 0, 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
             tile = np.rint(0.5 * frame[..., None] + 0.5 * colours).astype(np.uint8)
-            tiles.append(_write(tile, f"where {query.upper()} looks in {gas.upper()}, to {maps[i].max():.1f}x", line=0))
+            text = f"where {query.upper()} looks in {gas.upper()}, to {maps[i].max():.1f}x"
+            if absent:
+                tile, text = np.repeat(frame[..., None], 3, axis=-1), f"{' and '.join(sorted(absent))} absent"
+            tiles.append(_write(tile, text, line=0))
         rows.append(np.concatenate(tiles, axis=1))
     return np.concatenate(rows)
 

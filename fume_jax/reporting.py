@@ -8,7 +8,7 @@ import optax
 import psutil
 from jax.sharding import Mesh
 
-from fume_jax import build, charts, evaluation, pictures
+from fume_jax import build, charts, evaluation, guards, pictures
 from fume_jax.console import Console, epoch_table
 from fume_jax.input_pipeline import Dataset
 from fume_jax.monitoring import Monitor
@@ -69,7 +69,8 @@ class Reporter:
         """
         batches = stop.until(self._val_batches())
         batches = self._console.over(batches, total=self._val_steps, unit="batch", desc="validate")
-        results = evaluation.collect(self._eval_fn, state.model, batches)
+        with guards.out_of_memory(**build.eval_batch_shape(self._config)):
+            results = evaluation.collect(self._eval_fn, state.model, batches)
         scores = evaluation.score(results, **build.task_weights(self._config))
         self._monitor.scalars(step, "val", scores)
         if "probabilities" in results:

@@ -12,7 +12,7 @@ class StopRequest:
     """While open, SIGINT (Ctrl-C), SIGTERM and SIGUSR2 set `requested` instead of interrupting what runs at the moment.
 
     SIGTERM and SIGUSR2 are how clusters announce that a job is about to be ended or moved. An interruption in the
-    middle of compiled code or of a library's thread can be lost or crash the process. A second signal acts as usual.
+    middle of compiled code or of a library's thread can be lost or crash the process. A second Ctrl-C acts as usual.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
@@ -37,4 +37,5 @@ class StopRequest:
 
     def _request(self, *_):
         self.requested = True
-        self.__exit__()
+        # Clusters may send several kinds in a row; a person who presses again means it.
+        signal.signal(signal.SIGINT, self._previous[signal.SIGINT])

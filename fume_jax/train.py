@@ -8,7 +8,7 @@ import ml_collections
 from fume_jax import assessment, build, guards, initialisation, sharding
 from fume_jax.checkpoint import save_config, with_sharding
 from fume_jax.console import Console
-from fume_jax.errors import DONE, RUN_AGAIN
+from fume_jax.errors import DONE, RUN_AGAIN, UserError
 from fume_jax.input_pipeline import Dataset
 from fume_jax.monitoring import Monitor
 from fume_jax.pace import Pace
@@ -53,19 +53,18 @@ def _train(config, workdir, stop, mesh, dataset, stack):
     console.say(build.description(config, mesh, total_steps))
     if dataset.leak:
         console.warn(dataset.leak)
-    guards.check_free_space(workdir, build.disk_bytes(config, abstract_state), "Training")
-    train_fn = build.train_fn(config, tx)
-    train_fn = train_fn.lower(abstract_state, sharding.abstract_batch(**build.batch_shape(config), mesh=mesh)).compile()
-    host_bytes = build.host_bytes(config, train_fn)
-    console.say(f"the step is compiled; training takes about {host_bytes / 1e6:,.0f} MB of host memory more")
-    guards.check_host_memory(host_bytes, **build.batch_shape(config))
+    room_taken = guards.folder_size(workdir)
+    guards.check_free_space(workdir, build.disk_bytes(config, abstract_state) - room_taken, "Training")
 
     # A run starts where its last checkpoint stopped, or from the best one of another run, or from nothing.
-    keep_every_steps = config.checkpoint.keep_every_epochs * steps_per_epoch
-    checkpoints = stack.enter_context(closing(build.checkpoints(config, workdir, keep_every_steps=keep_every_steps)))
+    eval_steps, save_steps, keep_steps = (
+        epochs * steps_per_epoch
+        for epochs in (config.eval.every_epochs, config.checkpoint.every_epochs, config.checkpoint.keep_every_epochs)
+    )
+    checkpoints = stack.enter_context(closing(build.checkpoints(config, workdir, keep_every_steps=keep_steps)))
     progress = build.progress(config)
-    start_step = checkpoints.latest_step or 0
-    if checkpoints.latest_step is not None:
+    start_step = checkpoints.latest_step
+    if start_step is not None:
         state, saved = checkpoints.restore(abstract_state, start_step)
         progress.restore(saved)
         console.say(f"going on after step {start_step}")
@@ -74,23 +73,31 @@ def _train(config, workdir, stop, mesh, dataset, stack):
     elif config.init_from is not None:
         state, what = initialisation.from_run(config.init_from, create_state(), mesh)
         console.say(what)
+        # The other run may have a better checkpoint by the time this one is started again.
+        checkpoints.save(state, progress.state() | {"devices": mesh.size})
     else:
         state = create_state()
+    monitor = stack.enter_context(closing(Monitor(workdir, start_step=start_step, wandb=config.log.wandb)))
+
+    # The step is compiled before anything is trained, to know what memory it takes.
+    batch_shape = build.batch_shape(config)
+    train_fn = build.train_fn(config, tx).lower(abstract_state, sharding.abstract_batch(**batch_shape, mesh=mesh))
+    train_fn = train_fn.compile()
+    host_bytes = build.host_bytes(config, train_fn)
+    console.say(f"compiled; expects to take about {host_bytes / 1e6:,.0f} MB more of this machine's memory")
+    guards.check_host_memory(host_bytes, **batch_shape)
 
     # Loop.
-    monitor = stack.enter_context(closing(Monitor(workdir, start_step=start_step, wandb=config.log.wandb)))
+    step = start_step = start_step or 0
     reporter = Reporter(config, dataset, mesh, schedule, console, monitor, start_step, steps_per_epoch)
     stack.enter_context(closing(reporter))
     pace = Pace(build.training_batches(config, dataset, mesh, start_step), config.train.batch_size)
-    eval_every_steps, save_every_steps = (
-        epochs * steps_per_epoch for epochs in (config.eval.every_epochs, config.checkpoint.every_epochs)
-    )
-    step = start_step
     while True:
         stopping = stop.requested
-        evaluating = step > 0 and (step == total_steps or step % eval_every_steps == 0)
+        evaluating = step > 0 and (step == total_steps or step % eval_steps == 0)
         # What is told of a step comes after its checkpoint, so that a run that goes on from there tells it again.
-        if step > start_step and (evaluating or stopping or step % save_every_steps == 0):
+        saving = evaluating or stopping or step % save_steps == 0 or (keep_steps and step % keep_steps == 0)
+        if saving and step > start_step:
             so_far = progress.state() | {"devices": mesh.size}
             monitor.flush()
             checkpoints.save(state, so_far)
@@ -106,17 +113,27 @@ def _train(config, workdir, stop, mesh, dataset, stack):
                 progress.early_stopping.update(scores)
             pace.restart()
         if stopping:
+            reporter.close()
             print(f"stopped after step {step} of {total_steps}; the same command goes on from there")
             return RUN_AGAIN
         if step == total_steps or progress.early_stopping.due:
             break
-        batch = pace.next_batch()
+        try:
+            batch = pace.next_batch()
+        except UserError:
+            if stop.requested:  # A signal to all processes of a job ends loader workers too.
+                continue
+            raise
         state, metrics = train_fn(state, batch)
         step += 1
         progress.add(step, metrics, batch)
         reporter.step_done(step)
 
     reporter.close()
-    scores = assessment.assess_run(config, workdir)
+    try:
+        scores = assessment.assess_run(config, workdir, stop=stop)
+    except Stopped:
+        print("stopped while scoring; the same command scores the run")
+        return RUN_AGAIN
     monitor.scalars(step, "test", {name: scores["test"][name] for name in build.headlines(config)})
     return DONE

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from fume_jax.errors import UserError
+from fume_jax.files import replace_text
 
 
 class WandbMirror:
@@ -14,8 +15,8 @@ class WandbMirror:
     dropped by the server, which has the same numbers already. Prints nothing; `WANDB_MODE=offline` sends nothing.
     """
 
-    def __init__(self, workdir: str | Path, project: str):
-        """Opens the run.
+    def __init__(self, workdir: str | Path, project: str, *, anew: bool = False):
+        """Opens the run, or with `anew` another one.
 
         Raises:
           UserError: if wandb is not installed, nobody is logged in or the server does not answer.
@@ -35,14 +36,14 @@ class WandbMirror:
             self._run = wandb.init(
                 project=project,
                 name=workdir.name,
-                id=id_file.read_text() if id_file.exists() else None,  # None: a new one
+                id=id_file.read_text() if id_file.exists() and not anew else None,  # None: a new one
                 resume="allow",
                 dir=workdir,
             )
         except wandb.Error as error:
             message = f"Weights & Biases: {error} (`wandb login`, or WANDB_MODE=offline, may help)"
             raise UserError(message) from error
-        id_file.write_text(self._run.id)
+        replace_text(id_file, self._run.id)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Logs values by tag."""

@@ -31,10 +31,11 @@ def run(module, *arguments, devices=1):
     return subprocess.run(command, cwd=ROOT, env=environment(devices), capture_output=True, text=True, timeout=600)
 
 
-def start(module, *arguments, devices=1):
-    """The running process; standard error goes where standard output does."""
+def start(module, *arguments, devices=1, group=False):
+    """The running process, with `group` the first of its own; standard error goes where standard output does."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    pipe["start_new_session"] = group
     return subprocess.Popen(command, cwd=ROOT, env=environment(devices), **pipe)
 
 

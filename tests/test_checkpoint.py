@@ -131,7 +131,7 @@ def test_damage_anywhere_is_refused_or_does_no_harm(tmp_path, how):
         except UserError as error:
             refused += 1
             assert "checkpoints/7 is damaged" in str(error)
-            assert "Remove that folder to use step 3" in str(error)
+            assert "Move that folder away to use step 3" in str(error)
         else:
             assert_equal(state, state_at(7))
             assert progress == {"since_log": [7]}
@@ -156,7 +156,8 @@ def test_a_run_goes_on_under_its_own_config_only(tmp_path):
     assert load_config(tmp_path).to_json() == config.to_json()
     (tmp_path / "checkpoints" / "10").mkdir(parents=True)
     config.log.every_steps = 7
-    config.checkpoint.best_metric = "mean_iou"
+    config.checkpoint.every_epochs = 2
+    config.data.num_workers = 3
     save_config(config, tmp_path)
     assert load_config(tmp_path).log.every_steps == 7
     config.train.batch_size = 4

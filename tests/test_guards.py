@@ -221,7 +221,8 @@ def test_jax_out_of_memory_is_said_in_plain_words():
         jax.jit(lambda: jnp.zeros(2**48))().block_until_ready()
     message = str(error.value)
     assert "Memory ran out with batches of 8 pairs of 160x120" in message and "allocating 1125899906842624" in message
-    assert "lower --config.train.batch_size, --config.data.height or --config.data.width" in message
+    assert "Lower --config.train.batch_size, --config.data.height or --config.data.width, or take" in message
+    assert "--config.train.accumulation=2; in another --workdir" in message
 
 
 def test_other_errors_of_jax_pass():

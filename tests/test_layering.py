@@ -11,6 +11,7 @@ FLOORS = [
     {"models", "losses", "metrics", "train_step", "augment", "interop", "optimizer", "boundary", "uncertainty"},
     # What needs nothing but the floors before it, then what needs one of those.
     {
+        "files",
         "input_pipeline",
         "guards",
         "sharding",

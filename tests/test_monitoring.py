@@ -334,3 +334,12 @@ def test_wandb_without_a_login_is_told_and_leaves_the_events_alone(tmp_path):
     with pytest.raises(AssertionError, match=r"UserError: Weights & Biases: .*wandb login"):
         run(tmp_path, 0, 5, project="plumes", **environment)
     assert {p: p.read_bytes() for p in (tmp_path / "events").iterdir()} == before
+
+
+def test_a_run_that_starts_anew_leaves_nothing_of_an_earlier_start(tmp_path):
+    for start_step, rate in ((None, "0.1"), (None, "0.2"), (0, "0.3")):
+        with contextlib.closing(Monitor(tmp_path, start_step=start_step)) as monitor:
+            monitor.text("config", rate)
+            monitor.hparams({"rate": rate}, ["test/loss"])
+    texts = EventAccumulator(str(tmp_path / "events"), EVERYTHING).Reload().Tensors("config/text_summary")
+    assert [event.tensor_proto.string_val[0] for event in texts] == [b"0.2"]

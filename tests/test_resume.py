@@ -1,6 +1,5 @@
 """A run that was killed, stopped or moved ends as one that never was."""
 
-import json
 import random
 import re
 import signal
@@ -103,17 +102,22 @@ def test_twenty_kills_at_random_moments_change_no_bit(whole, tiny_dataset, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
-def test_a_stopped_run_saves_at_once_and_goes_on_from_there(whole, tiny_dataset, tmp_path, number):
+@pytest.mark.parametrize(
+    "number, line, expected",
+    [(signal.SIGTERM, "epoch 3", None), (signal.SIGUSR2, "epoch 2, step 12 of", 12)],
+    ids=["between steps", "in an evaluation"],
+)
+def test_a_stopped_run_saves_at_once_and_goes_on_from_there(whole, tiny_dataset, tmp_path, number, line, expected):
     workdir = tmp_path / "stopped"
     arguments = train_arguments(tiny_dataset, workdir)
     process = start("fume_jax.main", *arguments, *OPTIONS)
-    while not process.stdout.readline().startswith("epoch 3"):
+    while not process.stdout.readline().startswith(line):
         assert process.poll() is None
     process.send_signal(number)
     printed = process.communicate()[0]
     assert process.returncode == 75, printed
     step = int(re.search(r"stopped after step (\d+) of 72; the same command goes on from there", printed)[1])
+    assert expected in (None, step)
     assert (workdir / "checkpoints" / str(step)).is_dir()
     assert not (workdir / "metrics.json").exists(), "stopped too late to show anything"
     result = run("fume_jax.main", *arguments, *OPTIONS)
@@ -136,6 +140,7 @@ def test_on_other_devices_a_run_goes_on_at_the_same_example_and_says_so(whole, t
     assert "so far on 1 device(s), now on 2: numbers may differ by rounding" in result.stdout
     (steps, losses), (_, moved) = (read_scalars(folder)["train/loss"] for folder in (whole[0], workdir))
     assert read_scalars(workdir)["train/loss"][0] == steps
-    np.testing.assert_allclose(moved[:8], losses[:8], rtol=1e-6)
-    np.testing.assert_allclose(moved[-2:], losses[-2:], rtol=0.5)
-    assert json.loads((workdir / "metrics.json").read_text())["step"] > 0
+    assert moved[:10] == losses[:10]
+    assert moved[11:] != losses[11:]
+    # Steps 45 to 52, just after the move: the same examples, and rounding has not grown yet.
+    np.testing.assert_allclose(moved[11:13], losses[11:13], rtol=1e-2)
