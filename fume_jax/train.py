@@ -43,7 +43,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, stop: StopRequest) ->
 
 def _train(config, workdir, stop, mesh, dataset, stack):
     """As `train`; what `stack` holds is closed whatever ends the run, so that what was said and saved is on disk."""
-    # Model, optimiser and the step, compiled.
+    # Model and optimiser.
     steps_per_epoch = build.steps_per_epoch(config, len(dataset.split("train")))
     total_steps = config.train.epochs * steps_per_epoch
     schedule, tx = build.optimizer(config, steps_per_epoch)
@@ -53,39 +53,19 @@ def _train(config, workdir, stop, mesh, dataset, stack):
     console.say(build.description(config, mesh, total_steps))
     if dataset.leak:
         console.warn(dataset.leak)
-    room_taken = guards.folder_size(workdir)
-    guards.check_free_space(workdir, build.disk_bytes(config, abstract_state) - room_taken, "Training")
+    disk_bytes = build.disk_bytes(config, abstract_state) - guards.folder_size(workdir)
+    guards.check_free_space(workdir, disk_bytes, "Training")
 
-    # A run starts where its last checkpoint stopped, or from the best one of another run, or from nothing.
+    # State, and the step that changes it, compiled.
     eval_steps, save_steps, keep_steps = (
         epochs * steps_per_epoch
         for epochs in (config.eval.every_epochs, config.checkpoint.every_epochs, config.checkpoint.keep_every_epochs)
     )
     checkpoints = stack.enter_context(closing(build.checkpoints(config, workdir, keep_every_steps=keep_steps)))
-    progress = build.progress(config)
     start_step = checkpoints.latest_step
-    if start_step is not None:
-        state, saved = checkpoints.restore(abstract_state, start_step)
-        progress.restore(saved)
-        console.say(f"going on after step {start_step}")
-        if saved["devices"] != mesh.size:
-            console.warn(f"so far on {saved['devices']} device(s), now on {mesh.size}: numbers may differ by rounding")
-    elif config.init_from is not None:
-        state, what = initialisation.from_run(config.init_from, create_state(), mesh)
-        console.say(what)
-        # The other run may have a better checkpoint by the time this one is started again.
-        checkpoints.save(state, progress.state() | {"devices": mesh.size})
-    else:
-        state = create_state()
+    state, progress = _start(config, checkpoints, create_state, abstract_state, mesh, console)
     monitor = stack.enter_context(closing(Monitor(workdir, start_step=start_step, wandb=config.log.wandb)))
-
-    # The step is compiled before anything is trained, to know what memory it takes.
-    batch_shape = build.batch_shape(config)
-    train_fn = build.train_fn(config, tx).lower(abstract_state, sharding.abstract_batch(**batch_shape, mesh=mesh))
-    train_fn = train_fn.compile()
-    host_bytes = build.host_bytes(config, train_fn)
-    console.say(f"compiled; expects to take about {host_bytes / 1e6:,.0f} MB more of this machine's memory")
-    guards.check_host_memory(host_bytes, **batch_shape)
+    train_fn = _compile(config, tx, abstract_state, mesh, console)
 
     # Loop.
     step = start_step = start_step or 0
@@ -137,3 +117,32 @@ def _train(config, workdir, stop, mesh, dataset, stack):
         return RUN_AGAIN
     monitor.scalars(step, "test", {name: scores["test"][name] for name in build.headlines(config)})
     return DONE
+
+
+def _start(config, checkpoints, create_state, abstract_state, mesh, console):
+    """State and progress where the last checkpoint stopped, or of the best one of another run, or of nothing."""
+    progress = build.progress(config)
+    if checkpoints.latest_step is not None:
+        console.say(f"going on after step {checkpoints.latest_step}")
+        state, saved = checkpoints.restore(abstract_state, checkpoints.latest_step)
+        progress.restore(saved)
+        if saved["devices"] != mesh.size:
+            console.warn(f"so far on {saved['devices']} device(s), now on {mesh.size}: numbers may differ by rounding")
+        return state, progress
+    state = create_state()
+    if config.init_from is not None:
+        state, what = initialisation.from_run(config.init_from, state, mesh)
+        console.say(what)
+        # The other run may have a better checkpoint by the time this one is started again.
+        checkpoints.save(state, progress.state() | {"devices": mesh.size})
+    return state, progress
+
+
+def _compile(config, tx, abstract_state, mesh, console):
+    """The compiled step, once it is known that this machine has the memory for it."""
+    shape = build.batch_shape(config)
+    train_fn = build.train_fn(config, tx).lower(abstract_state, sharding.abstract_batch(**shape, mesh=mesh)).compile()
+    host_bytes = build.host_bytes(config, train_fn)
+    console.say(f"compiled; expects to take about {host_bytes / 1e6:,.0f} MB more of this machine's memory")
+    guards.check_host_memory(host_bytes, **shape)
+    return train_fn
