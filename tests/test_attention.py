@@ -42,6 +42,7 @@ def test_maps_are_the_weights_averaged_over_who_looks(inputs):
         assert np.ptp(maps[name]) > 0.1
 
 
+@pytest.mark.slow
 def test_an_even_spread_is_one_everywhere(inputs):
     model = evaluated()
     model.fusion.ch4_attention.query.kernel[...] *= 0
