@@ -305,7 +305,7 @@ def evaluation_batches(
     batches = input_pipeline.evaluation_batches(
         dataset,
         split=split,
-        batch_size=_eval_batch_size(config, mesh),
+        batch_size=_shareable(config.eval.batch_size, mesh),
         height=config.data.height,
         width=config.data.width,
         reading=_reading(config.data),
@@ -315,11 +315,12 @@ def evaluation_batches(
 
 def evaluation_steps(config: ml_collections.ConfigDict, dataset: input_pipeline.Dataset, mesh: Mesh, split: str) -> int:
     """How many batches `evaluation_batches` has."""
-    return -(-len(dataset.split(split)) // _eval_batch_size(config, mesh))
+    return -(-len(dataset.split(split)) // _shareable(config.eval.batch_size, mesh))
 
 
-def _eval_batch_size(config, mesh):
-    return -(-config.eval.batch_size // mesh.size) * mesh.size
+def _shareable(batch_size, mesh):
+    """Rounded up to what the devices can share evenly."""
+    return -(-batch_size // mesh.size) * mesh.size
 
 
 def chosen_batch(
@@ -334,7 +335,7 @@ def chosen_batch(
         dataset,
         indices,
         split=split,
-        batch_size=-(-len(indices) // mesh.size) * mesh.size,
+        batch_size=_shareable(len(indices), mesh),
         height=config.data.height,
         width=config.data.width,
     )

@@ -28,6 +28,7 @@ flags.mark_flag_as_required("workdir")
 
 
 def main() -> None:
+    """Converts as the flags say."""
     if (_FROM_TORCH.value is None) == (_TO_TORCH.value is None):
         raise UserError("Give one of --from-torch=FILE, to make a run of it, and --to-torch=FILE, to write one.")
     from fume_jax.conversion import run_from_torch, run_to_torch

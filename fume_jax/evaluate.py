@@ -19,6 +19,7 @@ flags.register_validator("split", bool, "name at least one split")
 
 
 def main() -> None:
+    """Scores as the flags say."""
     from fume_jax.assessment import assess_run
     from fume_jax.checkpoint import load_config
 

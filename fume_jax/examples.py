@@ -8,10 +8,9 @@ import jax
 import numpy as np
 
 from fume_jax.boundary import boundary_distances
+from fume_jax.evaluation import Results
 from fume_jax.metrics import segmentation_metrics
 from fume_jax.vocabulary import CLASSES, GAS, GASES
-
-Results = dict[str, np.ndarray]
 
 
 def measure_boundaries(pool: Executor, batch: dict[str, jax.Array], results: Results) -> Results:

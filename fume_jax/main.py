@@ -16,6 +16,7 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main() -> int:
+    """Trains as the flags say; returns the exit code."""
     # After the flags are parsed, so that --help and a mistake in a flag answer at once.
     from fume_jax.train import train
 

@@ -19,6 +19,7 @@ flags.mark_flags_as_required(["workdir", "output"])
 
 
 def main() -> int:
+    """Predicts as the flags say; returns the exit code."""
     from fume_jax.checkpoint import load_config
     from fume_jax.frames import match_frames
     from fume_jax.prediction import predict_files

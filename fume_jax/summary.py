@@ -11,6 +11,7 @@ BUDGET = 3_000_000  # parameters
 
 
 def main() -> None:
+    """Prints the table of models."""
     from flax import nnx
 
     from fume_jax.models import MODELS, count_parameters, create_model
