@@ -157,7 +157,8 @@ def _chosen(table):
     for kind, order in (("best", by_loss), ("worst", by_loss[::-1])):
         _, first = np.unique(table["recording_index"][order], return_index=True)
         rows[kind] = order[np.sort(first)][:SHOWN]
-    return {kind: table["example_index"][chosen] for kind, chosen in rows.items()}
+    # None is best or worst where no example has a loss, such as single frames of a gas that the model does not read.
+    return {kind: table["example_index"][chosen] for kind, chosen in rows.items() if len(chosen)}
 
 
 def _write_metrics(path, step, scores, intervals, dataset):
