@@ -138,6 +138,19 @@ def test_damage_anywhere_is_refused_or_does_no_harm(tmp_path, how):
     assert refused >= 5, files
 
 
+def test_another_memory_of_the_loop_than_was_saved_is_refused(tmp_path):
+    checkpoints = Checkpoints(tmp_path, metric="score")
+    save_all(checkpoints, {3: 1.0})
+    checkpoints.close()
+    path = tmp_path / "checkpoints" / "3" / "loop" / "metadata"
+    text = path.read_text()
+    path.write_text(text.replace('"since_log": [3]', '"since_log": [9]'))
+    assert path.read_text() != text
+    abstract = with_sharding(jax.eval_shape(lambda: state_at(0)), replicated(create_mesh()))
+    with pytest.raises(UserError, match="damaged, or of another model or version: progress differ"):
+        Checkpoints(tmp_path, metric="score", read_only=True).restore(abstract, 3)
+
+
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     checkpoints = Checkpoints(tmp_path, metric="score")
     save_all(checkpoints, {3: 1.0})
