@@ -138,6 +138,23 @@ def test_damage_anywhere_is_refused_or_does_no_harm(tmp_path, how):
     assert refused >= 5, files
 
 
+def test_a_number_that_changed_without_a_trace_in_the_format_is_refused(tmp_path):
+    def state():
+        return create_train_state(nnx.Linear(64, 64, rngs=nnx.Rngs(0)), optax.adam(1e-3))
+
+    checkpoints = Checkpoints(tmp_path, metric="score")
+    checkpoints.save(state(), {})
+    checkpoints.close()
+    abstract = with_sharding(jax.eval_shape(state), replicated(create_mesh()))
+    # The numbers themselves are in the largest file.
+    path = max((tmp_path / "checkpoints" / "0" / "model").rglob("*"), key=lambda path: path.stat().st_size)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="damaged, or of another model or version: model differ"):
+        Checkpoints(tmp_path, metric="score", read_only=True).restore(abstract, 0)
+
+
 def test_another_memory_of_the_loop_than_was_saved_is_refused(tmp_path):
     checkpoints = Checkpoints(tmp_path, metric="score")
     save_all(checkpoints, {3: 1.0})
