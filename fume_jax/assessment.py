@@ -39,6 +39,8 @@ def assess_run(
 ) -> dict[str, dict[str, float]]:
     """Scores the best checkpoint of a run, prints a table, and writes what it finds to the run folder.
 
+    All processes share the work; the first of them prints and writes.
+
     Args:
       config: of the run; its dataset is read.
       workdir: folder of the run; it receives `metrics.json`, `examples/SPLIT.csv` and `pictures/`.
@@ -64,10 +66,10 @@ def assess_run(
     dataset = Dataset(config.data.path)
     for split in splits:
         dataset.split(split)  # a misspelt one is refused before anything is written
-    eval_fn, predict_fn = build.eval_and_predict_fns(config, flips=tta, masks=True)
-    see_fns = predict_fn, build.attention_fn(config)
+    eval_fn, predict_fn = build.eval_and_predict_fns(config, mesh, flips=tta, masks=True)
+    see_fns = predict_fn, build.attention_fn(config, mesh)
     reference = protocol == "reference"
-    scores, intervals = {}, {}
+    scores, intervals, first = {}, {}, jax.process_index() == 0
     for split in splits:
         name = split + ("_tta" if tta else "") + ("_reference" if reference else "")
         batches = build.evaluation_batches(config, dataset, mesh, split)
@@ -83,17 +85,19 @@ def assess_run(
         scores[name] = evaluation.score(results, **build.task_weights(config)) | _further_scores(results)
         intervals[name] = _intervals(results)
         table = examples.columns(results, **build.task_weights(config))
-        examples.write_table(Path(workdir) / "examples" / f"{name}.csv", table)
         drawn = _charts(results, scores[name])
         for kind, indices in _chosen(table).items():
             batch = build.chosen_batch(config, dataset, mesh, split, indices)
             batch = _as_the_reference(batch) if reference else batch
             drawn |= _panels(kind, batch, *(fn(**model, batch=batch) for fn in see_fns), count=len(indices))
-        for kind, picture in drawn.items():
-            pictures.save(Path(workdir) / "pictures" / f"{name}_{kind}.png", picture)
-    pictures.save(Path(workdir) / "pictures" / "training.png", charts.training_chart(read_scalars(workdir)))
-    _write_metrics(Path(workdir) / "metrics.json", step, scores, intervals, dataset)
-    _print_summary(workdir, step, scores, intervals, dataset)
+        if first:
+            examples.write_table(Path(workdir) / "examples" / f"{name}.csv", table)
+            for kind, picture in drawn.items():
+                pictures.save(Path(workdir) / "pictures" / f"{name}_{kind}.png", picture)
+    if first:
+        pictures.save(Path(workdir) / "pictures" / "training.png", charts.training_chart(read_scalars(workdir)))
+        _write_metrics(Path(workdir) / "metrics.json", step, scores, intervals, dataset)
+        _print_summary(workdir, step, scores, intervals, dataset)
     return scores
 
 
@@ -141,7 +145,7 @@ def _charts(results, scores):
 
 def _panels(kind, batch, outputs, attention, count):
     """Pictures of the first `count` pairs of a batch: overlays, and where the attention looks if there is any."""
-    batch, outputs, attention = jax.device_get((batch, outputs, attention))
+    batch, outputs, attention = sharding.to_all((batch, outputs, attention))
     drawn = {kind: pictures.pair_panel(batch, outputs, count)}
     if attention:
         drawn[f"{kind}_attention"] = pictures.attention_panel(batch, attention, count)

@@ -253,9 +253,9 @@ def _nbytes(tree):
 def description(config: ml_collections.ConfigDict, mesh: Mesh, total_steps: int) -> str:
     """What is trained, on what, in one line."""
     return (
-        f"{mesh.size} {mesh.devices.flat[0].device_kind} device(s), {config.model.name} of "
-        f"{count_parameters(abstract_model(config)):,} parameters, batch {config.train.batch_size}, {total_steps} "
-        f"steps on {config.data.path}"
+        f"{sharding.described(mesh)}, {config.model.name} of {count_parameters(abstract_model(config)):,} parameters, "
+        f"batch {config.train.batch_size} ({config.train.batch_size // mesh.size} a device), {total_steps} steps on "
+        f"{config.data.path}"
     )
 
 
@@ -330,7 +330,10 @@ def chosen_batch(
     split: str,
     indices: Sequence[int],
 ) -> dict[str, jax.Array]:
-    """The examples of a split at those indices, and padding, as a batch on the devices of the mesh."""
+    """The examples of a split at those indices, and padding, as a batch on the devices of the mesh.
+
+    Every process reads all of them.
+    """
     batch = input_pipeline.chosen_batch(
         dataset,
         indices,
@@ -339,7 +342,7 @@ def chosen_batch(
         height=config.data.height,
         width=config.data.width,
     )
-    return next(sharding.to_devices([batch], mesh))
+    return sharding.from_all(batch, mesh)
 
 
 def _reading(options):
@@ -349,9 +352,9 @@ def _reading(options):
 
 
 def eval_and_predict_fns(
-    config: ml_collections.ConfigDict, *, flips: bool = False, masks: bool = False
+    config: ml_collections.ConfigDict, mesh: Mesh, *, flips: bool = False, masks: bool = False
 ) -> tuple[Callable, Callable]:
-    """Compiled `eval_step` and `predict_step`, functions of (params, batch_stats, batch).
+    """Compiled `eval_step` and `predict_step`, functions of (params, batch_stats, batch), sharded like the batch.
 
     With `flips` both average over each frame and its mirror image; with `masks` the first returns predicted masks too.
     """
@@ -361,18 +364,19 @@ def eval_and_predict_fns(
         predict_step = functools.partial(train_step.flip_step, predict_fn=predict_step)
     losses_fn = functools.partial(losses.example_losses, **_loss_options(config))
     eval_step = functools.partial(train_step.eval_step, predict_fn=predict_step, losses_fn=losses_fn, masks=masks)
-    return jax.jit(eval_step), jax.jit(predict_step)
+    shardings = sharding.batch_sharding(mesh)
+    return jax.jit(eval_step, out_shardings=shardings), jax.jit(predict_step, out_shardings=shardings)
 
 
-def attention_fn(config: ml_collections.ConfigDict) -> Callable:
-    """Compiled `attention_maps`, a function of (params, batch_stats, batch)."""
+def attention_fn(config: ml_collections.ConfigDict, mesh: Mesh) -> Callable:
+    """Compiled `attention_maps`, a function of (params, batch_stats, batch), sharded like the batch."""
     graphdef = _evaluated_graphdef(config)
 
     def maps(params, batch_stats, batch):
         network = nnx.merge(graphdef, params, batch_stats)
         return attention_maps(network, batch["co2_frame"], batch["ch4_frame"], batch["modality_mask"])
 
-    return jax.jit(maps)
+    return jax.jit(maps, out_shardings=sharding.batch_sharding(mesh))
 
 
 def _evaluated_graphdef(config):

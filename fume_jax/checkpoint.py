@@ -88,7 +88,8 @@ class Checkpoints:
         with full_disk(self._workdir, "a checkpoint"):
             self._manager.wait_until_finished()
         self._scores[step] = {name: None if math.isnan(value) else value for name, value in scores.items()}
-        replace_text(self._path, json.dumps(self._scores, indent=1) + "\n")
+        if jax.process_index() == 0:
+            replace_text(self._path, json.dumps(self._scores, indent=1) + "\n")
         for other in set(self._manager.all_steps()) - self.kept(self._manager.all_steps()):
             self._manager.delete(other)
 
@@ -204,9 +205,13 @@ def has_checkpoints(workdir: str | Path) -> bool:
 def save_config(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
     """Writes `config.json`; if the folder has checkpoints, only after checking that they are of the same config.
 
+    On the first process only; elsewhere it does nothing.
+
     Raises:
       UserError: if `workdir` holds checkpoints of a config that differs in anything but `FREE_KEYS`.
     """
+    if jax.process_index() != 0:
+        return
     path = Path(workdir) / "config.json"
     new = json.loads(config.to_json())
     if has_checkpoints(workdir):

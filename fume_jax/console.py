@@ -23,15 +23,18 @@ class Console:
 
     def say(self, text: str) -> None:
         """Prints lines above the bars."""
-        if self._first and not self._quiet:
+        if not self._quiet:
+            self.tell(text)
+
+    def tell(self, text: str) -> None:
+        """Prints lines that must not be missed."""
+        if self._first:
             tqdm.write(text)
             sys.stdout.flush()
 
     def warn(self, text: str) -> None:
-        """Prints what must not be missed."""
-        if self._first:
-            tqdm.write(f"WARNING: {text}")
-            sys.stdout.flush()
+        """Prints a warning."""
+        self.tell(f"WARNING: {text}")
 
     def bar(self, *, total: int, unit: str, desc: str | None = None, initial: int = 0) -> tqdm:
         """A progress bar, which shows nothing unless on a terminal."""

@@ -3,9 +3,13 @@
 Prints a table, and writes `metrics.json`, a table of examples and pictures to the run folder.
 """
 
+import sys
+
 from absl import flags
 
-from fume_jax import cli
+from fume_jax import cli, processes
+from fume_jax.errors import RUN_AGAIN
+from fume_jax.stopping import Stopped, StopRequest
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _SPLIT = flags.DEFINE_list("split", ["val", "test"], "Splits to score, separated by commas.")
@@ -18,15 +22,21 @@ flags.mark_flag_as_required("workdir")
 flags.register_validator("split", bool, "name at least one split")
 
 
-def main() -> None:
-    """Scores as the flags say."""
+def main() -> int | None:
+    """Scores as the flags say; returns the exit code, None if done."""
     from fume_jax.assessment import assess_run
     from fume_jax.checkpoint import load_config
 
     config = load_config(_WORKDIR.value)
     if _DATA.value:
         config.data.path = _DATA.value
-    assess_run(config, _WORKDIR.value, _SPLIT.value, tta=_TTA.value, protocol=_PROTOCOL.value)
+    with processes.joined(_WORKDIR.value) as agree, StopRequest(agree) as stop:
+        try:
+            assess_run(config, _WORKDIR.value, _SPLIT.value, tta=_TTA.value, protocol=_PROTOCOL.value, stop=stop)
+        except Stopped:
+            print("stopped; run the same command again", file=sys.stderr)
+            return RUN_AGAIN
+    return None
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterable, Mapping
 
-import jax
 import numpy as np
 
+from fume_jax import sharding
 from fume_jax.losses import mean_losses
 from fume_jax.metrics import compute_metrics
 
@@ -12,32 +12,34 @@ Results = dict[str, np.ndarray]
 
 
 def collect(eval_fn: Callable, model: dict, batches: Iterable[dict], also: Callable | None = None) -> Results:
-    """What `eval_fn` says of every valid example of some batches, arrays [N, ...].
+    """What `eval_fn` says of every valid example of some batches, arrays [N, ...] in the order of `example_index`.
+
+    Each process looks at its share of the examples; all return the same.
 
     Args:
       eval_fn: compiled `train_step.eval_step`, of params, batch_stats and batch.
       model: `params` and `batch_stats`.
       batches: on the devices.
-      also: given a batch and what `eval_fn` says of it, the latter on the host, it returns the arrays [B, ...] that are
-        kept in its place.
+      also: given what `eval_fn` says of this process's share of a batch, on the host, it returns the arrays [B, ...]
+        that are kept in its place.
     """
     kept, running = [], None
 
-    def fetch(batch, results):
-        results = jax.device_get(results)
-        valid = results["valid"]
-        if also is not None:
-            results = also(batch, results)
-        kept.append({name: values[valid] for name, values in results.items()})
+    def fetch(results):
+        results = sharding.own_share(results)
+        kept.append(results if also is None else also(results))
 
     for batch in batches:
         results = eval_fn(model["params"], model["batch_stats"], batch)
         # Fetched one batch late: the device never waits, and no more than two batches are held at a time.
         if running is not None:
-            fetch(*running)
-        running = batch, results
-    fetch(*running)
-    return {name: np.concatenate([values[name] for values in kept]) for name in kept[0]}
+            fetch(running)
+        running = results
+    fetch(running)
+    results = sharding.put_together({name: np.concatenate([values[name] for values in kept]) for name in kept[0]})
+    valid = np.flatnonzero(results["valid"])
+    in_order = valid[np.argsort(results["example_index"][valid])]
+    return {name: values[in_order] for name, values in results.items()}
 
 
 def score(results: Results, *, cls_weight: float, seg_weight: float) -> dict[str, float]:

@@ -4,7 +4,6 @@ import csv
 from concurrent.futures import Executor
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from fume_jax.boundary import boundary_distances
@@ -13,23 +12,22 @@ from fume_jax.metrics import segmentation_metrics
 from fume_jax.vocabulary import CLASSES, GAS, GASES
 
 
-def measure_boundaries(pool: Executor, batch: dict[str, jax.Array], results: Results) -> Results:
-    """Replaces the predicted masks of a batch by how far the edges of their plumes are from the annotated ones.
+def measure_boundaries(pool: Executor, results: Results) -> Results:
+    """Replaces the masks of a batch by how far the edges of their plumes are from the annotated ones.
 
     Args:
       pool: of threads, which share the examples.
-      batch: see `fume_jax.vocabulary`; masks are read.
       results: of `train_step.eval_step` with masks.
 
     Returns:
-      The results without `{gas}_prediction`, with `{gas}_hd95` and `{gas}_asd`, float [B] in pixels, and
-      `{gas}_missed`, bool [B]; see `boundary_distances`. NaN, and not missed, where the gas is absent.
+      The results without masks, with `{gas}_hd95` and `{gas}_asd`, float [B] in pixels, and `{gas}_missed`, bool [B];
+      see `boundary_distances`. NaN, and not missed, where the gas is absent.
     """
     results = dict(results)
     for i, gas in enumerate(GASES):
         predictions = results.pop(f"{gas}_prediction", None)
         if predictions is not None:
-            masks, present = np.asarray(batch[f"{gas}_mask"]), results["valid"] & (results["modality_mask"][:, i] > 0)
+            masks, present = results.pop(f"{gas}_mask"), results["valid"] & (results["modality_mask"][:, i] > 0)
             measured = np.tile([np.nan, np.nan, 0.0], (len(masks), 1))
             pairs = zip(masks[present], predictions[present], strict=True)
             found = list(pool.map(lambda pair: boundary_distances(*pair, GAS), pairs))

@@ -29,15 +29,19 @@ _CGROUPS = {
 
 @contextlib.contextmanager
 def run_lock(workdir: str | Path) -> Iterator[None]:
-    """Keeps every other process from training in a run folder, which is made if it is not there.
+    """Keeps every other run from training in a run folder, which is made if it is not there.
 
-    The system frees the lock when the process ends, however it ends; the file `.lock` stays.
+    The first process of a run holds the lock for all. The system frees it when the process ends, however it ends; the
+    file `.lock` stays.
 
     Raises:
       UserError: if another process holds it.
       OSError: if the folder cannot be written.
     """
     Path(workdir).mkdir(parents=True, exist_ok=True)
+    if jax.process_index() != 0:
+        yield
+        return
     lock = filelock.FileLock(Path(workdir) / ".lock")
     try:
         lock.acquire(timeout=0)

@@ -1,13 +1,16 @@
 """Batches from a prepared dataset of paired frames, read at random by grain.
 
 What a batch holds is a function of (seed, step) alone: training indexes an endless, shuffled, randomly accessible
-sequence, and a run that goes on at step `s` slices it there. Processes take every n-th example of it.
+sequence, and a run that goes on at step `s` slices it there. Each process reads its share of every batch.
 """
 
 import concurrent.futures
 import dataclasses
 import functools
 import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from absl import flags
 
 from fume_jax import augment
 from fume_jax.errors import Stalled, UserError
+from fume_jax.stopping import StopRequest
 from fume_jax.vocabulary import CLASSES, GASES, SPLITS, batch_spec
 
 SAMPLINGS = ("uniform", "balanced")
@@ -139,8 +143,7 @@ def training_batches(
     read = functools.partial(_read, dataset.split(split), height=height, width=width)
     examples = indices.map(read).random_map(functools.partial(_augment, operations=augmentation))
     # Randomness above belongs to a position in the global sequence; only below is it dealt out to processes.
-    examples = examples[jax.process_index() :: jax.process_count()].map(_finish)
-    batches = examples.batch(batch_size // jax.process_count(), drop_remainder=True)[start_step:]
+    batches = _shares(examples.map(_finish), batch_size)[start_step:]
     return _read_ahead(batches, reading)
 
 
@@ -159,9 +162,14 @@ def evaluation_batches(
             return _finish(_read(source, index, height=height, width=width))
         return padding_example(height, width)
 
-    examples = grain.MapDataset.range(padded)[jax.process_index() :: jax.process_count()].map(read)
-    batches = examples.batch(batch_size // jax.process_count())
+    batches = _shares(grain.MapDataset.range(padded).map(read), batch_size)
     return _read_ahead(batches, dataclasses.replace(reading, num_workers=0))
+
+
+def _shares(examples, batch_size):
+    """This process's share of every batch: consecutive examples, so that a batch is the same whoever reads it."""
+    count = jax.process_count()
+    return examples.batch(batch_size // count, drop_remainder=True)[jax.process_index() :: count]
 
 
 def chosen_batch(
@@ -235,7 +243,7 @@ def _read_ahead(batches, reading):
             flags.FLAGS.mark_as_parsed()
         # Each worker is a fresh interpreter: forking a process in which JAX runs threads can hang it.
         options = grain.MultiprocessingOptions(reading.num_workers)
-        batches = batches.mp_prefetch(options, worker_init_fn=_one_thread_an_image)
+        batches = batches.mp_prefetch(options, worker_init_fn=_start_worker)
     return _in_time(iter(batches), reading.timeout_seconds)
 
 
@@ -258,10 +266,26 @@ def _in_time(batches, seconds):
         raise UserError(
             f"A loader worker died ({error}). Short memory is the usual reason: lower --config.data.num_workers."
         ) from error
+    except GeneratorExit:
+        batches.close()
+        raise
     finally:
         waiter.shutdown(wait=False)
 
 
-def _one_thread_an_image(*_):
+def _start_worker(*_):
+    _one_thread_an_image()
+    # A signal to all processes of a job is for the run, which needs more batches until the step at which it stops.
+    for number in StopRequest.SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent():
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _one_thread_an_image():
     # Examples are spread over grain's threads; OpenCV's own would only compete with them.
     cv2.setNumThreads(1)

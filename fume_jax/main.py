@@ -7,7 +7,7 @@ The same command goes on with a run that was stopped. Any key of the config can 
 from absl import flags
 from ml_collections import config_flags
 
-from fume_jax import cli
+from fume_jax import cli, processes
 from fume_jax.stopping import StopRequest
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Python file with get_config().", lock_config=True)
@@ -20,7 +20,7 @@ def main() -> int:
     # After the flags are parsed, so that --help and a mistake in a flag answer at once.
     from fume_jax.train import train
 
-    with StopRequest() as stop:
+    with processes.joined(_WORKDIR.value) as agree, StopRequest(agree) as stop:
         return train(_CONFIG.value, _WORKDIR.value, stop)
 
 

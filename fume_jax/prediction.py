@@ -35,7 +35,7 @@ def predict_files(config: ml_collections.ConfigDict, workdir: str, pairs: list[P
     """
     mesh = sharding.create_mesh()
     model, _ = build.best_model(config, workdir, mesh)
-    _, predict_fn = build.eval_and_predict_fns(config)
+    _, predict_fn = build.eval_and_predict_fns(config, mesh)
     options = build.abstract_model(config).options
     classes = ("class", *CLASSES) if options.classifies else ()
     batch_size = mesh.size * max(1, min(config.eval.batch_size, len(pairs)) // mesh.size)
@@ -49,8 +49,7 @@ def predict_files(config: ml_collections.ConfigDict, workdir: str, pairs: list[P
         readable = _read(tqdm(pairs, unit="frame", desc="predict", disable=None), skipped)
         while chunk := list(itertools.islice(readable, batch_size)):
             batch = _batch([frames for _, frames in chunk], batch_size, config.data.height, config.data.width)
-            batch = next(sharding.to_devices([batch], mesh))
-            outputs = jax.device_get(predict_fn(model["params"], model["batch_stats"], batch))
+            outputs = jax.device_get(predict_fn(**model, batch=sharding.from_all(batch, mesh)))
             for i, (name, frames) in enumerate(chunk):
                 segmented = [gas for gas in frames if gas in options.segmented]
                 masks = {gas: _mask(outputs, gas, i, frames[gas].shape[:2]) for gas in segmented}

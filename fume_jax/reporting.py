@@ -4,11 +4,12 @@ import functools
 
 import jax
 import ml_collections
+import numpy as np
 import optax
 import psutil
 from jax.sharding import Mesh
 
-from fume_jax import build, charts, evaluation, guards, pictures
+from fume_jax import build, charts, evaluation, guards, pictures, sharding
 from fume_jax.console import Console, epoch_table
 from fume_jax.input_pipeline import Dataset
 from fume_jax.monitoring import Monitor
@@ -34,8 +35,11 @@ class Reporter:
     ):
         self._config, self._schedule, self._console, self._monitor = config, schedule, console, monitor
         self._steps_per_epoch, self._total_steps = steps_per_epoch, config.train.epochs * steps_per_epoch
-        self._eval_fn, self._predict_fn = build.eval_and_predict_fns(config)
+        self._eval_fn, self._predict_fn = build.eval_and_predict_fns(config, mesh)
         self._val_batches = functools.partial(build.evaluation_batches, config, dataset, mesh, "val")
+        size = len(dataset.split("val"))
+        pictured = np.linspace(0, size - 1, min(config.log.pictures, size)).astype(int)
+        self._pictured = functools.partial(build.chosen_batch, config, dataset, mesh, "val", pictured)
         self._val_steps = build.evaluation_steps(config, dataset, mesh, "val")
         self._bar = console.bar(total=self._total_steps, initial=start_step, unit="step")
         monitor.text("config", f"```json\n{config.to_json_best_effort(indent=2)}\n```")
@@ -78,9 +82,9 @@ class Reporter:
             confusion = charts.confusion_chart(results["cls_confusion"].sum(0))
             self._monitor.picture(step, "val/confusion", confusion)
         if self._config.log.pictures:
-            batch = next(self._val_batches())
+            batch = self._pictured()
             outputs = self._predict_fn(**state.model, batch=batch)
-            panel = pictures.pair_panel(jax.device_get(batch), jax.device_get(outputs), self._config.log.pictures)
+            panel = pictures.pair_panel(*sharding.to_all((batch, outputs)), self._config.log.pictures)
             self._monitor.picture(step, "val/overlays", panel)
         where = f"epoch {self._epoch(step)} of {self._config.train.epochs}, step {step}"
         self._console.say(f"{where}: validation loss {scores['loss']:.3f}\n{epoch_table(scores)}")

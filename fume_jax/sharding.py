@@ -1,10 +1,12 @@
 """Where arrays live: one mesh axis, `data`. A model of 1.7M parameters needs no other."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fume_jax.errors import UserError
 from fume_jax.vocabulary import batch_spec
@@ -21,7 +23,8 @@ def request_determinism() -> None:
 
 def create_mesh() -> Mesh:
     """All devices of all processes in a row."""
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    # In their own order: all share one reduction, for which no order is better, and slices of TPUs know no other.
+    return Mesh(np.array(jax.devices()), ("data",))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -51,6 +54,12 @@ def abstract_batch(batch_size: int, height: int, width: int, mesh: Mesh) -> dict
     return {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding) for name, x in spec.items()}
 
 
+def described(mesh: Mesh) -> str:
+    """How many devices there are of what kind, and in how many processes."""
+    processes = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    return f"{mesh.size} {mesh.devices.flat[0].device_kind} device(s){processes}"
+
+
 def to_devices(batches: Iterable[dict], mesh: Mesh) -> Iterator[dict]:
     """Puts each process's share of the batches on its devices, one batch ahead of the step that takes it."""
     sharding = batch_sharding(mesh)
@@ -62,3 +71,37 @@ def to_devices(batches: Iterable[dict], mesh: Mesh) -> Iterator[dict]:
         ahead = batch
     if ahead is not None:
         yield ahead
+
+
+def from_all(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Puts a batch on the devices that every process holds as a whole."""
+    sharding = batch_sharding(mesh)
+    return {
+        name: jax.make_array_from_callback(x.shape, sharding, lambda index, x=x: x[index]) for name, x in batch.items()
+    }
+
+
+def to_all(tree):
+    """Arrays on the devices, whole, on the host of every process."""
+    return multihost_utils.process_allgather(tree, tiled=True)
+
+
+def own_share(tree):
+    """Of arrays sharded like a batch, the rows on this process's devices, in order, on the host."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    shards = [sorted(x.addressable_shards, key=lambda shard: shard.index[0].start or 0) for x in jax.tree.leaves(tree)]
+    rows = [np.concatenate(parts) for parts in jax.device_get([[shard.data for shard in parts] for parts in shards])]
+    return jax.tree.unflatten(jax.tree.structure(tree), rows)
+
+
+def put_together(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What each process has of some arrays, equally many rows, one after the other; the same on all processes."""
+    if jax.process_count() == 1:
+        return dict(rows)
+    # As bytes, since the devices would round 64 bits to 32.
+    as_bytes = {name: np.ascontiguousarray(x).view(np.uint8).reshape(len(x), -1) for name, x in rows.items()}
+    return {
+        name: np.ascontiguousarray(x).view(rows[name].dtype).reshape(-1, *rows[name].shape[1:])
+        for name, x in multihost_utils.process_allgather(as_bytes, tiled=True).items()
+    }

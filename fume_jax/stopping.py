@@ -1,7 +1,7 @@
 """Stopping a run from outside, at a step of its own choosing."""
 
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 
 class Stopped(Exception):
@@ -17,8 +17,10 @@ class StopRequest:
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
-    def __init__(self):
+    def __init__(self, agree: Callable[[bool], bool] = bool):
+        """`agree` says whether any process was asked to stop, given whether this one was; see `processes.joined`."""
         self.requested = False
+        self._agree = agree
 
     def __enter__(self) -> "StopRequest":
         self._previous = {number: signal.signal(number, self._request) for number in self.SIGNALS}
@@ -28,10 +30,15 @@ class StopRequest:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    def agreed(self) -> bool:
+        """Whether to stop now: the same in all processes, each of which calls this equally often."""
+        self.requested = self._agree(self.requested)
+        return self.requested
+
     def until(self, items: Iterable) -> Iterator:
-        """The same items, until a stop is requested, which raises `Stopped`."""
+        """The same items, until a stop is agreed, which raises `Stopped`."""
         for item in items:
-            if self.requested:
+            if self.agreed():
                 raise Stopped
             yield item
 

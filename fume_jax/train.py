@@ -8,7 +8,7 @@ import ml_collections
 from fume_jax import assessment, build, guards, initialisation, sharding
 from fume_jax.checkpoint import save_config, with_sharding
 from fume_jax.console import Console
-from fume_jax.errors import DONE, RUN_AGAIN, UserError
+from fume_jax.errors import DONE, RUN_AGAIN
 from fume_jax.input_pipeline import Dataset
 from fume_jax.monitoring import Monitor
 from fume_jax.pace import Pace
@@ -71,9 +71,10 @@ def _train(config, workdir, stop, mesh, dataset, stack):
     step = start_step = start_step or 0
     reporter = Reporter(config, dataset, mesh, schedule, console, monitor, start_step, steps_per_epoch)
     stack.enter_context(closing(reporter))
-    pace = Pace(build.training_batches(config, dataset, mesh, start_step), config.train.batch_size)
+    batches = stack.enter_context(closing(build.training_batches(config, dataset, mesh, start_step)))
+    pace = Pace(batches, config.train.batch_size)
     while True:
-        stopping = stop.requested
+        stopping = stop.agreed()
         evaluating = step > 0 and (step == total_steps or step % eval_steps == 0)
         # What is told of a step comes after its checkpoint, so that a run that goes on from there tells it again.
         saving = evaluating or stopping or step % save_steps == 0 or (keep_steps and step % keep_steps == 0)
@@ -94,16 +95,11 @@ def _train(config, workdir, stop, mesh, dataset, stack):
             pace.restart()
         if stopping:
             reporter.close()
-            print(f"stopped after step {step} of {total_steps}; the same command goes on from there")
+            console.tell(f"stopped after step {step} of {total_steps}; the same command goes on from there")
             return RUN_AGAIN
         if step == total_steps or progress.early_stopping.due:
             break
-        try:
-            batch = pace.next_batch()
-        except UserError:
-            if stop.requested:  # A signal to all processes of a job ends loader workers too.
-                continue
-            raise
+        batch = pace.next_batch()
         state, metrics = train_fn(state, batch)
         step += 1
         progress.add(step, metrics, batch)
@@ -113,7 +109,7 @@ def _train(config, workdir, stop, mesh, dataset, stack):
     try:
         scores = assessment.assess_run(config, workdir, stop=stop)
     except Stopped:
-        print("stopped while scoring; the same command scores the run")
+        console.tell("stopped while scoring; the same command scores the run")
         return RUN_AGAIN
     monitor.scalars(step, "test", {name: scores["test"][name] for name in build.headlines(config)})
     return DONE

@@ -148,11 +148,12 @@ def eval_step(
       batch: see `fume_jax.vocabulary`.
       predict_fn: maps the three to logits.
       losses_fn: maps logits and batch to losses of every example, such as `fume_jax.losses.example_losses`.
-      masks: return predicted masks too, which are not small.
+      masks: return masks too, which are not small.
 
     Returns:
       Arrays [B, ...]: `IDENTITY` of the batch; what `fume_jax.metrics.example_confusions` counts; the losses;
-      `probabilities` float32 [B, 3] if the model classifies; with `masks` `{gas}_prediction` uint8 [B, H, W].
+      `probabilities` float32 [B, 3] if the model classifies; with `masks` `{gas}_prediction` and `{gas}_mask`
+      uint8 [B, H, W] of the gases that are segmented.
     """
     outputs = predict_fn(params, batch_stats, batch)
     results = {key: batch[key] for key in IDENTITY} | example_confusions(outputs, batch) | losses_fn(outputs, batch)
@@ -162,6 +163,7 @@ def eval_step(
         for gas in GASES:
             if f"{gas}_seg_logits" in outputs:
                 results[f"{gas}_prediction"] = outputs[f"{gas}_seg_logits"].argmax(-1).astype(jnp.uint8)
+                results[f"{gas}_mask"] = batch[f"{gas}_mask"].astype(jnp.uint8)
     return results
 
 

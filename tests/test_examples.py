@@ -80,18 +80,20 @@ def test_boundaries_are_measured_of_plumes_of_present_gases_of_valid_examples():
         "modality_mask": np.array([[1.0, 1.0], [1.0, 0.0], [1.0, 1.0]]),
         "co2_prediction": predicted,
         "ch4_prediction": 0 * predicted,
+        "co2_mask": mask,
+        "ch4_mask": mask,
     }
     with ThreadPoolExecutor(2) as pool:
-        measured = examples.measure_boundaries(pool, {"co2_mask": mask, "ch4_mask": mask}, found)
-    assert not [name for name in measured if name.endswith("prediction")]
+        measured = examples.measure_boundaries(pool, found)
+    assert [name for name in measured if name.endswith(("prediction", "mask"))] == ["modality_mask"]
     np.testing.assert_allclose(measured["co2_hd95"], [3, 3, np.nan])
     assert measured["co2_missed"].tolist() == [0, 0, 0]
     assert np.isnan(measured["ch4_hd95"]).all()
     assert measured["ch4_missed"].tolist() == [1, 0, 0]
 
 
-def test_collecting_drops_padding_and_keeps_the_order():
-    batches = [np.array([0, 1, 2]), np.array([3, 4, -1])]
+def test_collecting_drops_padding_and_puts_examples_in_order():
+    batches = [np.array([0, 3, 2]), np.array([1, 4, -1])]
 
     def eval_fn(params, batch_stats, batch):
         return {"valid": batch >= 0, "example_index": batch, "co2_confusion": np.ones((3, 3, 3), np.int32) * 2**30}
@@ -100,5 +102,5 @@ def test_collecting_drops_padding_and_keeps_the_order():
     found = evaluation.collect(eval_fn, model, batches)
     assert found["example_index"].tolist() == [0, 1, 2, 3, 4]
     assert evaluation.total_counts(found)["co2_confusion"][0, 0] == 5 * 2**30
-    with_more = evaluation.collect(eval_fn, model, batches, lambda batch, r: {"valid": r["valid"], "twice": 2 * batch})
+    with_more = evaluation.collect(eval_fn, model, batches, lambda r: r | {"twice": 2 * r["example_index"]})
     assert with_more["twice"].tolist() == [0, 2, 4, 6, 8]

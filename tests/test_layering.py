@@ -20,6 +20,7 @@ FLOORS = [
         "cli",
         "stopping",
         "pace",
+        "processes",
         "progress",
         "wandb_mirror",
     },
