@@ -26,6 +26,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.gas = config_dict.placeholder(str)  # that is read: co2, ch4, both
     config.model.tasks = config_dict.placeholder(str)  # segmentation, classification, both
     config.model.dtype = "float32"  # of the computation; bfloat16 on accelerators that have it
+    # Groups of consecutive pairs of a batch with batch statistics of their own: where many devices train, as many as
+    # those, or a multiple, spare them the exchange of statistics; 1 takes those of the whole batch.
+    config.model.norm_groups = 1
 
     config.data = ml_collections.ConfigDict()
     config.data.path = "data/synthetic_ogi/demo/2.0.0"  # prepared dataset

@@ -20,6 +20,7 @@ from fume_jax.input_pipeline import SAMPLINGS
 from fume_jax.metrics import HEADLINES
 from fume_jax.models import FUME, Architecture, architecture, count_parameters
 from fume_jax.models.attention import attention_maps
+from fume_jax.models.batch_norm import BatchNorm
 from fume_jax.models.fume import MIN_SIZE
 from fume_jax.optimizer import OPTIMIZERS, SCHEDULES, create_optimizer, create_schedule
 from fume_jax.progress import EarlyStopping, Progress
@@ -41,9 +42,14 @@ def check(config: ml_collections.ConfigDict) -> None:
 def _faults(config):
     monitored = ", ".join(HEADLINES)
     better = "min" if config.early_stopping.metric == "loss" else "max"
+    part = config.train.batch_size // max(1, config.train.accumulation)
     rules = {
         "seed": (config.seed >= 0, "at least 0"),
         "model.dtype": (config.model.dtype in DTYPES, f"one of {', '.join(DTYPES)}"),
+        "model.norm_groups": (
+            config.model.norm_groups >= 1 and part % config.model.norm_groups == 0,
+            f"a divisor of the {part} pairs that are taken at once",
+        ),
         "data.height": (config.data.height >= MIN_SIZE, f"at least {MIN_SIZE}"),
         "data.width": (config.data.width >= MIN_SIZE, f"at least {MIN_SIZE}"),
         "data.sampling": (config.data.sampling in SAMPLINGS, f"one of {', '.join(SAMPLINGS)}"),
@@ -171,7 +177,9 @@ def create_state_fn(
 def train_fn(config: ml_collections.ConfigDict, tx: optax.GradientTransformation) -> Callable:
     """Compiled `train_step`, a function of state and batch."""
     options = {"accumulation": config.train.accumulation, "ema_decay": config.train.ema_decay}
-    return train_step.jit_train_step(abstract_model(config), tx, loss_fn(config), config.seed, **options)
+    network = abstract_model(config)
+    network.set_attributes(BatchNorm, groups=config.model.norm_groups)
+    return train_step.jit_train_step(network, tx, loss_fn(config), config.seed, **options)
 
 
 def loss_fn(config: ml_collections.ConfigDict) -> Callable:
@@ -205,7 +213,7 @@ def hparams(config: ml_collections.ConfigDict) -> dict[str, bool | str | float |
     return {
         "model": config.model.name,
         **{name: getattr(options, name) for name in ("encoder", "fusion", "gas", "tasks")},
-        "dtype": config.model.dtype,
+        **{name: config.model[name] for name in ("dtype", "norm_groups")},
         **{name: config.data[name] for name in ("height", "width", "sampling", "modality_dropout")},
         **{f"loss.{name}": value for name, value in config.loss.items()},
         "optimizer": config.optimizer.name,

@@ -8,6 +8,7 @@ import torch
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
+from benchmarks.collectives import collectives
 from fume_jax.models.batch_norm import BatchNorm
 from fume_jax.sharding import create_mesh
 
@@ -113,3 +114,80 @@ def test_computes_in_the_given_dtype_and_keeps_statistics_in_float32():
     norm = BatchNorm(3, dtype=jnp.bfloat16)
     assert norm(jnp.ones(SHAPE, jnp.bfloat16)).dtype == jnp.bfloat16
     assert norm.mean[...].dtype == norm.var[...].dtype == jnp.float32
+
+
+def test_each_group_is_normalised_as_if_it_were_a_batch_and_the_running_statistics_move_to_the_mean():
+    rng = np.random.default_rng(5)
+    x = jnp.asarray(rng.normal(size=SHAPE), jnp.float32)
+    present = jnp.asarray([1, 0, 1, 1, 0, 1], jnp.float32)
+    norm, alone = layer(np.random.default_rng(0)), [layer(np.random.default_rng(0)) for _ in range(3)]
+    norm.groups = 3
+    y = norm(x, present)
+    for i, one in enumerate(alone):
+        rows = slice(2 * i, 2 * i + 2)
+        np.testing.assert_allclose(y[rows], one(x[rows], present[rows]), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(norm.mean[...], np.mean([one.mean[...] for one in alone], 0), rtol=1e-5)
+    np.testing.assert_allclose(norm.var[...], np.mean([one.var[...] for one in alone], 0), rtol=1e-5)
+
+
+def test_two_groups_by_hand():
+    # Frames of one pixel and channel. The first group has mean 2 and variance 1, unbiased 2; of the second one frame
+    # counts, so that its mean is 10 and its variance 0.
+    norm = BatchNorm(1, epsilon=0.25)
+    norm.groups = 2
+    y = norm(jnp.asarray([1.0, 3.0, 10.0, 99.0])[:, None, None, None], jnp.asarray([1.0, 1.0, 1.0, 0.0]))
+    np.testing.assert_allclose(y.ravel()[:3], [-1 / 1.25**0.5, 1 / 1.25**0.5, 0], rtol=1e-6)
+    np.testing.assert_allclose(norm.mean[...], 0.1 * (2 + 10) / 2, rtol=1e-6)
+    np.testing.assert_allclose(norm.var[...], 0.9 + 0.1 * (2 + 0) / 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("present", [[1, 1, 0, 0], [0, 0, 0, 0]])
+def test_a_group_without_frames_has_the_running_statistics_and_does_not_move_them(present):
+    rng = np.random.default_rng(6)
+    x = jnp.asarray(rng.normal(size=(4, *SHAPE[1:])), jnp.float32)
+    norm, alone = layer(np.random.default_rng(0)), layer(np.random.default_rng(0))
+    norm.groups = 2
+    y = norm(x, jnp.asarray(present, jnp.float32))
+    expected = alone(x[:2], jnp.asarray(present[:2], jnp.float32))
+    np.testing.assert_allclose(y[:2], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(norm.mean[...], alone.mean[...], rtol=1e-6)
+    np.testing.assert_allclose(norm.var[...], alone.var[...], rtol=1e-6)
+    before = layer(np.random.default_rng(0))
+    before.eval()
+    np.testing.assert_allclose(y[2:], before(x[2:]), rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_stay_within_their_group():
+    rng = np.random.default_rng(7)
+    x, weights = (jnp.asarray(rng.normal(size=SHAPE), jnp.float32) for _ in range(2))
+    graphdef, params, stats = nnx.split(layer(rng), nnx.Param, nnx.BatchStat)
+
+    def total(params, x, rows, groups):
+        norm = nnx.merge(graphdef, params, stats, copy=True)
+        norm.groups = groups
+        return (norm(x[rows]) * weights[rows]).sum()
+
+    grads, grad_x = jax.grad(total, (0, 1))(params, x, slice(None), 2)
+    halves = [jax.grad(total, (0, 1))(params, x, rows, 1) for rows in (slice(3), slice(3, None))]
+    np.testing.assert_allclose(grad_x, halves[0][1] + halves[1][1], rtol=1e-4, atol=1e-5)
+    for name in ("scale", "bias"):
+        expected = sum(half[name][...] for half, _ in halves)
+        np.testing.assert_allclose(grads[name][...], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_groups_of_one_device_each_exchange_nothing_forward_or_backward():
+    norm = layer(np.random.default_rng(0))
+    norm.groups = 8
+    graphdef, state = nnx.split(norm)
+
+    def total(x, present):
+        y = nnx.merge(graphdef, state, copy=True)(x, present)
+        return jnp.square(y).sum(), y
+
+    def apply(x, present):
+        return jax.grad(total, has_aux=True)(x, present)
+
+    sharding = NamedSharding(create_mesh(), PartitionSpec("data"))
+    batch = [jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding) for shape in ((16, 5, 4, 3), (16,))]
+    compiled = jax.jit(apply, out_shardings=sharding).lower(*batch).compile()
+    assert collectives(compiled.as_text()) == []

@@ -13,6 +13,8 @@ from fume_jax.errors import UserError
         ("model.name", "fumes", "config.model: There is no model named 'fumes'; choose one of: fume, fume_sep"),
         ("model.fusion", "sum", "config.model: fusion is 'sum'; expected one of cross_attention"),
         ("model.tasks", "classification", "best_metric is 'joint_score'; a model of classification alone has acc"),
+        ("model.norm_groups", 3, "config.model.norm_groups is 3; expected a divisor of the 8 pairs"),
+        ("model.norm_groups", 0, "config.model.norm_groups is 0; expected a divisor"),
         ("data.height", 32, "config.data.height is 32; expected at least 64"),
         ("train.epochs", 0, "config.train.epochs is 0; expected at least 1"),
         ("train.batch_size", -2, "config.train.batch_size is -2; expected at least 1"),
