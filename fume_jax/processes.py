@@ -28,6 +28,7 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, f
 _BARRIER_SECONDS = flags.DEFINE_integer(
     "barrier_seconds", 600, "How long processes wait for one of them before they end.", lower_bound=10
 )
+_AGAIN = "the same command goes on from the last checkpoint"
 _NONE = "none"
 _EXTRAS = {"gpu": ("cuda12", "cuda13"), "tpu": ("tpu",)}
 
@@ -74,10 +75,18 @@ def joined(workdir: str | Path) -> Iterator[Callable[[bool], bool]]:
         _check_platform(jax, _PLATFORM.value)
         yield group.any
         group.wait("the end")
-    except BaseException as error:
+    except (UserError, OSError) as error:
         group.tell(error)
-        if isinstance(error, UserError | OSError):
-            raise Stalled(error) from error
+        raise Stalled(error) from error
+    except BaseException as error:
+        group.tell(f"{type(error).__name__}: {error}")
+        if isinstance(error, jax.errors.JaxRuntimeError) and re.search("gloo|nccl", str(error), re.IGNORECASE):
+            said = str(error).partition("\n")[0]
+            raise Stalled(
+                f"an exchange between processes failed, so one of them must have ended ({said}); {_AGAIN}"
+            ) from error
+        if isinstance(error, KeyboardInterrupt):
+            raise
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(NOTHING_DONE)
@@ -166,7 +175,7 @@ class _Group:
 
         self._client = distributed.global_state.client
         self._count, self._index, self._seconds = count, index, seconds
-        self._calls, self._last_call = 0, time.monotonic()
+        self._calls, self._last_call, self._own_fault = 0, time.monotonic(), _NONE
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
 
@@ -191,15 +200,17 @@ class _Group:
                 who = f"{_names([int(name) for name in late[1].split()])} of {self._count}"
                 said = f"{who} did not come to {what} within {self._seconds} s and must hang; their logs may say where"
             elif dead:
-                said = f"process {dead[1]} of {self._count} gave no sign of life any more; its log may say why"
+                said = f"process {dead[1]} of {self._count} gives no sign of life; its log may say why"
             else:
-                said = f"process 0 of {self._count}, where all meet, cannot be reached: {error}"
-            raise Stalled(f"{said}. The same command goes on from the last checkpoint.") from error
+                raise Stalled(self._lost()) from error
+            raise Stalled(f"{said}; {_AGAIN}") from error
 
-    def tell(self, error: BaseException) -> None:
+    def tell(self, why: Exception | str) -> None:
         """Has all other processes end; returns once they know why."""
-        message = error if isinstance(error, UserError | OSError) else f"{type(error).__name__}: {error}"
-        self._set("fault", f"process {self._index} of {self._count} ended: {message}")
+        self._own_fault = f"process {self._index} of {self._count} ended: {why}"
+        self._set("fault", self._own_fault)
+        if self._get("fault") != self._own_fault:
+            self._watcher.join()  # another was first: what went wrong here follows from that, and the watcher ends it
         self._part()
 
     def close(self) -> None:
@@ -212,17 +223,20 @@ class _Group:
         while True:
             try:
                 fault = self._get("fault", seconds=5)
-            except RuntimeError:  # without process 0, JAX ends this one itself
-                return
+            except RuntimeError:
+                fault = self._lost()
             if fault is None and self._calls and time.monotonic() - self._last_call > self._seconds + 60:
                 fault = f"process {self._index} of {self._count} hangs since meeting {self._calls}"
                 self._set("fault", fault)
-            if fault == _NONE:
+            if fault in (_NONE, self._own_fault):
                 return
             if fault is not None:
                 print(f"error: {fault}", file=sys.stderr, flush=True)
                 self._part()
                 os._exit(NOTHING_DONE)
+
+    def _lost(self):
+        return f"process 0 of {self._count}, where all meet, cannot be reached any more; its log may say why; {_AGAIN}"
 
     def _part(self):
         # Process 0 ends last: without it the others would crash before they can say why they end.
