@@ -1,0 +1,16 @@
+"""The five models that FUME is compared with: 5 runs.
+
+    python -m launch.sweep --sweep=launch/sweeps/baselines.py
+
+Early fusion, two tasks on single frames, each task alone, and single frames of a known gas. The others of
+`python -m fume_jax.summary` are variants of FUME and belong to the ablations; FUME itself is in seeds.py.
+"""
+
+from launch.plan import Sweep
+
+BASELINES = ("early_fusion", "multi_task", "segmentation_only", "classification_only", "gas_aware")
+
+
+def get_sweep() -> Sweep:
+    """One entry a config file."""
+    return Sweep(entries={name: {"config": f"configs/{name}.py"} for name in BASELINES})

@@ -1,0 +1,99 @@
+"""The table of a sweep: how every run goes and what it has reached."""
+
+import json
+import signal
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from launch import status
+
+METRICS = ("iou_gas", "mean_iou", "balanced_accuracy", "macro_f1")
+_TAIL = 4  # lines of the log of a run that failed
+
+
+def status_table(workdir: Path, states: Mapping[str, str]) -> str:
+    """A line for each run, and below the last lines of the logs of those that failed.
+
+    Args:
+      workdir: folder of the sweep.
+      states: by name of the run.
+    """
+    rows = [("run", "state", "epoch", "step", "scores of", *METRICS, "time")]
+    notes = []
+    for name, state in states.items():
+        rows.append((name, state, *progress(workdir / name), *scores(workdir / name), _time(workdir / name)))
+        notes += _notes(workdir / name, name, state)
+    return "\n".join([_aligned(rows), *notes])
+
+
+def progress(workdir: Path) -> tuple[str, str]:
+    """Epochs that were evaluated, of how many, and the step of the last checkpoint."""
+    config = _json(workdir / "config.json")
+    steps = [int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdigit()]
+    if not config or not steps:
+        return "-", "-"
+    evaluations = len(_json(workdir / "validation.json"))
+    epochs = config["train"]["epochs"]
+    return f"{min(evaluations * config['eval']['every_epochs'], epochs)}/{epochs}", str(max(steps))
+
+
+def scores(workdir: Path) -> tuple[str, ...]:
+    """Which split, and `METRICS`: of the test split once the run is scored, until then the best validation so far."""
+    final, validation = _json(workdir / "metrics.json"), _json(workdir / "validation.json")
+    if final:
+        return ("test", *(_number(final.get(f"test/{name}")) for name in METRICS))
+    metric = _json(workdir / "config.json").get("checkpoint", {}).get("best_metric")
+    scored = [values for values in validation.values() if values.get(metric) is not None]
+    if not scored:
+        return ("-",) * (1 + len(METRICS))
+    best = max(scored, key=lambda values: values[metric])
+    return ("val", *(_number(best.get(name)) for name in METRICS))
+
+
+def summary(workdir: Path) -> str:
+    """The scores of a run in one line."""
+    split, *values = scores(workdir)
+    known = [f"{name} {value}" for name, value in zip(METRICS, values, strict=True) if value != "-"]
+    return f"{split}: {', '.join(known)}" if known else ""
+
+
+def _notes(workdir, name, state):
+    """What a line of the table cannot hold."""
+    said, job = status.read_status(workdir), status.read_job(workdir)
+    if state == status.STOPPED and said and (said.exit_code or 0) < 0 and said.exit_code != -signal.SIGTERM:
+        return [f"\n{name} was killed by {signal.Signals(-said.exit_code).name}"]
+    if state != status.FAILED:
+        return []
+    if said is None or said.job != job.id:  # what a job on a cloud printed stays there
+        return [f"\n{name} failed; sky jobs logs {job.id} has its log"]
+    lines = [f"  {line}" for line in status.log_tail(workdir, _TAIL)]
+    return [f"\n{name} failed with exit code {said.exit_code}; the end of {workdir / status.LOG}:", *lines]
+
+
+def _time(workdir):
+    said = status.read_status(workdir)
+    if said is None:
+        return "-"
+    minutes, seconds = divmod(round(said.total_seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+
+
+def _number(value):
+    return "-" if value is None or value != value else f"{value:.3f}"
+
+
+def _json(path):
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _aligned(rows: Iterable[tuple[str, ...]]):
+    """Two columns of words to the left, numbers to the right."""
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i < 2 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
