@@ -55,7 +55,7 @@ def test_training_leaves_a_complete_run_folder(trained):
     for name in ("val_overlays", "test_overlays", "val_confusion", "test_confusion"):
         assert cv2.imread(str(workdir / "pictures" / f"{name}.png")).std() > 10
     assert "balanced_accuracy" in printed
-    assert "fume of 1,656,236 parameters, batch 4, 72 steps" in printed
+    assert "fume of 1,656,236 parameters, batch 4 (4 a device), 72 steps" in printed
 
 
 @pytest.mark.slow
