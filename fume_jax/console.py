@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import jax
 from tqdm import tqdm
@@ -52,7 +52,7 @@ def metrics_table(scores: Mapping[str, Scores], intervals: Mapping[str, Mapping[
     for split, values in scores.items():
         cells = [_with_interval(values.get(name, math.nan), intervals[split].get(name)) for name in names]
         columns.append([split, *cells])
-    return _aligned(zip(*columns, strict=True))
+    return aligned(zip(*columns, strict=True))
 
 
 def epoch_table(scores: Scores) -> str:
@@ -68,7 +68,7 @@ def epoch_table(scores: Scores) -> str:
         names = ("accuracy", "balanced_accuracy", "macro_f1", "Transitional_f1", "cohens_kappa")
         rows.append(("", *names))
         rows.append(("pH state", *(_number(scores[name]) for name in names)))
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def _with_interval(value, interval):
@@ -81,12 +81,14 @@ def _number(value):
     return "absent" if math.isnan(value) else f"{value:.3f}"
 
 
-def _aligned(rows):
+def aligned(rows: Iterable[Sequence[str]], words: int = 1) -> str:
+    """Lines of a table: so many columns of words to the left, the others, numbers, to the right."""
     rows = list(rows)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+            cell.ljust(width) if i < words else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         for row in rows
     )

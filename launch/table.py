@@ -2,9 +2,10 @@
 
 import json
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
+from fume_jax.console import aligned
 from launch import status
 
 METRICS = ("iou_gas", "mean_iou", "balanced_accuracy", "macro_f1")
@@ -23,7 +24,7 @@ def status_table(workdir: Path, states: Mapping[str, str]) -> str:
     for name, state in states.items():
         rows.append((name, state, *progress(workdir / name), *scores(workdir / name), _time(workdir / name)))
         notes += _notes(workdir / name, name, state)
-    return "\n".join([_aligned(rows), *notes])
+    return "\n".join([aligned(rows, words=2), *notes])
 
 
 def progress(workdir: Path) -> tuple[str, str]:
@@ -84,16 +85,3 @@ def _number(value):
 
 def _json(path):
     return json.loads(path.read_text()) if path.exists() else {}
-
-
-def _aligned(rows: Iterable[tuple[str, ...]]):
-    """Two columns of words to the left, numbers to the right."""
-    rows = list(rows)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i < 2 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    )
