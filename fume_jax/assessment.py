@@ -13,6 +13,7 @@ import ml_collections
 import numpy as np
 
 from fume_jax import boundary, build, charts, evaluation, examples, guards, pictures, sharding, uncertainty
+from fume_jax.checkpoint import Checkpoints
 from fume_jax.console import Console, metrics_table
 from fume_jax.errors import UserError
 from fume_jax.files import replace_text
@@ -35,6 +36,7 @@ def assess_run(
     *,
     tta: bool = False,
     protocol: str = "present",
+    checkpoints: Checkpoints | None = None,
     stop: StopRequest | None = None,
 ) -> dict[str, dict[str, float]]:
     """Scores the best checkpoint of a run, prints a table, and writes what it finds to the run folder.
@@ -49,6 +51,7 @@ def assess_run(
       protocol: `present` scores the gases that are there. `reference` scores as the PyTorch original did, to compare
         with figures published of it: CO2 masks alone, and every pair as if it had both gases, an absent one being a
         frame of zeros without a plume.
+      checkpoints: of the run, if they are open already.
       stop: if requested, ends this before anything of the split at hand is written.
 
     Returns:
@@ -62,7 +65,7 @@ def assess_run(
     if protocol == "reference" and "co2" not in build.architecture_of(config).segmented:
         raise UserError("--protocol=reference scores masks of CO2, which this model does not predict.")
     console, mesh = Console(quiet=config.log.quiet), sharding.create_mesh()
-    model, step = build.best_model(config, workdir, mesh)
+    model, step = build.best_model(config, workdir, mesh, checkpoints)
     dataset = Dataset(config.data.path)
     for split in splits:
         dataset.split(split)  # a misspelt one is refused before anything is written
@@ -85,11 +88,12 @@ def assess_run(
         scores[name] = evaluation.score(results, **build.task_weights(config)) | _further_scores(results)
         intervals[name] = _intervals(results)
         table = examples.columns(results, **build.task_weights(config))
-        drawn = _charts(results, scores[name])
+        drawn = _charts(results, scores[name]) if first else {}
         for kind, indices in _chosen(table).items():
             batch = build.chosen_batch(config, dataset, mesh, split, indices)
             batch = _as_the_reference(batch) if reference else batch
-            drawn |= _panels(kind, batch, *(fn(**model, batch=batch) for fn in see_fns), count=len(indices))
+            seen = sharding.to_all((batch, *(fn(**model, batch=batch) for fn in see_fns)))
+            drawn |= _panels(kind, *seen, count=len(indices)) if first else {}
         if first:
             examples.write_table(Path(workdir) / "examples" / f"{name}.csv", table)
             for kind, picture in drawn.items():
@@ -145,7 +149,6 @@ def _charts(results, scores):
 
 def _panels(kind, batch, outputs, attention, count):
     """Pictures of the first `count` pairs of a batch: overlays, and where the attention looks if there is any."""
-    batch, outputs, attention = sharding.to_all((batch, outputs, attention))
     drawn = {kind: pictures.pair_panel(batch, outputs, count)}
     if attention:
         drawn[f"{kind}_attention"] = pictures.attention_panel(batch, attention, count)

@@ -394,23 +394,32 @@ def _evaluated_graphdef(config):
     return graphdef
 
 
-def best_model(config: ml_collections.ConfigDict, workdir: str, mesh: Mesh) -> tuple[dict, int]:
+def best_model(
+    config: ml_collections.ConfigDict, workdir: str, mesh: Mesh, opened: Checkpoints | None = None
+) -> tuple[dict, int]:
     """`params` and `batch_stats` of a run's best checkpoint, on the mesh, and its step.
+
+    Args:
+      config: of the run.
+      workdir: its folder.
+      mesh: of all devices.
+      opened: its checkpoints, if they are open already.
 
     Raises:
       UserError: if the run has no checkpoint yet, or its config is one of another version.
     """
     check(config)
-    step = None
-    if (Path(workdir) / "checkpoints").is_dir():
+    found = opened
+    if found is None and (Path(workdir) / "checkpoints").is_dir():
         found = checkpoints(config, workdir, read_only=True)
-        step = found.best_step
+    step = found and found.best_step
     if step is None:
         raise UserError(f"{workdir} has no checkpoint yet; train it first with python -m fume_jax.main.")
     _, params, batch_stats = train_step.split_model(abstract_model(config))
     abstract = with_sharding({"params": params, "batch_stats": batch_stats}, sharding.replicated(mesh))
     restored = found.restore_model(abstract, step)
-    found.close()
+    if opened is None:
+        found.close()
     return restored, step
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from fume_jax import sharding
 from fume_jax.errors import UserError
 from fume_jax.files import replace_text
 from fume_jax.guards import full_disk
@@ -56,6 +57,8 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager((self._workdir / "checkpoints").absolute(), options=options)
         # Scores of steps after the last checkpoint are of steps that will be taken again.
         self._scores = {step: s for step, s in _read_scores(self._path).items() if step <= (self.latest_step or 0)}
+        # What all processes do next follows from these.
+        sharding.check_same("checkpoints", json.dumps([sorted(self._manager.all_steps()), self._scores]))
 
     @property
     def _path(self):

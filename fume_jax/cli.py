@@ -9,6 +9,9 @@ from absl import app, flags, logging
 
 from fume_jax.errors import DONE, NOTHING_DONE, RUN_AGAIN, Stalled, UserError
 
+# What parsing the flags of a config raises.
+MISTAKES = (flags.Error, AttributeError, KeyError, TypeError, ValueError, UserError, OSError, ImportError)
+
 
 def run(main: Callable[[], int | None]) -> None:
     """Parses the flags, runs `main` and exits with the code it returns (`DONE` if None).
@@ -27,7 +30,7 @@ def _parse_flags(argv):
         if rest:
             raise UserError(f"Not understood: {' '.join(rest)}. Options look like --name=value.")
         return argv[:1]
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, UserError, OSError, ImportError) as error:
+    except MISTAKES as error:
         return _fail(error)
 
 
@@ -44,12 +47,16 @@ def _run(main):
         os._exit(RUN_AGAIN)
 
 
-def _fail(error):
+def message(error: Exception) -> str:
+    """What an error says to the user."""
     while error.args and isinstance(error.args[0], Exception):
         error = error.args[0]  # a locked config wraps the error that has the suggestion
     # One string is the whole message; some kinds of error would show it in quotes.
-    message = error.args[0] if len(error.args) == 1 else error
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    return str(error.args[0] if len(error.args) == 1 else error)
+
+
+def _fail(error):
+    print(f"error: {message(error)}", file=sys.stderr, flush=True)
     if isinstance(error, Stalled):
-        os._exit(NOTHING_DONE)
+        os._exit(error.exit_code)
     sys.exit(NOTHING_DONE)

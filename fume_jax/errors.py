@@ -14,4 +14,8 @@ class UserError(Exception):
 
 
 class Stalled(UserError):
-    """A UserError while a thread waits for ever, so that the process must end without joining its threads."""
+    """A UserError while a thread waits for ever, so that the process must end, with `exit_code`, without joining it."""
+
+    def __init__(self, message, exit_code: int = NOTHING_DONE):
+        super().__init__(message)
+        self.exit_code = exit_code

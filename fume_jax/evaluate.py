@@ -3,8 +3,6 @@
 Prints a table, and writes `metrics.json`, a table of examples and pictures to the run folder.
 """
 
-import sys
-
 from absl import flags
 
 from fume_jax import cli, processes
@@ -26,6 +24,7 @@ def main() -> int | None:
     """Scores as the flags say; returns the exit code, None if done."""
     from fume_jax.assessment import assess_run
     from fume_jax.checkpoint import load_config
+    from fume_jax.console import Console
 
     config = load_config(_WORKDIR.value)
     if _DATA.value:
@@ -34,7 +33,7 @@ def main() -> int | None:
         try:
             assess_run(config, _WORKDIR.value, _SPLIT.value, tta=_TTA.value, protocol=_PROTOCOL.value, stop=stop)
         except Stopped:
-            print("stopped; run the same command again", file=sys.stderr)
+            Console().tell("stopped; the same command starts again")
             return RUN_AGAIN
     return None
 

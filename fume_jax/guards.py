@@ -28,11 +28,11 @@ _CGROUPS = {
 
 
 @contextlib.contextmanager
-def run_lock(workdir: str | Path) -> Iterator[None]:
-    """Keeps every other run from training in a run folder, which is made if it is not there.
+def run_lock(workdir: str | Path, name: str = ".lock", doing: str = "training in") -> Iterator[None]:
+    """Keeps all others from doing the same in a folder, which is made if it is not there.
 
-    The first process of a run holds the lock for all. The system frees it when the process ends, however it ends; the
-    file `.lock` stays.
+    The first process of a run holds the lock for all. The system frees it when the process ends, however it ends; its
+    file stays.
 
     Raises:
       UserError: if another process holds it.
@@ -42,12 +42,12 @@ def run_lock(workdir: str | Path) -> Iterator[None]:
     if jax.process_index() != 0:
         yield
         return
-    lock = filelock.FileLock(Path(workdir) / ".lock")
+    lock = filelock.FileLock(Path(workdir) / name)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
         raise UserError(
-            f"Another process is training in {workdir}; wait for it, stop it, or use another --workdir."
+            f"Another process is {doing} {workdir}; wait for it, stop it, or use another --workdir."
         ) from error
     try:
         yield

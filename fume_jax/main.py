@@ -18,8 +18,11 @@ flags.mark_flags_as_required(["config", "workdir"])
 def main() -> int:
     """Trains as the flags say; returns the exit code."""
     # After the flags are parsed, so that --help and a mistake in a flag answer at once.
+    from fume_jax import sharding
     from fume_jax.train import train
 
+    if _CONFIG.value.deterministic:
+        sharding.request_determinism()
     with processes.joined(_WORKDIR.value) as agree, StopRequest(agree) as stop:
         return train(_CONFIG.value, _WORKDIR.value, stop)
 

@@ -1,9 +1,9 @@
 """Several processes that work as one: how they find one another, agree when to stop, and end together."""
 
 import contextlib
+import json
 import os
 import re
-import socket
 import sys
 import threading
 import time
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
-from fume_jax.errors import NOTHING_DONE, Stalled, UserError
+from fume_jax.errors import NOTHING_DONE, RUN_AGAIN, Stalled, UserError
 
 _PLATFORM = flags.DEFINE_enum(
     "platform", None, ["cpu", "gpu", "tpu"], "What to compute on; without it, the best that JAX finds."
@@ -21,24 +21,27 @@ _PLATFORM = flags.DEFINE_enum(
 _COORDINATOR = flags.DEFINE_string(
     "coordinator",
     None,
-    "HOST:PORT at which process 0 can be reached, for processes that neither Slurm, Open MPI nor a TPU pod starts.",
+    "HOST:PORT at which process 0 can be reached, for processes that neither Slurm, Open MPI 4 nor a TPU pod starts.",
 )
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are, with --coordinator.")
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "How many processes there are, with --coordinator; 1 asks no launcher.", lower_bound=1
+)
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0, with --coordinator.")
 _BARRIER_SECONDS = flags.DEFINE_integer(
-    "barrier_seconds", 600, "How long processes wait for one of them before they end.", lower_bound=10
+    "barrier_seconds", 300, "How long processes wait for one of them before they end.", lower_bound=10
 )
-_AGAIN = "the same command goes on from the last checkpoint"
-_NONE = "none"
+# As jax.distributed calls those who start processes: not Kubernetes, which starts single ones in the same surroundings.
+_LAUNCHERS = ("slurm", "ompi", "gcetpu", "gketpu")
 _EXTRAS = {"gpu": ("cuda12", "cuda13"), "tpu": ("tpu",)}
+_AGAIN = "the same command goes on from the last checkpoint"
 
 
 @contextlib.contextmanager
 def joined(workdir: str | Path) -> Iterator[Callable[[bool], bool]]:
     """While open, this process is one of those that were started together; to be entered before any use of a device.
 
-    Under Slurm, Open MPI and on TPU pods they find one another, elsewhere by flags; a process alone is a group of one.
-    An error in one process ends all of them, with its message.
+    Under Slurm, Open MPI 4 and on TPU pods they find one another, elsewhere by flags; a process alone is a group of
+    one. An error in one process ends all of them, with its message.
 
     Args:
       workdir: folder that all processes see.
@@ -68,7 +71,9 @@ def joined(workdir: str | Path) -> Iterator[Callable[[bool], bool]]:
             index,
             local_device_ids,
             cluster_detection_method="deactivate",
+            # Both end the process in a crash, so that the barriers here, which name who is late, come first.
             initialization_timeout=_BARRIER_SECONDS.value + 60,
+            heartbeat_timeout_seconds=_BARRIER_SECONDS.value + 60,
         )
     group = _Group(count, index, _BARRIER_SECONDS.value)
     try:
@@ -76,17 +81,19 @@ def joined(workdir: str | Path) -> Iterator[Callable[[bool], bool]]:
         yield group.any
         group.wait("the end")
     except (UserError, OSError) as error:
-        group.tell(error)
-        raise Stalled(error) from error
+        code = getattr(error, "exit_code", NOTHING_DONE)
+        group.tell(error, code)
+        raise Stalled(error, code) from error
+    except KeyboardInterrupt:
+        group.tell(f"it was interrupted; {_AGAIN}", RUN_AGAIN)
+        raise
     except BaseException as error:
-        group.tell(f"{type(error).__name__}: {error}")
-        if isinstance(error, jax.errors.JaxRuntimeError) and re.search("gloo|nccl", str(error), re.IGNORECASE):
-            said = str(error).partition("\n")[0]
-            raise Stalled(
-                f"an exchange between processes failed, so one of them must have ended ({said}); {_AGAIN}"
-            ) from error
-        if isinstance(error, KeyboardInterrupt):
-            raise
+        said = str(error).partition("\n")[0]
+        if isinstance(error, jax.errors.JaxRuntimeError) and re.search("gloo|nccl", said, re.IGNORECASE):
+            lost = f"an exchange between processes failed, so one of them must have ended ({said}); {_AGAIN}"
+            group.tell(lost, RUN_AGAIN)
+            raise Stalled(lost, RUN_AGAIN) from error
+        group.tell(f"{type(error).__name__}: {said}", NOTHING_DONE)
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(NOTHING_DONE)
@@ -98,14 +105,22 @@ def _found():
     """Address of process 0, number of processes, which one this is, and the devices it may use if not all."""
     from jax._src.clusters import ClusterEnv  # what jax.distributed.initialize asks, which would not say "just one"
 
-    said = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
-    # Open MPI from version 5 on tells everything but the address.
-    mpi = [os.environ.get(f"OMPI_COMM_WORLD_{name}") for name in ("SIZE", "RANK")]
-    count, index = (x if x is not None or y is None else int(y) for x, y in zip(said[1:], mpi, strict=True))
-    address, count, index, local_device_ids = ClusterEnv.auto_detect_unset_distributed_params(
-        said[0], count, index, None, None, _BARRIER_SECONDS.value
-    )
-    if count == 1 or (count is None and address is None):
+    address, count, index = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+    local_device_ids = None
+    if count == 1:
+        return None, 1, 0, None
+    known = [env for env in ClusterEnv._cluster_types if env.name in _LAUNCHERS]
+    try:
+        if launcher := next((env.name for env in known if env.is_env_present()), None):
+            address, count, index, local_device_ids = ClusterEnv.auto_detect_unset_distributed_params(
+                address, count, index, None, launcher, _BARRIER_SECONDS.value
+            )
+        elif "OMPI_COMM_WORLD_SIZE" in os.environ:  # Open MPI from version 5 on tells all but the address
+            mpi = {name: int(os.environ[f"OMPI_COMM_WORLD_{name}"]) for name in ("SIZE", "RANK", "LOCAL_RANK")}
+            count, index, local_device_ids = mpi["SIZE"], mpi["RANK"], [mpi["LOCAL_RANK"]]
+    except RuntimeError as error:
+        raise UserError(f"The processes that work with this one were not found: {error}") from error
+    if count == 1 or (address, count, index) == (None, None, None):
         return None, 1, 0, None
     if None in (address, count, index):
         raise UserError(
@@ -136,25 +151,27 @@ def _arriving(workdir, address, count, index):
 
     Connecting itself would end in a crash of the process that says neither.
     """
-    folder = Path(workdir) / ".processes"
+    folder, seconds = Path(workdir) / ".processes", _BARRIER_SECONDS.value
     folder.mkdir(parents=True, exist_ok=True)
     own = folder / str(index)
-    own.write_text(socket.gethostname())
-    seconds = _BARRIER_SECONDS.value
+    own.write_text(address)
+    came = own.stat().st_mtime
+
+    def here(path):
+        # Clocks of hosts differ; that of the disk is one. An older file was left by an earlier start.
+        with contextlib.suppress(FileNotFoundError):
+            return path.read_text() == address and path.stat().st_mtime >= came - seconds
+        return False
 
     def give_up():
-        # Clocks of hosts differ; that of the disk is one. A file that is older was left by an earlier start.
-        since = own.stat().st_mtime - seconds
-        here = {int(p.name) for p in folder.iterdir() if p.name.isdigit() and p.stat().st_mtime >= since}
-        missing = sorted(set(range(count)) - here)
+        missing = [i for i in range(count) if not here(folder / str(i))]
         what = (
             f"{_names(missing)} of {count} did not come within {seconds} s, or not with this --workdir, {workdir}, "
             "which all must see"
             if missing
-            else f"All {count} processes have come, but process {index} reached nobody at {address} within {seconds} s"
+            else f"all {count} processes have come, but this one reached nobody at {address} within {seconds} s"
         )
-        own.unlink(missing_ok=True)
-        print(f"error: {what}. Waiting was process {index} on {socket.gethostname()}.", file=sys.stderr, flush=True)
+        print(f"error: process {index} waited; {what}.", file=sys.stderr, flush=True)
         os._exit(NOTHING_DONE)
 
     timer = threading.Timer(seconds, give_up)
@@ -175,12 +192,12 @@ class _Group:
 
         self._client = distributed.global_state.client
         self._count, self._index, self._seconds = count, index, seconds
-        self._calls, self._last_call, self._own_fault = 0, time.monotonic(), _NONE
+        self._calls, self._last_call, self._closing = 0, time.monotonic(), False
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
 
     def any(self, flag: bool) -> bool:
-        self._calls, self._last_call = self._calls + 1, time.monotonic()
+        self._calls += 1
         if flag:
             self._set("stop", self._calls)
         self.wait(f"meeting {self._calls}")
@@ -189,73 +206,69 @@ class _Group:
 
     def wait(self, what: str) -> None:
         """Waits for all processes."""
-        import jax
-
+        self._last_call = time.monotonic()
         try:
             self._client.wait_at_barrier("everybody", self._seconds * 1000)
-        except jax.errors.JaxRuntimeError as error:
+        except RuntimeError as error:
             late = re.search(r"timed out task names:\s*((?:\d+\s+)+)", str(error))
-            dead = re.search(r"Task (\d+) heartbeat timeout", str(error))
-            if late:
-                who = f"{_names([int(name) for name in late[1].split()])} of {self._count}"
-                said = f"{who} did not come to {what} within {self._seconds} s and must hang; their logs may say where"
-            elif dead:
-                said = f"process {dead[1]} of {self._count} gives no sign of life; its log may say why"
-            else:
-                raise Stalled(self._lost()) from error
-            raise Stalled(f"{said}; {_AGAIN}") from error
+            if late is None:
+                raise Stalled(f"process 0 cannot be reached ({error}); {_AGAIN}", RUN_AGAIN) from error
+            who = f"{_names([int(name) for name in late[1].split()])} of {self._count}"
+            message = f"{who} did not come to {what} within {self._seconds} s; what they say may tell why; {_AGAIN}"
+            raise Stalled(message, RUN_AGAIN) from error
 
-    def tell(self, why: Exception | str) -> None:
+    def tell(self, why: Exception | str, exit_code: int) -> None:
         """Has all other processes end; returns once they know why."""
-        self._own_fault = f"process {self._index} of {self._count} ended: {why}"
-        self._set("fault", self._own_fault)
-        if self._get("fault") != self._own_fault:
-            self._watcher.join()  # another was first: what went wrong here follows from that, and the watcher ends it
+        own = json.dumps([f"process {self._index} of {self._count} ended: {why}", exit_code])
+        self._closing = True
+        self._set("fault", own)
+        if self._get("fault") != own:  # Another was first: what went wrong here follows from that.
+            self._closing = False
+            self._watcher.join()
         self._part()
 
     def close(self) -> None:
         """Ends without a fault."""
-        self._set("fault", _NONE)
+        self._closing = True
+        self._set("fault", "")
         self._watcher.join()
 
     def _watch(self):
         """Ends this process when another has failed, or if a device hangs; the main thread may wait in it for ever."""
         while True:
-            try:
-                fault = self._get("fault", seconds=5)
-            except RuntimeError:
-                fault = self._lost()
-            if fault is None and self._calls and time.monotonic() - self._last_call > self._seconds + 60:
-                fault = f"process {self._index} of {self._count} hangs since meeting {self._calls}"
-                self._set("fault", fault)
-            if fault in (_NONE, self._own_fault):
+            fault = self._get("fault", seconds=5)
+            if self._closing:
                 return
-            if fault is not None:
-                print(f"error: {fault}", file=sys.stderr, flush=True)
+            if fault is None and self._calls and time.monotonic() - self._last_call > self._seconds + 60:
+                said = f"nothing came from the devices since meeting {self._calls}, noticed by process {self._index}"
+                self._set("fault", json.dumps([f"{said}; {_AGAIN}", RUN_AGAIN]))
+            elif fault is not None:
+                message, exit_code = json.loads(fault)
+                print(f"error: {message}", file=sys.stderr, flush=True)
                 self._part()
-                os._exit(NOTHING_DONE)
-
-    def _lost(self):
-        return f"process 0 of {self._count}, where all meet, cannot be reached any more; its log may say why; {_AGAIN}"
+                os._exit(exit_code)
 
     def _part(self):
         # Process 0 ends last: without it the others would crash before they can say why they end.
         with contextlib.suppress(RuntimeError):
             self._client.wait_at_barrier("parting", 5000)
+        if self._index == 0:
+            time.sleep(1)
 
     def _set(self, key, value):
         with contextlib.suppress(RuntimeError):  # somebody was first
             self._client.key_value_set(key, str(value))
 
-    def _get(self, key, seconds=None):
+    def _get(self, key, seconds=0):
+        """What was set; None if nothing was within some seconds."""
         try:
-            if seconds is None:
+            if not seconds:
                 return self._client.key_value_try_get(key)
             return self._client.blocking_key_value_get(key, seconds * 1000)
         except RuntimeError as error:
-            if "NOT_FOUND" in str(error) or "DEADLINE_EXCEEDED" in str(error):
-                return None
-            raise
+            if "NOT_FOUND" not in str(error) and "DEADLINE_EXCEEDED" not in str(error):
+                time.sleep(seconds)  # without process 0 JAX ends this one
+            return None
 
 
 def _names(indices):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
+from fume_jax import sharding
 from fume_jax.errors import UserError
 
 
@@ -108,7 +109,7 @@ class Progress:
 
 def _not_finite(step, metrics, example_index, max_skipped):
     terms = ", ".join(f"{name} {value:g}" for name, value in metrics.items() if name not in ("skipped", "param_norm"))
-    examples = np.concatenate([np.asarray(shard.data) for shard in example_index.addressable_shards])
+    examples = sharding.to_all(example_index)
     before = f", after {max_skipped} skipped updates" if max_skipped else ""
     return (
         f"The loss or the gradient is not finite at step {step}{before}: {terms}. The step saw the training examples "

@@ -1,10 +1,12 @@
 """Where arrays live: one mesh axis, `data`. A model of 1.7M parameters needs no other."""
 
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 
 import jax
 import numpy as np
+from jax._src import xla_bridge
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -15,8 +17,13 @@ from fume_jax.vocabulary import batch_spec
 def request_determinism() -> None:
     """Has a GPU add in one order and choose kernels without trying them, so that a run gives the same numbers again.
 
-    To be called before anything else asks for a device. On CPU it changes nothing, nor needs to.
+    On CPU it changes nothing, nor needs to.
+
+    Raises:
+      RuntimeError: if a device was asked for already, after which XLA reads no more flags.
     """
+    if xla_bridge.backends_are_initialized():
+        raise RuntimeError("Determinism is to be requested before any use of a device.")
     flags = "--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
 
@@ -83,6 +90,8 @@ def from_all(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array
 
 def to_all(tree):
     """Arrays on the devices, whole, on the host of every process."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
     return multihost_utils.process_allgather(tree, tiled=True)
 
 
@@ -105,3 +114,14 @@ def put_together(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         name: np.ascontiguousarray(x).view(rows[name].dtype).reshape(-1, *rows[name].shape[1:])
         for name, x in multihost_utils.process_allgather(as_bytes, tiled=True).items()
     }
+
+
+def check_same(what: str, text: str) -> None:
+    """Raises UserError unless `what`, a noun phrase in the plural, is the same text in all processes."""
+    checksums = put_together({"": np.array([zlib.crc32(text.encode())], np.uint32)})[""]
+    others = np.flatnonzero(checksums != checksums[0])
+    if len(others):
+        raise UserError(
+            f"The {what} of process {', '.join(map(str, others))} are not those of process 0; all take the same "
+            "command and see the same --workdir. A network disk may lag: then run the command again."
+        )

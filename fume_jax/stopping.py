@@ -1,6 +1,7 @@
 """Stopping a run from outside, at a step of its own choosing."""
 
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator
 
 
@@ -42,7 +43,9 @@ class StopRequest:
                 raise Stopped
             yield item
 
-    def _request(self, *_):
+    def _request(self, number, _):
+        if number == signal.SIGINT:
+            print("stopping; Ctrl-C again ends at once", file=sys.stderr, flush=True)
         self.requested = True
         # Clusters may send several kinds in a row; a person who presses again means it.
         signal.signal(signal.SIGINT, self._previous[signal.SIGINT])

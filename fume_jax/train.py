@@ -30,9 +30,8 @@ def train(config: ml_collections.ConfigDict, workdir: str, stop: StopRequest) ->
         trained, the loss is no longer finite, or memory or disk is short.
     """
     build.check(config)
-    if config.deterministic:
-        sharding.request_determinism()
     mesh = sharding.create_mesh()
+    sharding.check_same("settings", config.to_json(sort_keys=True))
     sharding.check_batch_size("config.train.batch_size", config.train.batch_size, mesh, config.train.accumulation)
     dataset = Dataset(config.data.path)
     with guards.run_lock(workdir), guards.out_of_memory(**build.batch_shape(config)):
@@ -53,8 +52,9 @@ def _train(config, workdir, stop, mesh, dataset, stack):
     console.say(build.description(config, mesh, total_steps))
     if dataset.leak:
         console.warn(dataset.leak)
-    disk_bytes = build.disk_bytes(config, abstract_state) - guards.folder_size(workdir)
-    guards.check_free_space(workdir, disk_bytes, "Training")
+    if jax.process_index() == 0:
+        disk_bytes = build.disk_bytes(config, abstract_state) - guards.folder_size(workdir)
+        guards.check_free_space(workdir, disk_bytes, "Training")
 
     # State, and the step that changes it, compiled.
     eval_steps, save_steps, keep_steps = (
@@ -107,7 +107,7 @@ def _train(config, workdir, stop, mesh, dataset, stack):
 
     reporter.close()
     try:
-        scores = assessment.assess_run(config, workdir, stop=stop)
+        scores = assessment.assess_run(config, workdir, checkpoints=checkpoints, stop=stop)
     except Stopped:
         console.tell("stopped while scoring; the same command scores the run")
         return RUN_AGAIN

@@ -1,6 +1,7 @@
 """Runs on TPUs and GPUs of a cloud, as managed jobs of SkyPilot, which recovers them when they are preempted."""
 
 import dataclasses
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +42,12 @@ class Cloud:
     def __post_init__(self):
         if "://" not in self.bucket:
             raise UserError(f"--bucket is {self.bucket}; expected an address such as gs://{self.bucket}.")
+
+    @property
+    def devices(self) -> int:
+        """That share the batch of a run: what the accelerator's name ends with, as far as that counts them."""
+        count = re.search(r"(?:litepod-|v6e-|:)(\d+)$", self.accelerator)
+        return int(count[1]) if count else 1
 
     def preview(self, runs: Sequence[Run]) -> str:
         """Writes the tasks, has SkyPilot check them, and returns where they are and what they run."""
@@ -90,6 +97,7 @@ class Cloud:
             },
             "setup": "set -e\n"
             f"ln -sfn {_DATA} data\n"
+            f"ln -sfn {_BUCKET}/runs runs\n"
             "pip install -q uv\n"
             "uv venv -q --python 3.11 --allow-existing ~/fume\n"
             f"uv pip install -q --python {_PYTHON} -e '.[{extra}]'\n",
@@ -123,8 +131,8 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_representer(str, _Dumper.represent_str)
 
 
-def states(jobs: Sequence[status.Job]) -> dict[status.Job, str]:
-    """What SkyPilot says of managed jobs."""
+def states(jobs: Sequence[status.Job]) -> dict[status.Job, str | None]:
+    """What SkyPilot says of managed jobs; None of those that it does not know."""
     try:
         records, *_ = sky.get(sky.jobs.queue_v2(refresh=True, job_ids=[int(job.id) for job in jobs]))
     except Exception as error:  # of many types, by cloud
@@ -140,4 +148,6 @@ def _state(said):
         return status.RUNNING
     if said == "SUCCEEDED":
         return status.DONE
-    return status.STOPPED if said in (None, "CANCELLED") else status.FAILED
+    if said is None:  # Another controller may have known it: better asked for than trained, and paid for, twice.
+        return None
+    return status.STOPPED if said == "CANCELLED" else status.FAILED

@@ -48,18 +48,27 @@ class TrainingJob:
             time.sleep(_PATIENCE_SECONDS)
         return code
 
-    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """Called by submitit before it puts the job back into the queue: returns once the run is saved."""
+    def checkpoint(self) -> submitit.helpers.DelayedSubmission | None:
+        """Called by submitit before it puts the job back into the queue: returns once the run is saved.
+
+        None, for a run that has ended otherwise, leaves it out of the queue.
+        """
         if self._process is not None:
-            self._process.terminate()
-            self._wait()
+            self._tell()
+            code = self._wait()
+            if code >= 0 and code != RUN_AGAIN:
+                return None
         return submitit.helpers.DelayedSubmission(TrainingJob(self._command, self._workdir))
 
     def _terminate(self, *_):
         # Once: on its way out the command no longer expects it.
         if self._process is not None and not self._terminated:
             self._terminated = True
-            self._process.terminate()
+            self._tell()
+
+    def _tell(self):
+        # Not Popen.terminate(), which would reap a command that has just ended before `_wait` does.
+        os.kill(self._process.pid, signal.SIGTERM)
 
     def _wait(self):
         """Exit code of the command, negative the signal that killed it."""

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -36,6 +37,11 @@ class Local:
 
     workdir: Path
     slots: Sequence[Sequence[int]]
+
+    @property
+    def devices(self) -> int:
+        """That share the batch of a run."""
+        return max(1, len(self.slots[0]))
 
     def preview(self, runs: Sequence[Run]) -> str:
         """The commands."""
@@ -81,17 +87,20 @@ class Local:
         with _deaf_to_ctrl_c():
             job = executor.submit(TrainingJob(self._command(run, gpus), folder))
         created = psutil.Process(int(job.job_id)).create_time()
-        submitted = status.Job("local", job.job_id, tuple(gpus), created)
+        submitted = status.Job("local", job.job_id, tuple(gpus), created, socket.gethostname())
         status.write_job(folder, submitted)
         return submitted
 
     def _command(self, run, gpus):
-        return [sys.executable, *run.arguments(self.workdir / run.name, "gpu" if gpus else None)]
+        # Though the sweep may itself be a task of Slurm, this run is no part of one.
+        return [sys.executable, *run.arguments(self.workdir / run.name, "gpu" if gpus else None), "--num_processes=1"]
 
 
 def states(jobs: Sequence[status.Job]) -> dict[status.Job, str]:
-    """Whether the processes of jobs live."""
-    return {job: status.RUNNING if _controller(job) else status.STOPPED for job in jobs}
+    """Whether the processes of jobs live; None for those of another machine with the same disk."""
+    here = socket.gethostname()
+    said = {job: status.RUNNING if _controller(job) else status.STOPPED for job in jobs if job.host == here}
+    return dict.fromkeys(jobs) | said
 
 
 def free_slots(slots: Sequence[Sequence[int]], busy: Sequence[Sequence[int]]) -> list[Sequence[int]]:
@@ -161,9 +170,13 @@ def _terminate(job):
 
 @contextmanager
 def _deaf_to_ctrl_c() -> Iterator[None]:
-    """What is started inside never hears Ctrl-C, at which submitit would kill a job before its run is saved."""
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """What is started inside never hears Ctrl-C, at which submitit would kill a job before its run is saved.
+
+    Nor that the terminal is closed: the runs go on.
+    """
+    previous = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -12,7 +12,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from fume_jax import build
+from fume_jax import build, cli
 from fume_jax.errors import UserError
 
 # What makes a run one of minutes on a laptop. What a sweep varies comes after it.
@@ -128,8 +128,6 @@ def load_config(run: Run) -> ml_collections.ConfigDict:
     try:
         values(arguments)
         build.check(holder.value)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, UserError, OSError, ImportError) as error:
-        while error.args and isinstance(error.args[0], Exception):
-            error = error.args[0]  # a locked config wraps the error that has the suggestion
-        raise UserError(f"run {run.name}: {error.args[0] if len(error.args) == 1 else error}") from error
+    except cli.MISTAKES as error:
+        raise UserError(f"run {run.name}: {cli.message(error)}") from error
     return holder.value

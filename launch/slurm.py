@@ -49,6 +49,11 @@ class Slurm:
             raise UserError(f"--slurm has {unknown}; expected some of {', '.join(sorted(known))}.")
 
     @property
+    def devices(self) -> int:
+        """That share the batch of a run."""
+        return self.nodes * max(1, self.gpus)
+
+    @property
     def parameters(self) -> dict[str, Any]:
         """In submitit's words."""
         # On Slurm `jax.distributed.initialize` takes a process for each GPU, the one of the same number on its node.

@@ -29,6 +29,7 @@ class Job:
     id: str
     gpus: Sequence[int] = ()  # of this machine, that a local job was given
     created: float = 0.0  # when the process of a local job was, seconds since 1970
+    host: str = ""  # of a local job
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,11 +5,9 @@ The same command goes on with a sweep that was stopped: it runs what is not done
 
 import ast
 import collections
-import contextlib
 import importlib
 from pathlib import Path
 
-import filelock
 from absl import flags
 
 from fume_jax import cli
@@ -29,7 +27,9 @@ _GPUS = flags.DEFINE_integer(
     "gpus", None, "local: GPUs to divide, default all; slurm: GPUs of a node, default 1.", lower_bound=0
 )
 _NODES = flags.DEFINE_integer("nodes", 1, "slurm: nodes of a run.", lower_bound=1)
-_HOURS = flags.DEFINE_float("hours", 24.0, "slurm: after which a run saves and goes back into the queue.")
+_HOURS = flags.DEFINE_float(
+    "hours", 24.0, "slurm: after which a run saves and goes back into the queue.", lower_bound=0.1
+)
 _SLURM = flags.DEFINE_multi_string("slurm", [], "KEY=VALUE, more options of sbatch, as in partition=gpu.")
 _ACCELERATOR = flags.DEFINE_string("accelerator", "tpu-v5litepod-16", "tpu, cloud: SkyPilot's name, or H100:8.")
 _SPOT = flags.DEFINE_bool("spot", True, "tpu, cloud: machines that are cheaper and may be taken away.")
@@ -38,8 +38,19 @@ _BUCKET = flags.DEFINE_string("bucket", None, "tpu, cloud: gs://NAME, which has 
 flags.mark_flag_as_required("sweep")
 
 # The file of each backend, and the extra of setup.cfg that it needs.
-_ENGINES = {"local": ("local", "launch"), "slurm": ("slurm", "launch"), "tpu": ("cloud", "cloud")}
-_ENGINES["cloud"] = _ENGINES["tpu"]
+_ENGINES = {
+    "local": ("local", "launch"),
+    "slurm": ("slurm", "launch"),
+    "tpu": ("cloud", "cloud"),
+    "cloud": ("cloud", "cloud"),
+}
+# Flags that not every backend has.
+_BACKENDS = {
+    "parallel": ("local", "slurm"),
+    "gpus": ("local", "slurm"),
+    **dict.fromkeys(("nodes", "hours", "slurm"), ("slurm",)),
+    **dict.fromkeys(("accelerator", "spot", "infra", "bucket"), ("tpu", "cloud")),
+}
 
 
 def main() -> int:
@@ -48,6 +59,7 @@ def main() -> int:
     import jax
 
     from fume_jax.checkpoint import save_config
+    from fume_jax.guards import run_lock
     from launch import plan
 
     # This process only reads configs: accelerators are for the runs.
@@ -63,10 +75,12 @@ def main() -> int:
         return DONE
     configs = {run.name: plan.load_config(run) for run in runs}
     engine = _engine(workdir)
+    for name, config in configs.items():
+        _check_batch(name, config.train, engine.devices)
     if _DRY_RUN.value:
         print(engine.preview(runs))
         return DONE
-    with _lock(workdir), StopRequest() as stop:
+    with run_lock(workdir, ".sweep.lock", "launching"), StopRequest() as stop:
         for name, config in configs.items():
             save_config(config, workdir / name)  # refuses a folder that holds a run of another config
         before = states()
@@ -81,6 +95,9 @@ def main() -> int:
 
 def _engine(workdir):
     """The backend as the flags describe it."""
+    for name, backends in _BACKENDS.items():
+        if flags.FLAGS[name].present and _BACKEND.value not in backends:
+            raise UserError(f"--{name} is for --backend={' or '.join(backends)}, not {_BACKEND.value}.")
     module = _module(_BACKEND.value)
     if _BACKEND.value == "local":
         return module.Local(workdir, module.divide_gpus(module.visible_gpus(_GPUS.value), _PARALLEL.value))
@@ -114,17 +131,13 @@ def _states(workdir, names):
     return {name: status.state(workdir / name, said) for name in names}
 
 
-@contextlib.contextmanager
-def _lock(workdir):
-    """Keeps a second command from launching the same runs; the system frees the lock however this one ends."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(workdir / ".sweep.lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise UserError(f"Another command is launching {workdir}; --status shows how its runs go.") from error
-    with lock:
-        yield
+def _check_batch(name, options, devices):
+    shares = devices * options.accumulation
+    if options.batch_size % shares:
+        raise UserError(
+            f"run {name}: train.batch_size is {options.batch_size}, which {devices} devices cannot share evenly; "
+            f"expected a multiple of {shares}, as in --set=train.batch_size={shares}."
+        )
 
 
 def _pairs(flag, words):

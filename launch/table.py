@@ -29,13 +29,13 @@ def status_table(workdir: Path, states: Mapping[str, str]) -> str:
 
 def progress(workdir: Path) -> tuple[str, str]:
     """Epochs that were evaluated, of how many, and the step of the last checkpoint."""
-    config = _json(workdir / "config.json")
-    steps = [int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdigit()]
+    config, evaluated = _json(workdir / "config.json"), _json(workdir / "validation.json")
+    # Checkpoints may have been left out where a run was copied from.
+    steps = [path.name for path in (workdir / "checkpoints").glob("*") if path.name.isdigit()] + list(evaluated)
     if not config or not steps:
         return "-", "-"
-    evaluations = len(_json(workdir / "validation.json"))
     epochs = config["train"]["epochs"]
-    return f"{min(evaluations * config['eval']['every_epochs'], epochs)}/{epochs}", str(max(steps))
+    return f"{min(len(evaluated) * config['eval']['every_epochs'], epochs)}/{epochs}", str(max(map(int, steps)))
 
 
 def scores(workdir: Path) -> tuple[str, ...]:

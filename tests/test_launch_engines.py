@@ -283,4 +283,4 @@ def test_states_of_managed_jobs_are_those_that_skypilot_says(cloud, monkeypatch)
     monkeypatch.setattr(sky.jobs, "queue_v2", lambda refresh, job_ids: [r for r in records if r["job_id"] in job_ids])
     monkeypatch.setattr(sky, "get", lambda request: (request, len(request), {}, 0))
     jobs = [status.Job("cloud", str(number)) for number in (*said, 6)]
-    assert list(cloud.states(jobs).values()) == ["queued", "running", "done", "failed", "stopped", "stopped"]
+    assert list(cloud.states(jobs).values()) == ["queued", "running", "done", "failed", "stopped", None]

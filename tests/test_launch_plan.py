@@ -1,9 +1,8 @@
 """What a sweep file means: which runs, by which names and configs."""
 
-import dataclasses
-
 import pytest
 
+from configs import demo
 from fume_jax.errors import UserError
 from launch.plan import SMOKE, Run, Sweep, expand, load_config, load_sweep
 from tests.commands import ROOT
@@ -37,7 +36,7 @@ def test_every_entry_is_combined_with_every_value_of_the_grid_and_every_seed():
 
 
 def test_a_sweep_of_nothing_is_one_run():
-    assert expand(Sweep()) == [Run("seed_0", "configs/fume.py", {"seed": 0})]
+    assert expand(Sweep("a.py")) == [Run("seed_0", "a.py", {"seed": 0})]
 
 
 def test_what_a_sweep_varies_wins_over_the_smoke_version_and_settings_over_both():
@@ -85,7 +84,7 @@ def test_a_misspelt_key_or_impossible_value_is_refused_naming_the_run(overrides,
 def test_the_config_is_the_one_that_the_command_would_train_by():
     config = load_config(Run("x", "configs/demo.py", {"train.epochs": 3, "model.gas": "co2", "deterministic": True}))
     assert (config.train.epochs, config.model.gas, config.deterministic) == (3, "co2", True)
-    assert config.data.width == 160  # of the file
+    assert config.data.width == demo.get_config().data.width
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
@@ -93,7 +92,7 @@ def test_the_config_is_the_one_that_the_command_would_train_by():
 def test_every_sweep_of_the_project_has_valid_configs_that_differ(path, smoke):
     configs = [load_config(run) for run in expand(load_sweep(path), smoke=smoke)]
     assert len({config.to_json() for config in configs}) == len(configs) > 1
-    assert {config.train.epochs for config in configs} == ({2} if smoke else {50})
+    assert all((config.train.epochs <= 2) == smoke for config in configs)
     assert f"{len(configs)} runs" in path.read_text()
 
 
@@ -119,8 +118,3 @@ def test_a_file_without_a_sweep_is_refused(tmp_path):
     (tmp_path / "file.py").write_text("def get_sweep():\n    return {}\n")
     with pytest.raises(UserError, match=r"file.py is no sweep; expected a function get_sweep\(\)"):
         load_sweep(tmp_path / "file.py")
-
-
-def test_a_sweep_cannot_be_changed_by_accident():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        Sweep().config = "configs/demo.py"

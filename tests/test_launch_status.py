@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -86,7 +87,7 @@ def test_the_table_shows_progress_scores_times_and_why_runs_failed(tmp_path):
     write_run(tmp_path / "done", steps=(12, 24), validation=validation, metrics={"test/mean_iou": 0.625})
     say(tmp_path / "done", DONE, exit_code=0, seconds=3725)
     write_run(tmp_path / "going", epochs=20, steps=(12, 30), validation=validation)
-    write_run(tmp_path / "young", validation={"12": {"mean_iou": None}})
+    write_run(tmp_path / "young", validation={})
     write_run(tmp_path / "bad")
     status.write_job(tmp_path / "bad", JOB)
     say(tmp_path / "bad", FAILED, exit_code=1)
@@ -126,6 +127,11 @@ def test_the_table_shows_progress_scores_times_and_why_runs_failed(tmp_path):
     ]
 
 
+def test_the_step_of_a_run_that_was_copied_without_checkpoints_is_that_of_its_scores(tmp_path):
+    write_run(tmp_path / "run", validation={"8": {"mean_iou": 0.5}, "12": {"mean_iou": 0.25}})
+    assert table.progress(tmp_path / "run") == ("4/4", "12")
+
+
 def test_the_end_of_a_log_is_that_of_the_last_start(tmp_path):
     (tmp_path / "log.txt").write_text("# job 1\n# command\nbefore\n# job 2\n# command\nerror: after\n")
     assert status.log_tail(tmp_path, 4) == ["error: after"]
@@ -134,12 +140,12 @@ def test_the_end_of_a_log_is_that_of_the_last_start(tmp_path):
 def test_a_local_job_lives_as_long_as_its_process_and_not_as_another_of_its_number():
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     created = psutil.Process(process.pid).create_time()
-    own, earlier = (Job("local", str(process.pid), (), began) for began in (created, created - 3600))
-    assert local.states([own, earlier, Job("local", "999999999")]) == {
-        own: RUNNING,
-        earlier: STOPPED,
-        Job("local", "999999999"): STOPPED,
-    }
+    own, earlier = (
+        Job("local", str(process.pid), (), began, socket.gethostname()) for began in (created, created - 3600)
+    )
+    elsewhere, gone = dataclasses.replace(own, host="elsewhere"), dataclasses.replace(own, id="999999999")
+    states = {own: RUNNING, earlier: STOPPED, gone: STOPPED, elsewhere: None}
+    assert local.states(list(states)) == states
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead, but nobody has asked how it ended
     assert local.states([own]) == {own: STOPPED}

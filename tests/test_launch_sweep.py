@@ -121,7 +121,7 @@ def test_ctrl_c_stops_runs_once_they_are_saved_and_what_a_killed_command_left_is
     launcher = start("launch.sweep", *trained_sweep, group=True)
     training(launcher, "long-seed_0")
     second = run("launch.sweep", *trained_sweep)
-    assert_refused(second, "Another command is launching")
+    assert_refused(second, "Another process is launching")
     launcher.kill()  # the runs go on without it
     launcher.wait()
     launcher = start("launch.sweep", *trained_sweep, group=True)
@@ -148,10 +148,23 @@ def test_a_misspelt_key_is_refused_before_anything_is_written(sweep, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--nodes=2"], ["--nodes is for --backend=slurm, not local"]),
+        (["--backend=slurm", "--gpus=3"], ["run long-seed_0: train.batch_size is 4, which 3 devices cannot share"]),
+    ],
+)
+def test_flags_that_do_not_fit_are_refused_before_anything_is_written(sweep, tmp_path, options, words):
+    assert_refused(run("launch.sweep", *sweep, *options), *words)
+    assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.slow
 def test_a_dry_run_shows_the_commands_and_writes_nothing(sweep, tmp_path):
     result = run("launch.sweep", *sweep, "--dry-run")
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("# 6 runs, 2 at once\n")
     assert result.stdout.count("-m fume_jax.main --config=configs/") == 6
-    assert f"--config.data.sampling=uniform --config.seed=0 --workdir={tmp_path}/sweep/uniform-seed_0" in result.stdout
+    assert f"--config.data.sampling=uniform --config.seed=0 --workdir={tmp_path}/sweep/uniform-seed_0 " in result.stdout
     assert not (tmp_path / "sweep").exists()
