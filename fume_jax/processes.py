@@ -33,6 +33,7 @@ _BARRIER_SECONDS = flags.DEFINE_integer(
 # As jax.distributed calls those who start processes: not Kubernetes, which starts single ones in the same surroundings.
 _LAUNCHERS = ("slurm", "ompi", "gcetpu", "gketpu")
 _EXTRAS = {"gpu": ("cuda12", "cuda13"), "tpu": ("tpu",)}
+_NONE = "none"
 _AGAIN = "the same command goes on from the last checkpoint"
 
 
@@ -230,14 +231,14 @@ class _Group:
     def close(self) -> None:
         """Ends without a fault."""
         self._closing = True
-        self._set("fault", "")
+        self._set("fault", _NONE)
         self._watcher.join()
 
     def _watch(self):
         """Ends this process when another has failed, or if a device hangs; the main thread may wait in it for ever."""
         while True:
             fault = self._get("fault", seconds=5)
-            if self._closing:
+            if self._closing or fault == _NONE:
                 return
             if fault is None and self._calls and time.monotonic() - self._last_call > self._seconds + 60:
                 said = f"nothing came from the devices since meeting {self._calls}, noticed by process {self._index}"
