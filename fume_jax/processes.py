@@ -208,15 +208,8 @@ class _Group:
     def wait(self, what: str) -> None:
         """Waits for all processes."""
         self._last_call = time.monotonic()
-        try:
-            self._client.wait_at_barrier("everybody", self._seconds * 1000)
-        except RuntimeError as error:
-            late = re.search(r"timed out task names:\s*((?:\d+\s+)+)", str(error))
-            if late is None:
-                raise Stalled(f"process 0 cannot be reached ({error}); {_AGAIN}", RUN_AGAIN) from error
-            who = f"{_names([int(name) for name in late[1].split()])} of {self._count}"
-            message = f"{who} did not come to {what} within {self._seconds} s; what they say may tell why; {_AGAIN}"
-            raise Stalled(message, RUN_AGAIN) from error
+        if late := self._late("everybody", self._seconds):
+            raise Stalled(f"{late} did not come to {what} within {self._seconds} s; {_AGAIN}", RUN_AGAIN)
 
     def tell(self, why: Exception | str, exit_code: int) -> None:
         """Has all other processes end; returns once they know why."""
@@ -240,14 +233,26 @@ class _Group:
             fault = self._get("fault", seconds=5)
             if self._closing or fault == _NONE:
                 return
-            if fault is None and self._calls and time.monotonic() - self._last_call > self._seconds + 60:
-                said = f"nothing came from the devices since meeting {self._calls}, noticed by process {self._index}"
-                self._set("fault", json.dumps([f"{said}; {_AGAIN}", RUN_AGAIN]))
+            # Later than `wait` gives up: the main thread is not there, but waits for a device.
+            if fault is None and self._calls and time.monotonic() - self._last_call > self._seconds + 10:
+                late = self._late("hanging", 30)
+                what = f"{late} gives no sign of life" if late else "no process gets anything from its devices"
+                self._set("fault", json.dumps([f"{what} since meeting {self._calls}; {_AGAIN}", RUN_AGAIN]))
             elif fault is not None:
                 message, exit_code = json.loads(fault)
                 print(f"error: {message}", file=sys.stderr, flush=True)
                 self._part()
                 os._exit(exit_code)
+
+    def _late(self, barrier, seconds):
+        """Waits until all processes are at a barrier; in words, those that did not come in time, or None."""
+        try:
+            self._client.wait_at_barrier(barrier, seconds * 1000)
+        except RuntimeError as error:
+            late = re.search(r"timed out task names:\s*((?:\d+\s+)+)", str(error))
+            if late is None:
+                raise Stalled(f"process 0 cannot be reached ({error}); {_AGAIN}", RUN_AGAIN) from error
+            return f"{_names([int(name) for name in late[1].split()])} of {self._count}"
 
     def _part(self):
         # Process 0 ends last: without it the others would crash before they can say why they end.

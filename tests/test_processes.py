@@ -81,12 +81,11 @@ def said(run_of_two):
 
 @pytest.mark.slow
 def test_the_first_process_alone_tells_and_writes(run_of_two):
-    workdir, (first, second) = run_of_two
-    assert first.startswith(
-        "8 cpu device(s) in 2 processes, fume of 1,656,236 parameters, batch 8 (1 a device), 3 steps"
-    )
-    assert "Best checkpoint: step 3" in first
-    assert [line for line in second.splitlines() if line and not line.startswith("[Gloo]")] == []
+    workdir, printed = run_of_two
+    first, second = ([line for line in text.splitlines() if not line.startswith("[Gloo]")] for text in printed)
+    assert first[0].startswith("8 cpu device(s) in 2 processes, fume of 1,656,236 parameters, batch 8 (1 a device), ")
+    assert any(line.startswith("Best checkpoint: step 3") for line in first)
+    assert second == []
     files = {path.name for path in workdir.iterdir()}
     assert {"metrics.json", "validation.json", "examples", "pictures", "config.json"} <= files
     assert len(list((workdir / "events").iterdir())) == 1
@@ -157,8 +156,11 @@ def test_a_signal_to_one_process_stops_all_at_one_step_and_one_process_goes_on_t
 @pytest.mark.parametrize(
     "number, words",
     [
-        (signal.SIGSTOP, r"error: process 1 of 2 did not come to meeting \d+ within 20 s"),
-        # Process 0 may wait for it in a step, or for a step to begin.
+        # Process 0 may wait for it at a meeting or in a step.
+        (
+            signal.SIGSTOP,
+            r"error: process 1 of 2 (did not come to meeting \d+|gives no sign of life since)",
+        ),
         (signal.SIGKILL, r"error: (an exchange between processes failed|process 1 of 2 did not come)"),
     ],
 )
