@@ -180,11 +180,11 @@ def cpu_mesh(devices: int):
 
 def lower_step(config, mesh):
     """The step of a recipe whose batch each device of the mesh takes, to be compiled."""
-    from fume_jax import build, sharding
+    from fume_jax import build, settings, sharding
     from fume_jax.checkpoint import with_sharding
 
     config.train.batch_size *= mesh.size
-    build.check(config)
+    settings.check(config)
     _, tx = build.optimizer(config, steps_per_epoch=1)
     state = with_sharding(jax.eval_shape(build.create_state_fn(config, tx, mesh)), sharding.replicated(mesh))
     batch = sharding.abstract_batch(**build.batch_shape(config), mesh=mesh)

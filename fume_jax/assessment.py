@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from fume_jax import boundary, build, charts, evaluation, examples, guards, pictures, sharding, uncertainty
+from fume_jax import boundary, build, charts, evaluation, examples, guards, pictures, settings, sharding, uncertainty
 from fume_jax.checkpoint import Checkpoints
 from fume_jax.console import Console, metrics_table
 from fume_jax.errors import UserError
@@ -61,8 +61,8 @@ def assess_run(
       UserError: if the run has no checkpoint, the dataset is gone or lacks a split, or the protocol does not fit.
       Stopped: if `stop` is requested meanwhile.
     """
-    build.check(config)
-    if protocol == "reference" and "co2" not in build.architecture_of(config).segmented:
+    settings.check(config)
+    if protocol == "reference" and "co2" not in settings.architecture_of(config).segmented:
         raise UserError("--protocol=reference scores masks of CO2, which this model does not predict.")
     console, mesh = Console(quiet=config.log.quiet), sharding.create_mesh()
     model, step = build.best_model(config, workdir, mesh, checkpoints)

@@ -7,7 +7,7 @@ import ml_collections
 import numpy as np
 from flax import nnx
 
-from fume_jax import build, sharding
+from fume_jax import build, settings, sharding
 from fume_jax.checkpoint import has_checkpoints, load_config, save_config
 from fume_jax.errors import UserError
 from fume_jax.interop import from_state_dict, to_state_dict
@@ -24,11 +24,11 @@ def run_from_torch(config: ml_collections.ConfigDict, path: str, workdir: str) -
       UserError: if the file is no checkpoint, holds anything but tensors and plain values, or does not fit the model,
         or if `workdir` holds a run.
     """
-    build.check(config)
+    settings.check(config)
     if has_checkpoints(workdir):
         raise UserError(f"{workdir} holds a run already; choose another --workdir.")
     try:
-        model = from_state_dict(config.model.name, _read(path), **build.model_options(config))
+        model = from_state_dict(config.model.name, _read(path), **settings.model_options(config))
     except ValueError as error:
         first = str(error).splitlines()[:SHOWN]
         raise UserError(f"{path}: " + "\n".join(first)) from error

@@ -9,7 +9,7 @@ import optax
 import psutil
 from jax.sharding import Mesh
 
-from fume_jax import build, charts, evaluation, guards, pictures, sharding
+from fume_jax import build, charts, evaluation, guards, pictures, settings, sharding
 from fume_jax.console import Console, epoch_table
 from fume_jax.input_pipeline import Dataset
 from fume_jax.monitoring import Monitor
@@ -43,7 +43,7 @@ class Reporter:
         self._val_steps = build.evaluation_steps(config, dataset, mesh, "val")
         self._bar = console.bar(total=self._total_steps, initial=start_step, unit="step")
         monitor.text("config", f"```json\n{config.to_json_best_effort(indent=2)}\n```")
-        monitor.hparams(build.hparams(config), [f"test/{name}" for name in build.headlines(config)])
+        monitor.hparams(build.hparams(config), [f"test/{name}" for name in settings.headlines(config)])
 
     def step_done(self, step: int) -> None:
         """Moves the bar on."""

@@ -5,7 +5,7 @@ from contextlib import ExitStack, closing
 import jax
 import ml_collections
 
-from fume_jax import assessment, build, guards, initialisation, sharding
+from fume_jax import assessment, build, guards, initialisation, settings, sharding
 from fume_jax.checkpoint import save_config, with_sharding
 from fume_jax.console import Console
 from fume_jax.errors import DONE, RUN_AGAIN
@@ -29,7 +29,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, stop: StopRequest) ->
       UserError: if the config cannot be trained as it is, `workdir` holds a run of another config or one that is being
         trained, the loss is no longer finite, or memory or disk is short.
     """
-    build.check(config)
+    settings.check(config)
     mesh = sharding.create_mesh()
     sharding.check_same("settings", config.to_json(sort_keys=True))
     sharding.check_batch_size("config.train.batch_size", config.train.batch_size, mesh, config.train.accumulation)
@@ -111,7 +111,7 @@ def _train(config, workdir, stop, mesh, dataset, stack):
     except Stopped:
         console.tell("stopped while scoring; the same command scores the run")
         return RUN_AGAIN
-    monitor.scalars(step, "test", {name: scores["test"][name] for name in build.headlines(config)})
+    monitor.scalars(step, "test", {name: scores["test"][name] for name in settings.headlines(config)})
     return DONE
 
 

@@ -12,8 +12,9 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from fume_jax import build, cli
+from fume_jax import cli
 from fume_jax.errors import UserError
+from fume_jax.settings import check
 
 # What makes a run one of minutes on a laptop. What a sweep varies comes after it.
 SMOKE = {
@@ -127,7 +128,7 @@ def load_config(run: Run) -> ml_collections.ConfigDict:
     holder = config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True, sys_argv=arguments)
     try:
         values(arguments)
-        build.check(holder.value)
+        check(holder.value)
     except cli.MISTAKES as error:
         raise UserError(f"run {run.name}: {cli.message(error)}") from error
     return holder.value

@@ -47,12 +47,12 @@ ABLATIONS = {
 
 
 def test_every_config_is_of_the_model_or_ablation_that_it_is_named_after():
-    from fume_jax import build
+    from fume_jax import build, settings
     from fume_jax.models import MODELS, architecture
 
     assert {*MODELS, *ABLATIONS, "demo", "fume_fast", "fume_100_epochs"} == set(NAMES)
     for name in NAMES:
         config = importlib.import_module(f"configs.{name}").get_config()
-        build.check(config)
+        settings.check(config)
         expected = architecture(name if name in MODELS else "fume", **ABLATIONS.get(name, {}))
         assert build.abstract_model(config).options == expected, name

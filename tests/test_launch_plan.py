@@ -105,11 +105,11 @@ def test_baselines_are_the_five_models_that_are_no_fume():
 
 
 def test_the_ablations_have_every_option_of_the_model():
-    from fume_jax import build
+    from fume_jax import settings
     from fume_jax.models.architecture import ENCODERS, FUSIONS, GAS_CHOICES, TASKS
 
     runs = expand(load_sweep(ROOT / "launch" / "sweeps" / "ablations.py"))
-    options = [build.architecture_of(load_config(run)) for run in runs]
+    options = [settings.architecture_of(load_config(run)) for run in runs]
     for name, choices in (("encoder", ENCODERS), ("fusion", FUSIONS), ("gas", GAS_CHOICES), ("tasks", TASKS)):
         assert {getattr(option, name) for option in options} == set(choices)
 

@@ -25,6 +25,7 @@ FLOORS = [
         "wandb_mirror",
     },
     {"checkpoint", "monitoring", "console", "charts"},
+    {"settings"},
     {"build"},
     {"evaluation", "examples", "prediction", "conversion", "initialisation"},
     {"assessment", "reporting"},

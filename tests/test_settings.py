@@ -3,7 +3,7 @@
 import pytest
 
 from configs import demo
-from fume_jax import build
+from fume_jax import settings
 from fume_jax.errors import UserError
 
 
@@ -31,12 +31,12 @@ from fume_jax.errors import UserError
 )
 def test_a_value_that_makes_no_sense_is_named(key, value, words):
     config = demo.get_config()
-    build.check(config)
+    settings.check(config)
     section, name = key.split(".")
     with config.ignore_type():
         config[section][name] = value
     with pytest.raises(UserError) as error:
-        build.check(config)
+        settings.check(config)
     assert words in str(error.value)
 
 
@@ -44,6 +44,6 @@ def test_all_faults_are_named_at_once():
     config = demo.get_config()
     config.train.epochs = config.eval.batch_size = 0
     with pytest.raises(UserError) as error:
-        build.check(config)
+        settings.check(config)
     assert len(str(error.value).splitlines()) >= 2
     assert {"config.train.epochs", "config.eval.batch_size"} <= set(str(error.value).split())
