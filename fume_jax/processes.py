@@ -1,5 +1,6 @@
 """Several processes that work as one: how they find one another, agree when to stop, and end together."""
 
+import collections
 import contextlib
 import json
 import os
@@ -229,15 +230,20 @@ class _Group:
 
     def _watch(self):
         """Ends this process when another has failed, or if a device hangs; the main thread may wait in it for ever."""
+        rounds = collections.Counter()
         while True:
             fault = self._get("fault", seconds=5)
             if self._closing or fault == _NONE:
                 return
             # Later than `wait` gives up: the main thread is not there, but waits for a device.
-            if fault is None and self._calls and time.monotonic() - self._last_call > self._seconds + 10:
-                late = self._late("hanging", 30)
-                what = f"{late} gives no sign of life" if late else "no process gets anything from its devices"
-                self._set("fault", json.dumps([f"{what} since meeting {self._calls}; {_AGAIN}", RUN_AGAIN]))
+            waited, meeting = time.monotonic() - self._last_call, self._calls
+            if fault is None and meeting and waited > self._seconds + 10:
+                rounds[meeting] += 1
+                late = self._late(f"round {rounds[meeting]} after meeting {meeting}", 30)
+                # Where all are alive, they may compile.
+                if self._calls == meeting and (late or waited > 5 * self._seconds):
+                    what = f"{late} gives no sign of life" if late else "no process gets anything from its devices"
+                    self._set("fault", json.dumps([f"{what} since meeting {meeting}; {_AGAIN}", RUN_AGAIN]))
             elif fault is not None:
                 message, exit_code = json.loads(fault)
                 print(f"error: {message}", file=sys.stderr, flush=True)
