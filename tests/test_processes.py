@@ -47,7 +47,7 @@ def together(module, arguments, count, devices, indices=None):
 
 def finished(running, codes):
     """What the processes printed, once they have ended with these codes."""
-    printed = [process.communicate(timeout=500)[0] for process in running]
+    printed = [process.communicate(timeout=900)[0] for process in running]
     assert [process.returncode for process in running] == codes, "\n---\n".join(printed)
     return printed
 
