@@ -58,7 +58,8 @@ class Checkpoints:
         # Scores of steps after the last checkpoint are of steps that will be taken again.
         self._scores = {step: s for step, s in _read_scores(self._path).items() if step <= (self.latest_step or 0)}
         # What all processes do next follows from these.
-        sharding.check_same("checkpoints", json.dumps([sorted(self._manager.all_steps()), self._scores]))
+        seen = json.dumps([sorted(self._manager.all_steps()), self._scores])
+        sharding.check_same("checkpoints", seen, f"A disk lags: run the same command again. All see {workdir}.")
 
     @property
     def _path(self):

@@ -79,6 +79,7 @@ def joined(workdir: str | Path) -> Iterator[Callable[[bool], bool]]:
         )
     group = _Group(count, index, _BARRIER_SECONDS.value)
     try:
+        group.check_surroundings(workdir)
         _check_platform(jax, _PLATFORM.value)
         yield group.any
         group.wait("the end")
@@ -129,6 +130,8 @@ def _found():
             "Processes that work together are told where the first of them is, how many there are and which one each "
             f"is: --coordinator=HOST:PORT --num_processes=N --process_id=I. Given: {address}, {count}, {index}."
         )
+    if not re.fullmatch(r".+:\d+", address):
+        raise UserError(f"--coordinator is {address}; expected HOST:PORT.")
     if not 0 <= index < count:
         raise UserError(f"--process_id is {index}; expected 0 to {count - 1}, as --num_processes is {count}.")
     return address, count, index, local_device_ids
@@ -169,11 +172,11 @@ def _arriving(workdir, address, count, index):
         missing = [i for i in range(count) if not here(folder / str(i))]
         what = (
             f"{_names(missing)} of {count} did not come within {seconds} s, or not with this --workdir, {workdir}, "
-            "which all must see"
+            "which all must see, and this --coordinator"
             if missing
-            else f"all {count} processes have come, but this one reached nobody at {address} within {seconds} s"
+            else f"all {count} processes have come, but this one reached nobody within {seconds} s"
         )
-        print(f"error: process {index} waited; {what}.", file=sys.stderr, flush=True)
+        print(f"error: process {index} waited at {address}; {what}.", file=sys.stderr, flush=True)
         os._exit(NOTHING_DONE)
 
     timer = threading.Timer(seconds, give_up)
@@ -197,6 +200,22 @@ class _Group:
         self._calls, self._last_call, self._closing = 0, time.monotonic(), False
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
+
+    def check_surroundings(self, workdir: str | Path) -> None:
+        """Raises UserError unless this process sees the folder that process 0 sees, and as many processes."""
+        path = Path(workdir) / ".processes" / "start"
+        if self._index == 0:
+            path.write_text(str(time.time_ns()))
+            self._set("start", json.dumps([path.read_text(), self._count]))
+            return
+        start, count = json.loads(self._get("start", seconds=self._seconds))
+        if count != self._count:
+            raise UserError(f"--num_processes is {self._count} here, and {count} in process 0.")
+        patience = time.monotonic() + min(60, self._seconds)  # for a network disk
+        while not (path.exists() and path.read_text() == start):
+            if time.monotonic() > patience:
+                raise UserError(f"--workdir, {workdir}, is not the folder that process 0 sees; all must see one.")
+            time.sleep(0.5)
 
     def any(self, flag: bool) -> bool:
         self._calls += 1

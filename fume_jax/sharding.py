@@ -116,12 +116,9 @@ def put_together(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def check_same(what: str, text: str) -> None:
+def check_same(what: str, text: str, remedy: str) -> None:
     """Raises UserError unless `what`, a noun phrase in the plural, is the same text in all processes."""
     checksums = put_together({"": np.array([zlib.crc32(text.encode())], np.uint32)})[""]
     others = np.flatnonzero(checksums != checksums[0])
     if len(others):
-        raise UserError(
-            f"The {what} of process {', '.join(map(str, others))} are not those of process 0; all take the same "
-            "command and see the same --workdir. A network disk may lag: then run the command again."
-        )
+        raise UserError(f"The {what} of process {', '.join(map(str, others))} are not those of process 0. {remedy}")

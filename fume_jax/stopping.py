@@ -44,8 +44,8 @@ class StopRequest:
             yield item
 
     def _request(self, number, _):
-        if number == signal.SIGINT:
-            print("stopping; Ctrl-C again ends at once", file=sys.stderr, flush=True)
+        again = "; Ctrl-C again ends at once" if number == signal.SIGINT else ""
+        print(f"stopping{again}", file=sys.stderr, flush=True)
         self.requested = True
         # Clusters may send several kinds in a row; a person who presses again means it.
         signal.signal(signal.SIGINT, self._previous[signal.SIGINT])

@@ -66,7 +66,7 @@ class Local:
                     print(f"{name}: {now}  {table.summary(self.workdir / name)}".rstrip(), flush=True)
             if stop.requested:
                 if not told:
-                    print(f"stopping; {len(going)} runs save first", flush=True)
+                    print(f"stopping; {len(going)} run(s) save first", flush=True)
                     told = True
                 for job in going.values():
                     # Again and again, for a job that is only just starting does not hear it.
