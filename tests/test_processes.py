@@ -82,13 +82,11 @@ def said(run_of_two):
 @pytest.mark.slow
 def test_the_first_process_alone_tells_and_writes(run_of_two):
     workdir, printed = run_of_two
-    # Gloo's threads print over one another.
-    first, second = (
-        [line for line in text.splitlines() if line and not re.search("Gloo|peer ranks", line)] for text in printed
-    )
-    assert first[0].startswith("8 cpu device(s) in 2 processes, fume of 1,656,236 parameters, batch 8 (1 a device), ")
-    assert any(line.startswith("Best checkpoint: step 3") for line in first)
-    assert second == []
+    # Gloo prints too, its threads over one another.
+    first, second = printed
+    for words in ("8 cpu device(s) in 2 processes, fume of 1,656,236 parameters, batch 8 (1 a device)", "step 3 of 3"):
+        assert words in first
+    assert not re.search(r"device\(s\)|compiled|epoch|step|loss|metrics", second), second
     files = {path.name for path in workdir.iterdir()}
     assert {"metrics.json", "validation.json", "examples", "pictures", "config.json"} <= files
     assert len(list((workdir / "events").iterdir())) == 1
