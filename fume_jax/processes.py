@@ -208,7 +208,10 @@ class _Group:
             path.write_text(str(time.time_ns()))
             self._set("start", json.dumps([path.read_text(), self._count]))
             return
-        start, count = json.loads(self._get("start", seconds=self._seconds))
+        said = self._get("start", seconds=self._seconds)
+        if said is None:
+            raise Stalled(f"process 0 of {self._count} said nothing within {self._seconds} s; {_AGAIN}", RUN_AGAIN)
+        start, count = json.loads(said)
         if count != self._count:
             raise UserError(f"--num_processes is {self._count} here, and {count} in process 0.")
         patience = time.monotonic() + min(60, self._seconds)  # for a network disk
