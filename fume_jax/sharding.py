@@ -44,12 +44,12 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def check_batch_size(name: str, batch_size: int, mesh: Mesh, parts: int = 1) -> None:
+def check_batch_size(name: str, batch_size: int, devices: int, parts: int = 1) -> None:
     """Raises UserError unless the devices can share each part of a batch evenly; `name` is the key that sets it."""
-    shares = mesh.size * parts
+    shares = devices * parts
     if batch_size % shares:
         raise UserError(
-            f"{name} is {batch_size}, which {mesh.size} devices cannot share evenly"
+            f"{name} is {batch_size}, which {devices} devices cannot share evenly"
             f"{f' in {parts} parts' if parts > 1 else ''}; choose a multiple of {shares}, such as "
             f"{max(1, batch_size // shares) * shares}."
         )

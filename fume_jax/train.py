@@ -32,7 +32,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, stop: StopRequest) ->
     settings.check(config)
     mesh = sharding.create_mesh()
     sharding.check_same("settings", config.to_json(sort_keys=True), "All take the same command.")
-    sharding.check_batch_size("config.train.batch_size", config.train.batch_size, mesh, config.train.accumulation)
+    sharding.check_batch_size("config.train.batch_size", config.train.batch_size, mesh.size, config.train.accumulation)
     dataset = Dataset(config.data.path)
     with guards.run_lock(workdir), guards.out_of_memory(**build.batch_shape(config)):
         save_config(config, workdir)

@@ -60,6 +60,7 @@ def main() -> int:
 
     from fume_jax.checkpoint import save_config
     from fume_jax.guards import run_lock
+    from fume_jax.sharding import check_batch_size
     from launch import plan
 
     # This process only reads configs: accelerators are for the runs.
@@ -76,7 +77,8 @@ def main() -> int:
     configs = {run.name: plan.load_config(run) for run in runs}
     engine = _engine(workdir)
     for name, config in configs.items():
-        _check_batch(name, config.train, engine.devices)
+        options = config.train
+        check_batch_size(f"run {name}: train.batch_size", options.batch_size, engine.devices, options.accumulation)
     if _DRY_RUN.value:
         print(engine.preview(runs))
         return DONE
@@ -129,15 +131,6 @@ def _states(workdir, names):
     for backend, those in jobs.items():
         said |= _module(backend).states(those)
     return {name: status.state(workdir / name, said) for name in names}
-
-
-def _check_batch(name, options, devices):
-    shares = devices * options.accumulation
-    if options.batch_size % shares:
-        raise UserError(
-            f"run {name}: train.batch_size is {options.batch_size}, which {devices} devices cannot share evenly; "
-            f"expected a multiple of {shares}, as in --set=train.batch_size={shares}."
-        )
 
 
 def _pairs(flag, words):
