@@ -1,6 +1,5 @@
 """Work done in parallel, a little ahead of who takes it, and written in shards."""
 
-import collections
 import functools
 import itertools
 import os
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from fume_jax import ahead
 from fume_jax.guards import check_free_space
 
 # TFDS holds the examples of a shard in memory while it writes them.
@@ -20,17 +20,9 @@ STORED_SHARE = 0.3
 
 
 def map_ahead(pool: Executor, function: Callable, items: Sequence, *, desc: str, unit: str) -> Iterator:
-    """`function` of every item, in order; workers are a few items ahead, not more. Shows a progress bar."""
-    ahead = collections.deque()
-    with tqdm(total=len(items), desc=desc, unit=unit, disable=None) as bar:
-        for item in items:
-            ahead.append(pool.submit(function, item))
-            if len(ahead) > 4 * os.cpu_count():
-                yield ahead.popleft().result()
-                bar.update()
-        for result in ahead:
-            yield result.result()
-            bar.update()
+    """As `fume_jax.ahead.map_ahead`, a few items a core ahead, with a progress bar."""
+    results = ahead.map_ahead(pool, function, items, depth=4 * os.cpu_count())
+    yield from tqdm(results, total=len(items), desc=desc, unit=unit, disable=None)
 
 
 def shards(results: Iterator, count: int, bytes_each: float, keyed_examples: Callable) -> list[Callable]:

@@ -1,0 +1,42 @@
+"""A recording of both gases as two videos: `python -m datasets.synthetic_ogi.film --output=films`.
+
+Writes `co2.mp4` and `ch4.mp4`, such as `fume_jax.predict` takes, and says what pH they were simulated at.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from fume_jax import cli
+
+_NAME = flags.DEFINE_string("name", "demo", "Dataset of whose kind it is; see datasets/synthetic_ogi/README.md.")
+_OUTPUT = flags.DEFINE_string("output", "films", "Folder to write to.")
+_FRAMES = flags.DEFINE_integer("frames", 300, "Of the film.", lower_bound=1)
+_RECORDING = flags.DEFINE_integer("recording", 0, "Which of the test recordings of both gases.", lower_bound=0)
+_MISSING = flags.DEFINE_integer("ch4_missing", 0, "Leave every so many-th CH4 frame out; 0 leaves none.", lower_bound=0)
+
+
+def main() -> None:
+    from datasets.synthetic_ogi.plume import FRAMES_PER_SECOND
+    from datasets.synthetic_ogi.recording import render
+    from datasets.synthetic_ogi.synthetic_ogi import config_named
+    from fume_jax.video import VideoWriter
+    from fume_jax.vocabulary import CLASSES, GASES
+
+    plans = [plan for plan in config_named(_NAME.value).plan()["test"] if len(plan.gases) == len(GASES)]
+    plan = plans[_RECORDING.value % len(plans)]
+    frames = range(_FRAMES.value)
+    examples = render(dataclasses.replace(plan, frames=len(frames), copies=0, kept=tuple(frames)))
+    for gas in GASES:
+        left_out = _MISSING.value if gas == "ch4" else 0
+        with VideoWriter(Path(_OUTPUT.value) / f"{gas}.mp4", FRAMES_PER_SECOND) as film:
+            for i, example in enumerate(examples):
+                if not left_out or (i + 1) % left_out:
+                    film.write(np.repeat(example[f"{gas}_frame"], 3, axis=-1), i / FRAMES_PER_SECOND)
+    print(f"Wrote co2.mp4 and ch4.mp4 into {_OUTPUT.value}: pH {plan.ph}, {CLASSES[examples[0]['label']]}.")
+
+
+if __name__ == "__main__":
+    cli.run(main)

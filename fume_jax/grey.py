@@ -1,0 +1,45 @@
+"""Grey levels of pictures of any depth and number of channels."""
+
+import cv2
+import numpy as np
+
+
+class UnreadableFrame(Exception):
+    """What holds no usable picture; the message says why."""
+
+
+def to_grey(image: np.ndarray) -> np.ndarray:
+    """Grey levels of an image, uint8 [H, W, 1].
+
+    Colour is converted by luminance and alpha dropped. What is not uint8, such as 16-bit images, is scaled by its own
+    range to 0..255; pixels that are not finite become the lowest.
+
+    Args:
+      image: booleans, integers or floats [H, W], [H, W, 1], RGB [H, W, 3] or RGBA [H, W, 4].
+
+    Raises:
+      ValueError: on any other shape or dtype.
+      UnreadableFrame: if no pixel is finite.
+    """
+    channels = image.shape[2] if image.ndim == 3 else 1
+    if image.ndim not in (2, 3) or channels not in (1, 3, 4) or not image.size or image.dtype.kind not in "buif":
+        raise ValueError(
+            f"expected numbers [H, W], [H, W, 1], RGB [H, W, 3] or RGBA [H, W, 4], got {image.dtype} {image.shape}"
+        )
+    if channels > 1:
+        if image.dtype not in (np.uint8, np.uint16):
+            image = image.astype(np.float32)
+        image = cv2.cvtColor(np.ascontiguousarray(image[..., :3]), cv2.COLOR_RGB2GRAY)  # keeps the depth
+    if image.dtype != np.uint8:
+        image = _scale_by_range(image)
+    return image.reshape(*image.shape[:2], 1)
+
+
+def _scale_by_range(image):
+    image = image.astype(np.float64)
+    finite = np.isfinite(image)
+    if not finite.any():
+        raise UnreadableFrame("no finite pixel")
+    low, high = image[finite].min(), image[finite].max()
+    image = np.where(finite, image, low)
+    return np.rint((image - low) / max(high - low, np.finfo(np.float64).tiny) * 255).astype(np.uint8)
