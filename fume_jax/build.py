@@ -11,7 +11,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from fume_jax import augment, input_pipeline, losses, sharding, train_step
+from fume_jax import augment, input_pipeline, losses, sharding, train_step, weights
 from fume_jax.checkpoint import Checkpoints, with_sharding
 from fume_jax.errors import UserError
 from fume_jax.guards import step_memory
@@ -293,7 +293,7 @@ def _evaluated_graphdef(config):
 def best_model(
     config: ml_collections.ConfigDict, workdir: str, mesh: Mesh, opened: Checkpoints | None = None
 ) -> tuple[dict, int]:
-    """`params` and `batch_stats` of a run's best checkpoint, on the mesh, and its step.
+    """`params` and `batch_stats` of a run's best checkpoint, or of its weights alone, on the mesh, and their step.
 
     Args:
       config: of the run.
@@ -305,14 +305,16 @@ def best_model(
       UserError: if the run has no checkpoint yet, or its config is one of another version.
     """
     check(config)
+    _, params, batch_stats = train_step.split_model(abstract_model(config))
+    abstract = with_sharding({"params": params, "batch_stats": batch_stats}, sharding.replicated(mesh))
+    if (Path(workdir) / weights.FILE).is_file():
+        return weights.load_weights(workdir, abstract)
     found = opened
     if found is None and (Path(workdir) / "checkpoints").is_dir():
         found = checkpoints(config, workdir, read_only=True)
     step = found and found.best_step
     if step is None:
         raise UserError(f"{workdir} has no checkpoint yet; train it first with python -m fume_jax.main.")
-    _, params, batch_stats = train_step.split_model(abstract_model(config))
-    abstract = with_sharding({"params": params, "batch_stats": batch_stats}, sharding.replicated(mesh))
     restored = found.restore_model(abstract, step)
     if opened is None:
         found.close()

@@ -1,16 +1,15 @@
-"""Run folders from PyTorch checkpoint files, and back."""
+"""Run folders from PyTorch checkpoint files."""
 
 import contextlib
 from pathlib import Path
 
 import ml_collections
 import numpy as np
-from flax import nnx
 
-from fume_jax import build, settings, sharding
-from fume_jax.checkpoint import has_checkpoints, load_config, save_config
+from fume_jax import build, settings
+from fume_jax.checkpoint import has_checkpoints, save_config
 from fume_jax.errors import UserError
-from fume_jax.interop import from_state_dict, to_state_dict
+from fume_jax.interop import from_state_dict
 from fume_jax.train_step import create_train_state
 
 # Lines of what does not fit.
@@ -40,25 +39,12 @@ def run_from_torch(config: ml_collections.ConfigDict, path: str, workdir: str) -
         checkpoints.save(state, build.progress(config).state() | {"devices": 1})
 
 
-def run_to_torch(workdir: str, path: str) -> None:
-    """Writes the best checkpoint of a run as a PyTorch file, a dict with `model_state_dict`.
-
-    Raises:
-      UserError: if the run has no checkpoint.
-    """
-    torch = _torch()
-    config = load_config(workdir)
-    restored, _ = build.best_model(config, workdir, sharding.create_mesh())
-    model = build.abstract_model(config)
-    nnx.update(model, restored["params"], restored["batch_stats"])
-    tensors = {key: torch.from_numpy(array) for key, array in to_state_dict(model).items()}
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"model_state_dict": tensors}, path)
-
-
 def _read(path):
     """Arrays of a state dict, or of the `model_state_dict` in a checkpoint. Nothing in the file is executed."""
-    torch = _torch()
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError('PyTorch files need PyTorch: pip install -e ".[torch]".') from error
     if not Path(path).is_file():
         raise UserError(f"There is no file {path}.")
     try:
@@ -74,11 +60,3 @@ def _read(path):
         raise UserError(f"{path} holds no state dict: expected a dict of tensors, or one under 'model_state_dict'.")
     # Files of parallel training prefix every key.
     return {key.removeprefix("module."): np.asarray(value.float()) for key, value in entries}
-
-
-def _torch():
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError('PyTorch files need PyTorch: pip install -e ".[torch]".') from error
-    return torch

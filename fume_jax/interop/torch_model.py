@@ -71,11 +71,11 @@ class LearningToDownsample(nn.Module):
 class PyramidBranch(nn.Module):
     def __init__(self, channels, bins):
         super().__init__()
-        self.bins = bins
+        self.pool = nn.AdaptiveAvgPool2d(bins)
         self.conv = nn.Conv2d(channels, channels // len(PyramidPooling.BINS), 1)
 
     def forward(self, x):
-        return _resize(F.relu(self.conv(F.adaptive_avg_pool2d(x, self.bins))), x.shape[2:])
+        return _resize(F.relu(self.conv(self.pool(x))), x.shape[2:])
 
 
 class Pyramid(nn.Module):

@@ -1,0 +1,111 @@
+"""A model as ONNX, by way of its PyTorch module. Extra `export`."""
+
+import contextlib
+import io
+import itertools
+import logging
+import warnings
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from fume_jax.interop.state_dict import to_state_dict
+from fume_jax.interop.torch_model import FUME as TorchFUME
+from fume_jax.interop.torch_model import PyramidBranch
+from fume_jax.models import FUME
+from fume_jax.models.fume import MIN_SIZE
+
+
+def to_onnx(model: FUME, *, height: int, width: int, dynamic_size: bool, metadata: Mapping[str, str]) -> bytes:
+    """A model in evaluation mode as a serialised ONNX file, float32, batch normalisation folded into convolutions.
+
+    Its inputs are `co2_frame`, `ch4_frame` [batch, 1, height, width] and `modality_mask` [batch, 2], its outputs
+    `cls_logits` [batch, 3] and `co2_seg_logits`, `ch4_seg_logits` [batch, 3, height, width], as far as the model has
+    them. The batch is dynamic.
+
+    Args:
+      model: with its parameters.
+      height, width: of the frames, pixels.
+      dynamic_size: let the file take frames of any size from 64 pixels on.
+      metadata: stored in the file.
+    """
+    network = create_torch_twin(model)
+    _fold_batch_norm(network)
+    for module in list(network.modules()):
+        if isinstance(module, PyramidBranch):
+            module.pool = _MatrixPool(module.pool.output_size)
+    batch = torch.export.Dim("batch")
+    frame = {0: batch}
+    if dynamic_size:
+        frame |= {axis: torch.export.Dim(name, min=MIN_SIZE) for axis, name in ((2, "height"), (3, "width"))}
+    inputs = {
+        # Two examples: torch takes an axis of one for constant.
+        "co2_frame": torch.zeros(2, 1, height, width),
+        "ch4_frame": torch.zeros(2, 1, height, width),
+        "modality_mask": torch.ones(2, 2),
+    }
+    with torch.inference_mode():
+        outputs = network(**inputs)
+    with _quiet():
+        program = torch.onnx.export(
+            network,
+            kwargs=inputs,
+            dynamo=True,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes={"co2_frame": frame, "ch4_frame": frame, "modality_mask": {0: batch}},
+            verbose=False,
+        )
+    for key, value in metadata.items():
+        program.model.metadata_props[key] = value
+    return program.model_proto.SerializeToString()
+
+
+def create_torch_twin(model: FUME) -> TorchFUME:
+    """The PyTorch module of a model, with its parameters, in evaluation mode."""
+    network = TorchFUME(model.options)
+    network.load_state_dict({key: torch.from_numpy(array) for key, array in to_state_dict(model).items()})
+    return network.eval()
+
+
+def _fold_batch_norm(network):
+    """Makes one convolution of each that a normalisation follows."""
+    for module in list(network.modules()):
+        for (name, conv), (next_name, norm) in itertools.pairwise(list(module.named_children())):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, name, torch.nn.utils.fuse_conv_bn_eval(conv, norm))
+                setattr(module, next_name, nn.Identity())
+
+
+class _MatrixPool(nn.Module):
+    """As `AdaptiveAvgPool2d`, by two small matrices: ONNX has no such pooling, and torch would fix its size."""
+
+    def __init__(self, bins):
+        super().__init__()
+        self.bins = bins
+
+    def forward(self, x):
+        rows, columns = (self._weights(size, x) for size in x.shape[2:])
+        return rows @ x @ columns.T
+
+    def _weights(self, size, x):
+        """What each of `size` pixels adds to each bin, [bins, size]: bin i averages those from floor to ceil."""
+        bins = torch.arange(self.bins, device=x.device)[:, None]
+        pixels = torch.arange(size, device=x.device)
+        first, end = bins * size // self.bins, ((bins + 1) * size + self.bins - 1) // self.bins
+        inside = ((pixels >= first) & (pixels < end)).to(x.dtype)
+        return inside / inside.sum(1, keepdim=True)
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Without what the exporter says of its own insides."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
