@@ -1,1 +1,12 @@
 """FUME in JAX: segments CO2 and CH4 plumes in pairs of infrared frames and tells the pH state; see README.md."""
+
+__all__ = ["Predictor"]
+
+
+def __getattr__(name):
+    # When it is first asked for: commands answer --help without importing JAX.
+    if name == "Predictor":
+        from fume_jax.predictor import Predictor
+
+        return Predictor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,31 +1,53 @@
-"""Segments and classifies frames from files.
+"""Segments and classifies the frames of a recording.
 
-    python -m fume_jax.predict --workdir=runs/demo --co2=FRAMES --ch4=FRAMES --output=DIR
+    python -m fume_jax.predict --co2=FRAMES --ch4=FRAMES --output=DIR
 
-FRAMES is an image or a folder of images; one gas may be left out, and frames of two folders pair by name. DIR receives
-`masks/NAME_co2.png` (0 background, 1 tube, 2 gas, at the frame's own size), `overlays/` likewise, and
-`predictions.csv`.
+FRAMES is an image, a folder of images, a pattern such as 'frames/*.png', or a video; one gas may be left out. Images
+pair by name, videos by presentation time, and a frame without partner is predicted alone. DIR receives
+
+| | |
+| --- | --- |
+| `predictions.csv`, `predictions.jsonl` | a row or line a pair: class, probabilities, measures of each gas's plume |
+| `masks/NAME_co2.png` | 0 background, 1 tube, 2 gas, at the frame's own size |
+| `overlays/NAME_co2.png` | the same for people |
+| `annotated.mp4` | of videos |
+| `timeline.png` | probabilities and gas over time |
 """
 
 from absl import flags
 
 from fume_jax import cli
+from fume_jax.errors import UserError
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run whose best checkpoint predicts.")
-_CO2 = flags.DEFINE_string("co2", None, "CO2 frame, or folder of frames.")
-_CH4 = flags.DEFINE_string("ch4", None, "CH4 frame, or folder of frames.")
-_OUTPUT = flags.DEFINE_string("output", None, "Folder for the results.")
-flags.mark_flags_as_required(["workdir", "output"])
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run whose best checkpoint predicts; see --model.")
+_MODEL = flags.DEFINE_string(
+    "model", None, "Exported file instead of a run; without either, the model that is shipped."
+)
+_BACKEND = flags.DEFINE_enum(
+    "backend", None, ["jax", "onnx", "stablehlo", "torch"], "What runs the model, if not what the file's ending says."
+)
+_CO2 = flags.DEFINE_string("co2", None, "CO2 frames.")
+_CH4 = flags.DEFINE_string("ch4", None, "CH4 frames.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder for the results.", required=True)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Pairs that the model takes at once.", lower_bound=1)
+_SAVE = flags.DEFINE_list("save", ["masks", "overlays", "video"], "Which of masks, overlays and video to write.")
 
 
 def main() -> int:
     """Predicts as the flags say; returns the exit code."""
-    from fume_jax.checkpoint import load_config
-    from fume_jax.frames import match_frames
-    from fume_jax.prediction import predict_files
+    from fume_jax.frames import open_source
+    from fume_jax.prediction import PRODUCTS, predict_recording
+    from fume_jax.predictor import Predictor
 
-    pairs = match_frames(_CO2.value, _CH4.value)
-    return predict_files(load_config(_WORKDIR.value), _WORKDIR.value, pairs, _OUTPUT.value)
+    unknown = set(_SAVE.value) - {"", *PRODUCTS}
+    if unknown:
+        raise UserError(f"--save={','.join(_SAVE.value)}: expected some of {', '.join(PRODUCTS)}.")
+    if _WORKDIR.value and _MODEL.value:
+        raise UserError("Give one of --workdir, a run, and --model, an exported file.")
+    source = open_source(_CO2.value, _CH4.value)
+    predictor = Predictor.load(_MODEL.value or _WORKDIR.value, _BACKEND.value)
+    batch_size = min(_BATCH_SIZE.value, source.total or _BATCH_SIZE.value)
+    return predict_recording(predictor, source, _OUTPUT.value, batch_size=batch_size, products=_SAVE.value)
 
 
 if __name__ == "__main__":

@@ -1,120 +1,242 @@
-"""Prediction on files with the best checkpoint of a run."""
+"""Prediction on recordings: reading, the model and writing go on at the same time."""
 
+import concurrent.futures
+import contextlib
 import csv
+import dataclasses
+import functools
 import itertools
-from collections.abc import Iterable, Iterator
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-import cv2
-import jax
-import ml_collections
 import numpy as np
 from tqdm import tqdm
 
-from fume_jax import augment, build, pictures, sharding
+from fume_jax import charts, pictures
+from fume_jax.ahead import map_ahead
+from fume_jax.card import ModelCard
 from fume_jax.errors import DONE, NOTHING_DONE, PARTLY_DONE
-from fume_jax.frames import UnreadableFrame, read_frame
-from fume_jax.input_pipeline import padding_example
-from fume_jax.vocabulary import CLASSES, GAS, GASES
+from fume_jax.frames import Pair, Source, load
+from fume_jax.guards import full_disk
+from fume_jax.predictor import Prediction, Predictor
+from fume_jax.video import VideoWriter
+from fume_jax.vocabulary import CLASSES, GASES
 
-Pair = tuple[str, dict[str, Path]]
+# What is written besides tables and the picture over time; the video only of videos.
+PRODUCTS = ("masks", "overlays", "video")
+# Of a panel of the annotated video, pixels.
+PANEL = (640, 480)
 
 
-def predict_files(config: ml_collections.ConfigDict, workdir: str, pairs: list[Pair], output: str) -> int:
-    """Predicts pairs of frame files and writes masks, overlays and `predictions.csv` to `output`.
+@dataclasses.dataclass(frozen=True)
+class Predicted:
+    """One pair of a recording: what could be read of it, by gas, why the rest could not, and the prediction if any."""
+
+    name: str
+    time: float | None
+    frames: dict[str, np.ndarray]
+    faults: dict[str, str]
+    prediction: Prediction | None
+
+
+def predict_recording(
+    predictor: Predictor, source: Source, output: str, *, batch_size: int, products: Sequence[str] = PRODUCTS
+) -> int:
+    """Predicts a recording and writes tables, pictures and a video to a folder; see `fume_jax.predict`.
 
     Args:
-      config: of the run.
-      workdir: folder of the run.
-      pairs: name and path by gas of every pair; a gas may be absent.
+      predictor: of the model.
+      source: of the frames.
       output: folder, made if need be.
+      batch_size: pairs that the model takes at once.
+      products: some of `PRODUCTS`.
 
     Returns:
-      `DONE`; `PARTLY_DONE` if a file could not be read, which is listed and its pair skipped; `NOTHING_DONE` if none
-      could.
+      `DONE`; `PARTLY_DONE` if a frame could not be read, which is listed; `NOTHING_DONE` if none could.
     """
-    mesh = sharding.create_mesh()
-    model, _ = build.best_model(config, workdir, mesh)
-    _, predict_fn = build.eval_and_predict_fns(config, mesh)
-    options = build.abstract_model(config).options
-    classes = ("class", *CLASSES) if options.classifies else ()
-    batch_size = mesh.size * max(1, min(config.eval.batch_size, len(pairs)) // mesh.size)
-    skipped, done = [], 0
-    Path(output).mkdir(parents=True, exist_ok=True)
-    table = Path(output) / "predictions.csv"
-    unfinished = table.with_suffix(".csv.part")  # an earlier table stays until this one is complete
-    with open(unfinished, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["frame", *classes, *(f"{gas}_gas_fraction" for gas in options.segmented)])
-        readable = _read(tqdm(pairs, unit="frame", desc="predict", disable=None), skipped)
-        while chunk := list(itertools.islice(readable, batch_size)):
-            batch = _batch([frames for _, frames in chunk], batch_size, config.data.height, config.data.width)
-            outputs = jax.device_get(predict_fn(**model, batch=sharding.from_all(batch, mesh)))
-            for i, (name, frames) in enumerate(chunk):
-                segmented = [gas for gas in frames if gas in options.segmented]
-                masks = {gas: _mask(outputs, gas, i, frames[gas].shape[:2]) for gas in segmented}
-                _write_pictures(Path(output), name, frames, masks)
-                # Nothing is said of frames that the model does not read.
-                read = set(frames) & set(options.gases)
-                predicted = _class(outputs, i) if options.classifies and read else ("",) * len(classes)
-                writer.writerow([name, *predicted, *(_fraction(masks.get(gas)) for gas in options.segmented)])
-            done += len(chunk)
-    if done:
-        unfinished.replace(table)
-    else:
-        unfinished.unlink()
+    folder = Path(output)
+    finish = functools.partial(_write_pictures, folder=folder, products=products)
+    predictor.warm_up(batch_size)
+    skipped, done, start = [], 0, time.perf_counter()
+    with full_disk(output, "what was predicted"), contextlib.ExitStack() as stack:
+        record = stack.enter_context(_tables(folder, predictor.card))
+        draw = stack.enter_context(_video(folder, source, products))
+        timeline = _Timeline(predictor.card)
+        results = predict_pairs(predictor, source.pairs, batch_size, finish)
+        for result in tqdm(results, total=source.total, unit="pair", desc="predict", disable=None):
+            skipped += result.faults.values()
+            if result.prediction is not None:
+                done += 1
+                record(result)
+                draw(result)
+                timeline.add(result)
+        if done:
+            pictures.save(folder / "timeline.png", timeline.chart())
     for line in skipped:
         print(f"skipped: {line}")
-    print(f"{done} of {len(pairs)} frames or pairs predicted into {output}")
+    rate = done / (time.perf_counter() - start)
+    print(f"{done} frames or pairs predicted into {output}, {rate:.1f} a second")
     if not skipped:
         return DONE
     return PARTLY_DONE if done else NOTHING_DONE
 
 
-def _read(pairs: Iterable[Pair], skipped: list[str]) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """Reads pairs; one with an unreadable file is left out and noted in `skipped`."""
-    for name, paths in pairs:
-        frames = {}
-        for gas, path in paths.items():
-            try:
-                frames[gas] = read_frame(path)
-            except UnreadableFrame as error:
-                skipped.append(f"{path}: {error}")
-        if len(frames) == len(paths):
-            yield name, frames
+def predict_pairs(
+    predictor: Predictor, pairs: Iterable[Pair], batch_size: int, also: Callable[[Predicted], None]
+) -> Iterator[Predicted]:
+    """Predicts pairs in order, those that come after being read and those that came before finished meanwhile.
+
+    Args:
+      predictor: of the model.
+      pairs: of frames or files.
+      batch_size: of the model, the last batch filled up: a model may have to compile for every size.
+      also: what to do with each pair, in any of several threads.
+    """
+
+    def read(pair):
+        frames, faults = load(pair)
+        inputs = predictor.prepare(frames) if frames else None
+        return Predicted(pair.name, pair.time, frames, faults, None), inputs
+
+    def run(batch):
+        inputs = [x for _, x in batch if x is not None]
+        if not inputs:
+            return [(pair, None, None) for pair, _ in batch]
+        logits, milliseconds = predictor.run(inputs + [inputs[-1]] * (batch_size - len(inputs)))
+        logits, milliseconds = iter(logits), milliseconds * batch_size / len(inputs)
+        return [(pair, None if x is None else next(logits), milliseconds) for pair, x in batch]
+
+    def finish(item):
+        pair, logits, milliseconds = item
+        if logits is not None:
+            pair = dataclasses.replace(pair, prediction=predictor.interpret(pair.frames, logits, milliseconds))
+            also(pair)
+        return pair
+
+    threads = max(2, os.cpu_count() or 1)
+    with (
+        concurrent.futures.ThreadPoolExecutor(threads) as pool,
+        concurrent.futures.ThreadPoolExecutor(1) as model_thread,
+    ):
+        readable = map_ahead(pool, read, pairs, depth=2 * batch_size)
+        predicted = map_ahead(model_thread, run, _batched(readable, batch_size), depth=1)
+        yield from map_ahead(pool, finish, itertools.chain.from_iterable(predicted), depth=2 * batch_size)
 
 
-def _batch(pairs, batch_size, height, width):
-    examples = []
-    for frames in pairs:
-        example = padding_example(height, width) | {"valid": np.True_}
-        example["modality_mask"] = np.array([gas in frames for gas in GASES], np.float32)
-        for gas, frame in frames.items():
-            example[f"{gas}_frame"] = augment.normalise(augment.resize_frame(frame, height, width), 1)
-        examples.append(example)
-    examples += [padding_example(height, width)] * (batch_size - len(examples))
-    return {key: np.stack([e[key] for e in examples]) for key in examples[0]}
+def to_record(result: Predicted, card: ModelCard) -> dict[str, str | float | None]:
+    """What is said of one pair, flat: a row of `predictions.csv`, a line of `predictions.jsonl`."""
+    prediction = result.prediction
+    status = {
+        gas: "read" if gas in result.frames else "unreadable" if gas in result.faults else "absent" for gas in GASES
+    }
+    record = {"frame": result.name, "time": _rounded(result.time, 4), **status}
+    if card.classifies:
+        record["class"] = prediction.label
+        record |= {name: _rounded(prediction.probabilities.get(name), 4) for name in CLASSES}
+    for gas in card.segmented:
+        plume = prediction.plumes.get(gas)
+        x, y = (plume and plume.centroid) or (None, None)
+        record |= {
+            f"{gas}_gas_pixels": plume and plume.area_pixels,
+            f"{gas}_gas_fraction": plume and _rounded(plume.fraction, 5),
+            f"{gas}_centroid_x": _rounded(x, 1),
+            f"{gas}_centroid_y": _rounded(y, 1),
+            f"{gas}_direction_degrees": plume and _rounded(plume.direction_degrees, 1),
+            f"{gas}_length_pixels": plume and _rounded(plume.length_pixels, 1),
+        }
+    return record | {"milliseconds": _rounded(prediction.milliseconds, 2)}
 
 
-def _mask(outputs, gas, i, size):
-    """Classes at the frame's own size: logits are enlarged, not labels, so that outlines stay smooth."""
-    logits = cv2.resize(outputs[f"{gas}_seg_logits"][i], size[::-1], interpolation=cv2.INTER_LINEAR)
-    return logits.argmax(-1).astype(np.uint8)
+@contextlib.contextmanager
+def _tables(folder, card):
+    """Takes predicted pairs. Earlier tables stay until these are complete, and where nothing was predicted."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = [folder / "predictions.csv", folder / "predictions.jsonl"]
+    parts = [table.with_name(f"{table.name}.part") for table in tables]
+    count = 0
+    with open(parts[0], "w", newline="") as csv_file, open(parts[1], "w") as json_file:
+        writer = csv.writer(csv_file)
+
+        def record(result):
+            nonlocal count
+            values = to_record(result, card)
+            if not count:
+                writer.writerow(values)
+            writer.writerow(values.values())
+            json_file.write(json.dumps(values) + "\n")
+            count += 1
+
+        yield record
+    for part, table in zip(parts, tables, strict=True):
+        if count:
+            part.replace(table)
+        else:
+            part.unlink()
 
 
-def _class(outputs, i):
-    logits = outputs["cls_logits"][i].astype(np.float64)
-    p = np.exp(logits - logits.max())
-    return CLASSES[logits.argmax()], *(f"{x:.4f}" for x in p / p.sum())
+@contextlib.contextmanager
+def _video(folder, source, products):
+    """Takes predicted pairs for the annotated video, if there is to be one."""
+    if source.rate is None or "video" not in products:
+        yield lambda result: None
+        return
+    with VideoWriter(folder / "annotated.mp4", rate=source.rate) as writer:
+
+        def draw(result):
+            prediction = result.prediction
+            caption = f"{result.time:.2f} s"
+            if prediction.label:
+                caption = f"{prediction.label} {prediction.probabilities[prediction.label]:.2f}   {caption}"
+            bars = [prediction.probabilities.get(name, np.nan) for name in CLASSES]
+            options = {"gases": source.gases, "size": PANEL}
+            writer.write(
+                pictures.annotated_pair(result.frames, prediction.masks, caption, bars, **options), result.time
+            )
+
+        yield draw
 
 
-def _fraction(mask):
-    """Share of the frame that is gas; empty for an absent gas."""
-    return "" if mask is None else f"{(mask == GAS).mean():.5f}"
+def _write_pictures(result, *, folder, products):
+    for gas, mask in result.prediction.masks.items():
+        if "masks" in products:
+            pictures.save(folder / "masks" / f"{result.name}_{gas}.png", mask)
+        if "overlays" in products:
+            overlay = pictures.overlay(result.frames[gas][..., 0], mask, gas)
+            pictures.save(folder / "overlays" / f"{result.name}_{gas}.png", overlay)
 
 
-def _write_pictures(output, name, frames, masks):
-    for gas, mask in masks.items():
-        pictures.save(output / "masks" / f"{name}_{gas}.png", mask)
-        overlay = pictures.overlay(frames[gas][..., 0], mask, gas)
-        pictures.save(output / "overlays" / f"{name}_{gas}.png", overlay)
+class _Timeline:
+    """What the picture over time shows: a few numbers of every pair."""
+
+    def __init__(self, card):
+        self._card = card
+        self._times, self._probabilities, self._areas = [], [], {gas: [] for gas in card.segmented}
+
+    def add(self, result):
+        prediction = result.prediction
+        self._times.append(result.time)
+        self._probabilities.append([prediction.probabilities.get(name, np.nan) for name in CLASSES])
+        for gas, areas in self._areas.items():
+            areas.append(prediction.plumes[gas].fraction if gas in prediction.plumes else np.nan)
+
+    def chart(self):
+        timed = None not in self._times
+        return charts.timeline_chart(
+            np.array(self._times if timed else range(len(self._times))),
+            np.array(self._probabilities) if self._card.classifies else None,
+            {gas: np.array(areas) for gas, areas in self._areas.items()},
+            unit="s" if timed else "frame",
+        )
+
+
+def _batched(items, size):
+    items = iter(items)
+    while batch := list(itertools.islice(items, size)):
+        yield batch
+
+
+def _rounded(value, digits):
+    return None if value is None else round(value, digits)

@@ -336,8 +336,9 @@ def test_folders_without_a_frame_in_common_or_at_all_are_refused(tmp_path, frame
 @pytest.mark.parametrize(
     "module",
     [
-        *(f"fume_jax.{name}" for name in ("main", "evaluate", "predict", "convert", "summary")),
+        *(f"fume_jax.{name}" for name in ("main", "evaluate", "predict", "convert", "export", "app", "summary")),
         "datasets.synthetic_ogi",
+        "datasets.synthetic_ogi.film",
         "datasets.fume_ogi",
         "datasets.fume_ogi.example",
     ],

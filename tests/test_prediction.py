@@ -1,0 +1,143 @@
+"""Recordings are predicted whole and in order, whatever is missing or damaged in them."""
+
+import csv
+import json
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from fume_jax.errors import DONE, NOTHING_DONE, PARTLY_DONE
+from fume_jax.frames import Pair, Source, open_source
+from fume_jax.grey import UnreadableFrame
+from fume_jax.prediction import predict_pairs, predict_recording, to_record
+from fume_jax.predictor import Predictor
+from fume_jax.video import VideoWriter
+from tests.test_predictor import CARD, Known, half_bright
+
+
+def recording(count, unreadable=()):
+    """Pairs, the i-th of them of i columns of gas, some of them unreadable."""
+    for i in range(count):
+        frame = np.zeros((64, 80, 1), np.uint8)
+        frame[:, :i] = 255
+        yield Pair(f"frame_{i}", i / 10, {"co2": UnreadableFrame(f"frame {i}") if i in unreadable else frame})
+
+
+def results(pairs, batch_size):
+    backend, seen = Known(), []
+    predicted = list(predict_pairs(Predictor(backend), pairs, batch_size, lambda pair: seen.append(pair.name)))
+    return predicted, backend, seen
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 20])
+@pytest.mark.parametrize("unreadable", [(), (0,), (4, 5, 6, 7), (11,), range(12)])
+def test_every_pair_comes_once_in_order_with_its_own_prediction(batch_size, unreadable):
+    predicted, backend, seen = results(recording(12, unreadable), batch_size)
+    assert [pair.name for pair in predicted] == [f"frame_{i}" for i in range(12)]
+    for i, pair in enumerate(predicted):
+        if i in unreadable:
+            assert pair.prediction is None and pair.faults == {"co2": f"frame {i}"}
+        else:
+            assert pair.prediction.plumes["co2"].area_pixels == 64 * i
+    assert sorted(seen) == sorted(pair.name for pair in predicted if pair.prediction)
+    assert set(backend.batches) <= {batch_size}  # a backend may have to compile for every other size
+
+
+def test_a_recording_is_read_as_it_is_predicted_not_before():
+    read = []
+
+    def pairs():
+        for pair in recording(80):
+            read.append(pair.name)
+            yield pair
+
+    predicted = predict_pairs(Predictor(Known()), pairs(), 2, lambda pair: None)
+    next(predicted)
+    assert len(read) < 30
+    predicted.close()
+
+
+def test_an_error_in_writing_ends_the_prediction():
+    def full(pair):
+        raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        list(predict_pairs(Predictor(Known()), recording(40), 4, full))
+
+
+def test_a_record_tells_what_was_there():
+    predicted, _, _ = results([Pair("a", None, {"ch4": half_bright(64, 80), "co2": UnreadableFrame("x")})], 1)
+    record = to_record(predicted[0], CARD)
+    assert (record["frame"], record["time"], record["co2"], record["ch4"]) == ("a", None, "unreadable", "read")
+    assert (record["class"], record["Acidotic"]) == ("Acidotic", 0.625)
+    assert record["co2_gas_pixels"] is record["co2_centroid_x"] is record["co2_direction_degrees"] is None
+    assert record["ch4_gas_pixels"] == 64 * 40 and record["ch4_gas_fraction"] == 0.5
+    assert (record["ch4_centroid_x"], record["ch4_centroid_y"]) == (59.5, 31.5)
+    predicted, _, _ = results([Pair("a", 1.0, {"ch4": half_bright(64, 80)})], 1)
+    assert to_record(predicted[0], CARD)["co2"] == "absent"
+
+
+def write_video(path, numbers):
+    with VideoWriter(path, 10) as writer:
+        for i in numbers:
+            picture = np.zeros((96, 128, 3), np.uint8)
+            picture[:, : 4 * i] = 255
+            writer.write(picture, i / 10)
+
+
+def test_a_video_of_two_gases_leaves_tables_pictures_and_a_video(tmp_path):
+    write_video(tmp_path / "co2.mp4", range(20))
+    write_video(tmp_path / "ch4.mp4", [i for i in range(20) if i % 5])
+    source = open_source(str(tmp_path / "co2.mp4"), str(tmp_path / "ch4.mp4"))
+    output = tmp_path / "output"
+    assert predict_recording(Predictor(Known()), source, output, batch_size=8) == DONE
+    rows = list(csv.DictReader((output / "predictions.csv").open()))
+    lines = [json.loads(line) for line in (output / "predictions.jsonl").read_text().splitlines()]
+    assert len(rows) == len(lines) == 20
+    for i, (row, line) in enumerate(zip(rows, lines, strict=True)):
+        assert row == {key: "" if value is None else str(value) for key, value in line.items()}
+        assert line["time"] == pytest.approx(i / 10)
+        assert line["ch4"] == ("read" if i % 5 else "absent")
+        assert line["co2_gas_pixels"] == pytest.approx(96 * 4 * i, abs=96 * 4)
+        assert (line["ch4_gas_pixels"] is None) == (i % 5 == 0)
+    for folder in ("masks", "overlays"):
+        assert len(list((output / folder).glob("*_co2.png"))) == 20
+        assert len(list((output / folder).glob("*_ch4.png"))) == 16
+    with av.open(str(output / "annotated.mp4")) as video:
+        times = [frame.time for frame in video.decode(video=0)]
+    assert times == pytest.approx([i / 10 for i in range(20)])
+    assert cv2.imread(str(output / "timeline.png")).std() > 10
+    assert not list(output.glob("*.part"))
+
+
+@pytest.mark.parametrize("products", [(), ("overlays",), ("masks", "video")])
+def test_only_what_is_asked_for_is_written(tmp_path, products):
+    source = Source(recording(3), ("co2",), rate=10.0)
+    assert predict_recording(Predictor(Known()), source, tmp_path, batch_size=2, products=products) == DONE
+    always = {"predictions.csv", "predictions.jsonl", "timeline.png"}
+    asked = {"annotated.mp4" if product == "video" else product for product in products}
+    assert {path.name for path in tmp_path.iterdir()} == always | asked
+
+
+def test_images_are_no_video(tmp_path):
+    source = Source(list(recording(3)), ("co2",), 3)
+    predict_recording(Predictor(Known()), source, tmp_path, batch_size=2)
+    assert not (tmp_path / "annotated.mp4").exists()
+
+
+def test_what_could_not_be_read_is_listed(tmp_path, capsys):
+    source = Source(recording(5, unreadable=(1, 3)), ("co2",), 5)
+    assert predict_recording(Predictor(Known()), source, tmp_path, batch_size=2) == PARTLY_DONE
+    printed = capsys.readouterr().out
+    assert "skipped: frame 1\nskipped: frame 3\n3 frames or pairs predicted" in printed
+    assert len((tmp_path / "predictions.jsonl").read_text().splitlines()) == 3
+
+
+def test_of_nothing_that_can_be_read_nothing_is_left(tmp_path):
+    (tmp_path / "predictions.csv").write_text("earlier")
+    source = Source(recording(5, unreadable=range(5)), ("co2",), 5, rate=10.0)
+    assert predict_recording(Predictor(Known()), source, tmp_path, batch_size=2) == NOTHING_DONE
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]
+    assert (tmp_path / "predictions.csv").read_text() == "earlier"
