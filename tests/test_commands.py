@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.commands import ROOT, assert_refused, run, start, train_arguments
+from tests.videos import flip
 
 REAL_FRAMES = ROOT.parent / "shared" / "data" / "ogi_real"
 
@@ -269,6 +270,29 @@ def test_prediction_of_nothing_but_damaged_images_does_nothing(trained, tmp_path
 
 
 @pytest.mark.slow
+def test_a_film_of_two_gases_is_predicted_by_the_model_shipped_whatever_is_missing_or_damaged(tmp_path):
+    films, output = tmp_path / "films", tmp_path / "output"
+    made = run("datasets.synthetic_ogi.film", "--name=tiny", "--frames=12", "--ch4_missing=4", f"--output={films}")
+    assert made.returncode == 0, made.stderr
+    flip(films / "co2.mp4", packet=5, where=0)
+    arguments = [f"--{gas}={films / f'{gas}.mp4'}" for gas in ("co2", "ch4")]
+    result = run("fume_jax.predict", *arguments, f"--output={output}", "--batch_size=5", "--save=video")
+    assert result.returncode == 2, result.stderr
+    rows = {round(float(row["time"]) * 30): row for row in csv.DictReader((output / "predictions.csv").open())}
+    assert list(rows) == list(range(12))
+    assert [i for i, row in rows.items() if row["ch4"] == "absent"] == [3, 7, 11]
+    (damaged,) = (i for i, row in rows.items() if row["co2"] == "unreadable")
+    assert f"skipped: {films / 'co2.mp4'} at {damaged / 30:.3f} s: not decodable" in result.stdout
+    assert rows[damaged]["ch4"] == "read" and rows[damaged]["class"] and not rows[damaged]["co2_gas_pixels"]
+    assert {path.name for path in output.iterdir()} == {
+        "annotated.mp4",
+        "predictions.csv",
+        "predictions.jsonl",
+        "timeline.png",
+    }
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL_FRAMES.is_dir(), reason="the real camera frames are not part of the project")
 def test_real_camera_frames_are_predicted_at_their_own_size(trained, tmp_path):
     frame = next(p for p in sorted(REAL_FRAMES.glob("*.png")) if "mask" not in p.name)
@@ -322,6 +346,20 @@ def test_a_run_of_another_version_is_refused(tmp_path):
     assert_refused(
         run("fume_jax.evaluate", f"--workdir={tmp_path}"), "one of another version; it lacks a key", "encoder"
     )
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--co2=README.md", "--save=masks,film"], ["--save=masks,film", "masks, overlays, video"]),
+        (["--co2=README.md", "--workdir=a", "--model=b.onnx"], ["Give one of --workdir, a run, and --model"]),
+        (["--co2=nowhere/*.png"], ["holds no image"]),
+        ([], ["at least one gas"]),
+    ],
+)
+def test_mistakes_in_a_prediction_are_said_in_plain_words(tmp_path, arguments, words):
+    assert_refused(run("fume_jax.predict", *arguments, f"--output={tmp_path / 'out'}"), *words)
+    assert not (tmp_path / "out").exists()
 
 
 def test_folders_without_a_frame_in_common_or_at_all_are_refused(tmp_path, frames):
