@@ -29,6 +29,7 @@ BACKENDS = {"torch": "PyTorch, eager", "weights": "JAX", "stablehlo": "StableHLO
 
 
 def main(_) -> None:
+    jax.config.update("jax_platforms", "cpu")  # PyTorch and ONNX Runtime are those for CPU
     config = fume.get_config()
     config.model.name = _MODEL.value
     card, model = create_card(config, 0, {}), build.model(config)
@@ -40,8 +41,8 @@ def main(_) -> None:
     calls = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, title in BACKENDS.items():
-            backend, ending = FORMATS[name]
-            path = Path(folder) / f"model{ending}"
+            backend = FORMATS[name]
+            path = Path(folder) / f"model{backend.ending}"
             backend.write(path, model, card)
             calls[title] = functools.partial(backend(path), **inputs)
         medians = alternate(calls, repeats=_REPEATS.value)

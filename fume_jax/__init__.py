@@ -1,5 +1,7 @@
 """FUME in JAX: segments CO2 and CH4 plumes in pairs of infrared frames and tells the pH state; see README.md."""
 
+__version__ = "0.1.0"
+
 __all__ = ["Predictor"]
 
 

@@ -6,7 +6,7 @@ A backend reads the file that it writes.
 import contextlib
 import json
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -16,8 +16,8 @@ from flax import nnx
 
 from fume_jax import build, sharding, train_step, weights
 from fume_jax.card import ModelCard, create_card
-from fume_jax.checkpoint import load_config
-from fume_jax.errors import UserError
+from fume_jax.checkpoint import load_config, load_json
+from fume_jax.errors import UserError, needs_extra
 from fume_jax.models import FUME
 
 
@@ -52,7 +52,7 @@ class JaxBackend:
         config = load_config(path)
         self._mesh = sharding.create_mesh()
         restored, step = build.best_model(config, str(path), self._mesh)
-        self.card = create_card(config, step, _metrics(path))
+        self.card = create_card(config, step, _metrics(path, step))
         config.model.dtype = dtype or config.model.dtype
         self.model: FUME = build.abstract_model(config)
         nnx.update(self.model, restored["params"], restored["batch_stats"])
@@ -75,6 +75,8 @@ class JaxBackend:
 class WeightsBackend(JaxBackend):
     """A folder with the config, the metrics and half-precision weights of a run, which serves as a run folder."""
 
+    ending = ""
+
     @staticmethod
     def write(path: Path, model: FUME, card: ModelCard) -> None:
         """Writes such a folder."""
@@ -87,8 +89,10 @@ class WeightsBackend(JaxBackend):
 class OnnxBackend:
     """An ONNX file in ONNX Runtime, on a GPU if it has one; extra `onnx`."""
 
+    ending = ".onnx"
+
     def __init__(self, path: Path):
-        with _extra("onnx", "Running ONNX files"):
+        with needs_extra("onnx", "Running ONNX files"):
             import onnxruntime
         with _readable(path):
             available = onnxruntime.get_available_providers()
@@ -99,7 +103,11 @@ class OnnxBackend:
     @staticmethod
     def write(path: Path, model: FUME, card: ModelCard, *, dynamic_size: bool = False) -> None:
         """Writes such a file; extra `export`."""
-        with _extra("export", "Writing ONNX files"):
+        with needs_extra("export", "Writing ONNX files"):
+            import onnx  # noqa: F401
+            import onnxruntime  # noqa: F401
+            import onnxscript  # noqa: F401
+
             from fume_jax.interop.onnx_model import to_onnx
         size = {"height": card.height, "width": card.width, "dynamic_size": dynamic_size}
         path.write_bytes(to_onnx(model, **size, metadata={"card": card.to_json()}))
@@ -112,6 +120,8 @@ class OnnxBackend:
 
 class StablehloBackend:
     """A zip file of `model.bin`, which is what `jax.export` serialises, and `card.json`."""
+
+    ending = ".stablehlo"
 
     def __init__(self, path: Path):
         with _readable(path), zipfile.ZipFile(path) as file:
@@ -136,13 +146,18 @@ class StablehloBackend:
 class TorchBackend:
     """A checkpoint file of the PyTorch implementation that also has a card, in eager PyTorch; extra `torch`."""
 
+    ending = ".pth"
+
     def __init__(self, path: Path):
-        with _extra("torch", "PyTorch files"):
+        with needs_extra("torch", "A PyTorch file"):
             import torch
 
             from fume_jax.interop.torch_model import create_torch_model
         with _readable(path):
             loaded = torch.load(path, weights_only=True)
+            if "card" not in loaded:
+                convert = f"python -m fume_jax.convert --from-torch={path} --model=NAME --workdir=DIR"
+                raise UserError(f"{path} does not say what model it holds. Make a run of it: {convert}")
             self.card = ModelCard.from_json(loaded["card"])
             config = self.card.config["model"]
             options = {key: config[key] for key in ("encoder", "fusion", "gas", "tasks")}
@@ -152,7 +167,7 @@ class TorchBackend:
     @staticmethod
     def write(path: Path, model: FUME, card: ModelCard) -> None:
         """Writes such a file, a dict with `model_state_dict`, which the PyTorch implementation reads."""
-        with _extra("torch", "PyTorch files"):
+        with needs_extra("torch", "A PyTorch file"):
             import torch
         from fume_jax.interop import to_state_dict
 
@@ -168,13 +183,9 @@ class TorchBackend:
         return {name: _nhwc(x.numpy()) for name, x in outputs.items()}
 
 
-# By format: what reads and writes it, and the ending of its files.
-FORMATS = {
-    "onnx": (OnnxBackend, ".onnx"),
-    "torch": (TorchBackend, ".pth"),
-    "stablehlo": (StablehloBackend, ".stablehlo"),
-    "weights": (WeightsBackend, ""),
-}
+# What reads and writes each format.
+FORMATS = {"onnx": OnnxBackend, "torch": TorchBackend, "stablehlo": StablehloBackend, "weights": WeightsBackend}
+_BY_ENDING = {backend.ending: name for name, backend in FORMATS.items() if backend.ending}
 
 
 def open_backend(path: str | Path | None = None, name: str | None = None) -> Backend:
@@ -182,36 +193,49 @@ def open_backend(path: str | Path | None = None, name: str | None = None) -> Bac
 
     Args:
       path: run folder, exported file, or None for the weights that are shipped.
-      name: `jax`, or a format of `FORMATS`; if None, what the file's ending says, JAX for a folder. In a run folder it
-        means the file that `fume_jax.export` leaves there.
+      name: `jax`, `onnx`, `stablehlo` or `torch`; if None, what the file's ending says, JAX for a folder. In a run
+        folder it means the file that `fume_jax.export` leaves there.
 
     Raises:
       UserError: if there is no such file, it is damaged or of another kind, or what runs it is not installed.
     """
+    known = ("jax", *_BY_ENDING.values())
+    if name not in (None, *known):
+        raise UserError(f"There is no backend {name!r}; choose one of: {', '.join(known)}.")
+    if path is None and name not in (None, "jax"):
+        raise UserError(
+            f"Export the model that is shipped first: python -m fume_jax.export --format={name} "
+            f"--output=model{FORMATS[name].ending}. Then name that file."
+        )
     path = Path(path or weights.SHIPPED)
-    if path.is_dir() and name in (None, "jax", "weights"):
-        return JaxBackend(path)
     if path.is_dir():
+        if name in (None, "jax"):
+            return JaxBackend(path)
         path = exported_file(path, name)
+        if not path.is_file():
+            raise UserError(
+                f"There is no {path}. Write it: python -m fume_jax.export --workdir={path.parent} --format={name}."
+            )
     if not path.is_file():
-        export = f"python -m fume_jax.export --format={name or 'onnx'}"
-        raise UserError(f"There is no file or run folder {path}. Train a model, or export one: {export}.")
-    kinds = {ending: kind for kind, (_, ending) in FORMATS.items() if ending}
-    kind = kinds.get(path.suffix)
-    if kind is None or name not in (None, kind):
-        expected = FORMATS[name][1] if name in FORMATS else ", ".join(kinds)
-        raise UserError(f"{path} does not end in {expected}, and so is no model for backend {name or kind}.")
-    return FORMATS[kind][0](path)
+        raise UserError(f"There is no file or run folder {path}.")
+    kind = _BY_ENDING.get(path.suffix)
+    if kind is None:
+        raise UserError(f"{path} is no model: expected a run folder, or a file that ends in {', '.join(_BY_ENDING)}.")
+    if name not in (None, kind):
+        raise UserError(f"Backend {name} does not read {path}, which is a file for {kind}.")
+    return FORMATS[kind](path)
 
 
 def exported_file(workdir: str | Path, name: str) -> Path:
     """Where a run folder keeps its export to a format."""
-    return Path(workdir) / f"model{FORMATS[name][1]}"
+    return Path(workdir) / f"model{FORMATS[name].ending}"
 
 
-def _metrics(workdir) -> Mapping:
+def _metrics(workdir, step) -> dict:
+    """What an evaluation said of that step, if it was the last one evaluated."""
     path = Path(workdir) / "metrics.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    metrics = load_json(path) if path.exists() else {}
+    return metrics if metrics.get("step") == step else {}
 
 
 def _nchw(frames):
@@ -224,18 +248,10 @@ def _nhwc(x):
 
 
 @contextlib.contextmanager
-def _extra(name: str, what: str) -> Iterator[None]:
-    try:
-        yield
-    except ImportError as error:
-        raise UserError(f'{what} needs more packages ({error.name}): pip install -e ".[{name}]".') from error
-
-
-@contextlib.contextmanager
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except UserError:
+    except (UserError, MemoryError, PermissionError):
         raise
     except Exception as error:  # of many types, by library and by what is damaged
         first_line = str(error).strip().partition("\n")[0]

@@ -12,7 +12,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from fume_jax import augment, input_pipeline, losses, sharding, train_step, weights
-from fume_jax.checkpoint import Checkpoints, with_sharding
+from fume_jax.checkpoint import Checkpoints, only_weights, with_sharding
 from fume_jax.errors import UserError
 from fume_jax.guards import step_memory
 from fume_jax.models import FUME, count_parameters
@@ -293,7 +293,7 @@ def _evaluated_graphdef(config):
 def best_model(
     config: ml_collections.ConfigDict, workdir: str, mesh: Mesh, opened: Checkpoints | None = None
 ) -> tuple[dict, int]:
-    """`params` and `batch_stats` of a run's best checkpoint, or of its weights alone, on the mesh, and their step.
+    """`params` and `batch_stats` of a run's best checkpoint, or of a folder of weights, on the mesh, and their step.
 
     Args:
       config: of the run.
@@ -307,7 +307,7 @@ def best_model(
     check(config)
     _, params, batch_stats = train_step.split_model(abstract_model(config))
     abstract = with_sharding({"params": params, "batch_stats": batch_stats}, sharding.replicated(mesh))
-    if (Path(workdir) / weights.FILE).is_file():
+    if only_weights(workdir):
         return weights.load_weights(workdir, abstract)
     found = opened
     if found is None and (Path(workdir) / "checkpoints").is_dir():

@@ -2,13 +2,12 @@
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Mapping
 
 import ml_collections
 
-from fume_jax import settings
+from fume_jax import __version__, settings
 from fume_jax.errors import UserError
 from fume_jax.vocabulary import CLASSES, MASK_CLASSES
 
@@ -18,8 +17,8 @@ class ModelCard:
     """Everything that whoever uses a model needs to know besides its inputs and outputs, which name themselves.
 
     `gases` are those that it reads, `segmented` those of them that it segments. Frames are scaled to `height` x `width`
-    pixels, and their grey levels as `normalisation` says. `metrics` are those of evaluation, by the names that they
-    have in `metrics.json`; empty if there was none.
+    pixels, and their grey levels as `normalisation` says. `metrics` are what `metrics.json` said of this step, empty if
+    it was not evaluated.
     """
 
     model: str
@@ -31,7 +30,7 @@ class ModelCard:
     classifies: bool
     config: dict
     config_hash: str
-    metrics: dict[str, float]
+    metrics: dict
     version: str
     classes: tuple[str, ...] = CLASSES
     mask_classes: tuple[str, ...] = MASK_CLASSES
@@ -49,12 +48,15 @@ class ModelCard:
         """
         try:
             values = json.loads(text)
-            return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+            card = cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+            if (card.classes, card.mask_classes) != (CLASSES, MASK_CLASSES):
+                raise ValueError(f"its classes are {card.classes} and {card.mask_classes}")
+            return card
         except (TypeError, ValueError) as error:
             raise UserError(f"The card in the file is one of another version: {error}. Export it anew.") from error
 
 
-def create_card(config: ml_collections.ConfigDict, step: int, metrics: Mapping[str, float]) -> ModelCard:
+def create_card(config: ml_collections.ConfigDict, step: int, metrics: Mapping) -> ModelCard:
     """The card of a model trained by `config` for so many steps."""
     options = settings.architecture_of(config)
     values = json.loads(config.to_json())
@@ -69,5 +71,5 @@ def create_card(config: ml_collections.ConfigDict, step: int, metrics: Mapping[s
         config=values,
         config_hash=hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest(),
         metrics=dict(metrics),
-        version=importlib.metadata.version("fume_jax"),
+        version=__version__,
     )

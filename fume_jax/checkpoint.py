@@ -12,7 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from fume_jax import sharding
+from fume_jax import sharding, weights
 from fume_jax.errors import UserError
 from fume_jax.files import replace_text
 from fume_jax.guards import full_disk
@@ -193,7 +193,7 @@ def _text_digest(value):
 
 def _read_scores(path):
     """Scores by step."""
-    return {int(step): scores for step, scores in _load(path).items()} if path.exists() else {}
+    return {int(step): scores for step, scores in load_json(path).items()} if path.exists() else {}
 
 
 def with_sharding(tree, sharding):
@@ -206,22 +206,32 @@ def has_checkpoints(workdir: str | Path) -> bool:
     return any(path.name.isdigit() for path in (Path(workdir) / "checkpoints").glob("*"))
 
 
+def only_weights(folder: str | Path) -> bool:
+    """Whether a folder holds weights and no run that could go on."""
+    return (Path(folder) / weights.FILE).is_file() and not has_checkpoints(folder)
+
+
 def save_config(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
     """Writes `config.json`; if the folder has checkpoints, only after checking that they are of the same config.
 
     On the first process only; elsewhere it does nothing.
 
     Raises:
-      UserError: if `workdir` holds checkpoints of a config that differs in anything but `FREE_KEYS`.
+      UserError: if `workdir` holds checkpoints of a config that differs in anything but `FREE_KEYS`, or weights alone.
     """
     if jax.process_index() != 0:
         return
     path = Path(workdir) / "config.json"
     new = json.loads(config.to_json())
+    if only_weights(workdir):
+        raise UserError(
+            f"{workdir} holds the weights of a model. To train on from them, use another --workdir and "
+            f"--config.init_from={workdir}."
+        )
     if has_checkpoints(workdir):
         if not path.exists():
             raise UserError(f"{workdir} holds checkpoints but no config.json; use another --workdir.")
-        differences = list(_differences(_load(path), new))
+        differences = list(_differences(load_json(path), new))
         if differences:
             raise UserError(
                 f"{workdir} holds a run of another config:\n"
@@ -243,10 +253,11 @@ def load_config(workdir: str | Path) -> ml_collections.ConfigDict:
         raise UserError(
             f"{workdir} is not a run folder: it has no config.json. Train one with python -m fume_jax.main."
         )
-    return ml_collections.ConfigDict(_load(path)).lock()
+    return ml_collections.ConfigDict(load_json(path)).lock()
 
 
-def _load(path):
+def load_json(path: Path) -> dict:
+    """What a file of a run holds; UserError if it is damaged."""
     try:
         return json.loads(path.read_text())
     except json.JSONDecodeError as error:

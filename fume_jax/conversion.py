@@ -8,7 +8,7 @@ import numpy as np
 
 from fume_jax import build, settings
 from fume_jax.checkpoint import has_checkpoints, save_config
-from fume_jax.errors import UserError
+from fume_jax.errors import UserError, needs_extra
 from fume_jax.interop import from_state_dict
 from fume_jax.train_step import create_train_state
 
@@ -41,10 +41,8 @@ def run_from_torch(config: ml_collections.ConfigDict, path: str, workdir: str) -
 
 def _read(path):
     """Arrays of a state dict, or of the `model_state_dict` in a checkpoint. Nothing in the file is executed."""
-    try:
+    with needs_extra("torch", "A PyTorch file"):
         import torch
-    except ImportError as error:
-        raise UserError('PyTorch files need PyTorch: pip install -e ".[torch]".') from error
     if not Path(path).is_file():
         raise UserError(f"There is no file {path}.")
     try:

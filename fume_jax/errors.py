@@ -1,5 +1,8 @@
 """Errors for the user, and what a command's exit code says."""
 
+import contextlib
+from collections.abc import Iterator
+
 DONE = 0
 NOTHING_DONE = 1  # because of the user's input or setting
 PARTLY_DONE = 2  # what was skipped is listed
@@ -19,3 +22,13 @@ class Stalled(UserError):
     def __init__(self, message, exit_code: int = NOTHING_DONE):
         super().__init__(message)
         self.exit_code = exit_code
+
+
+@contextlib.contextmanager
+def needs_extra(extra: str, what: str) -> Iterator[None]:
+    """Turns a failed import into a UserError: `what`, a noun phrase, needs an extra."""
+    try:
+        yield
+    except ImportError as error:
+        install = f'pip install -e ".[{extra}]"'
+        raise UserError(f"{what} needs {error.name}, which is not installed: {install}") from error

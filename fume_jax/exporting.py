@@ -1,17 +1,21 @@
 """Export of a trained model, checked against the model itself on real frames before it counts as done."""
 
+import contextlib
 import dataclasses
 import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from fume_jax.backends import FORMATS, Backend, JaxBackend
 from fume_jax.card import ModelCard
+from fume_jax.checkpoint import only_weights
 from fume_jax.errors import UserError
 from fume_jax.frames import read_frame
+from fume_jax.guards import full_disk
 from fume_jax.input_pipeline import Dataset
 from fume_jax.models.fume import MIN_SIZE
 from fume_jax.predictor import prepare_pair, shipped_examples, stack
@@ -19,9 +23,9 @@ from fume_jax.vocabulary import GASES
 
 # Pairs that are compared on, besides the same with one gas taken away.
 PAIRS = 8
-# Between logits; half precision rounds the parameters.
-MAX_ERROR = {"onnx": 1e-4, "torch": 1e-4, "stablehlo": 1e-4, "weights": 0.1}
-MIN_AGREEMENT = {"onnx": 0.9999, "torch": 0.9999, "stablehlo": 0.9999, "weights": 0.999}
+# How far apart logits may be, and how often the highest must be of the same class.
+EXACT = (1e-4, 0.9999)
+HALF = (0.1, 0.999)  # in half precision
 
 Inputs = dict[str, np.ndarray]
 
@@ -52,31 +56,49 @@ def export_run(
       How each output compares, and in words what on.
 
     Raises:
-      UserError: if there is no such run, a package is missing, or the two differ, in which case nothing is written.
+      UserError: if there is no such run, a package is missing, the folder holds something else, or the two differ, in
+        which case nothing is written.
     """
-    backend, ending = FORMATS[format]
-    if path.suffix != ending:
-        raise UserError(f"--output={path} does not end in {ending or 'a folder name'}, as --format={format} does.")
+    backend = FORMATS[format]
+    if backend.ending and path.suffix != backend.ending:
+        raise UserError(f"--output={path} does not end in {backend.ending}, as files of --format={format} do.")
+    if path.is_dir() and any(path.iterdir()) and not only_weights(path):
+        raise UserError(f"--output={path} holds something else already; choose a new folder.")
     if dynamic_size and format != "onnx":
         raise UserError(f"--dynamic_size is for --format=onnx; {format} takes frames of the size of training.")
-    # Other runtimes compute in float32, whatever the run did.
-    model = JaxBackend(workdir, dtype=None if format == "stablehlo" else "float32")
+    # StableHLO computes as the run does, the others in float32, which accelerators round unless told otherwise.
+    native = format == "stablehlo"
+    dtype = None if native else "float32"
+    precision = contextlib.nullcontext() if native else jax.default_matmul_precision("highest")
+    model = JaxBackend(workdir, dtype)
+    # Sums in half precision round in another order whenever they are compiled anew.
+    half = format == "weights" or (native and model.card.config["model"]["dtype"] != "float32")
     batches, source = _batches(model.card, data, sizes=2 if dynamic_size else 1)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+    with (
+        full_disk(path.parent, "an export"),
+        tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder,
+        precision,
+    ):
         part = Path(folder) / path.name
         backend.write(part, model.model, model.card, **({"dynamic_size": True} if dynamic_size else {}))
-        parities = compare(model, backend(part), batches)
-        worst = max(parities, key=lambda p: p.max_error)
-        least = min(parities, key=lambda p: p.agreement)
-        if not (worst.max_error <= MAX_ERROR[format] and least.agreement >= MIN_AGREEMENT[format]):
-            raise UserError(
-                f"The {format} export differs from the model on {source}: {worst.output} by up to {worst.max_error:.1e}"
-                f" ({MAX_ERROR[format]:.0e} allowed), classes of {least.output} agree in {least.agreement:.3%} "
-                f"({MIN_AGREEMENT[format]:.2%} expected). Nothing was written."
-            )
+        exported = JaxBackend(part, dtype) if format == "weights" else backend(part)
+        parities = compare(model, exported, batches)
+        _check(parities, HALF if half else EXACT, source)
         _install(part, path)
     return parities, source
+
+
+def _check(parities, allowed, source):
+    max_error, min_agreement = allowed
+    worst = max(parities, key=lambda parity: parity.max_error)
+    least = min(parities, key=lambda parity: parity.agreement)
+    if not (worst.max_error <= max_error and least.agreement >= min_agreement):
+        raise UserError(
+            f"The export differs from the model on {source}: {worst.output} by up to {worst.max_error:.1e} "
+            f"({max_error:.0e} allowed), classes of {least.output} agree in {least.agreement:.3%} "
+            f"({min_agreement:.2%} expected). Nothing was written."
+        )
 
 
 def compare(a: Backend, b: Backend, batches: Iterable[Inputs]) -> list[Parity]:
@@ -126,8 +148,8 @@ def _dataset_pairs(path):
 
 
 def _install(part, path):
-    if part.is_dir():
-        path.mkdir(exist_ok=True)
+    if path.is_dir():
+        # Earlier weights, beside which there may be other files.
         for file in part.iterdir():
             os.replace(file, path / file.name)
     else:

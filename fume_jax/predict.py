@@ -18,14 +18,8 @@ from absl import flags
 
 from fume_jax import cli
 from fume_jax.errors import UserError
+from fume_jax.model_flags import check_model_flags, load_predictor
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run whose best checkpoint predicts; see --model.")
-_MODEL = flags.DEFINE_string(
-    "model", None, "Exported file instead of a run; without either, the model that is shipped."
-)
-_BACKEND = flags.DEFINE_enum(
-    "backend", None, ["jax", "onnx", "stablehlo", "torch"], "What runs the model, if not what the file's ending says."
-)
 _CO2 = flags.DEFINE_string("co2", None, "CO2 frames.")
 _CH4 = flags.DEFINE_string("ch4", None, "CH4 frames.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the results.", required=True)
@@ -37,15 +31,15 @@ def main() -> int:
     """Predicts as the flags say; returns the exit code."""
     from fume_jax.frames import open_source
     from fume_jax.prediction import PRODUCTS, predict_recording
-    from fume_jax.predictor import Predictor
 
     unknown = set(_SAVE.value) - {"", *PRODUCTS}
     if unknown:
         raise UserError(f"--save={','.join(_SAVE.value)}: expected some of {', '.join(PRODUCTS)}.")
-    if _WORKDIR.value and _MODEL.value:
-        raise UserError("Give one of --workdir, a run, and --model, an exported file.")
+    check_model_flags()
     source = open_source(_CO2.value, _CH4.value)
-    predictor = Predictor.load(_MODEL.value or _WORKDIR.value, _BACKEND.value)
+    predictor = load_predictor()
+    card = predictor.card
+    print(f"{card.model}, {card.step:,} steps of training, frames scaled to {card.width}x{card.height}", flush=True)
     batch_size = min(_BATCH_SIZE.value, source.total or _BATCH_SIZE.value)
     return predict_recording(predictor, source, _OUTPUT.value, batch_size=batch_size, products=_SAVE.value)
 

@@ -1,5 +1,6 @@
 """Prediction on recordings: reading, the model and writing go on at the same time."""
 
+import collections
 import concurrent.futures
 import contextlib
 import csv
@@ -18,7 +19,7 @@ from tqdm import tqdm
 from fume_jax import charts, pictures
 from fume_jax.ahead import map_ahead
 from fume_jax.card import ModelCard
-from fume_jax.errors import DONE, NOTHING_DONE, PARTLY_DONE
+from fume_jax.errors import DONE, NOTHING_DONE, PARTLY_DONE, UserError
 from fume_jax.frames import Pair, Source, load
 from fume_jax.guards import full_disk
 from fume_jax.predictor import Prediction, Predictor
@@ -32,7 +33,7 @@ PANEL = (640, 480)
 
 
 @dataclasses.dataclass(frozen=True)
-class Predicted:
+class PredictedPair:
     """One pair of a recording: what could be read of it, by gas, why the rest could not, and the prediction if any."""
 
     name: str
@@ -56,50 +57,65 @@ def predict_recording(
 
     Returns:
       `DONE`; `PARTLY_DONE` if a frame could not be read, which is listed; `NOTHING_DONE` if none could.
+
+    Raises:
+      UserError: if the model reads none of the gases, or the disk is full. What was predicted stays in
+        `predictions.csv.part`.
     """
-    folder = Path(output)
-    finish = functools.partial(_write_pictures, folder=folder, products=products)
+    card = predictor.card
+    if not set(source.gases) & set(card.gases):
+        raise UserError(
+            f"This model reads {' and '.join(card.gases)} alone, and there are only frames of {source.gases[0]}."
+        )
     predictor.warm_up(batch_size)
-    skipped, done, start = [], 0, time.perf_counter()
+    folder, timeline, kinds, skipped = Path(output), _Timeline(card), collections.Counter(), 0
+    start = time.perf_counter()
     with full_disk(output, "what was predicted"), contextlib.ExitStack() as stack:
-        record = stack.enter_context(_tables(folder, predictor.card))
-        draw = stack.enter_context(_video(folder, source, products))
-        timeline = _Timeline(predictor.card)
-        results = predict_pairs(predictor, source.pairs, batch_size, finish)
-        for result in tqdm(results, total=source.total, unit="pair", desc="predict", disable=None):
-            skipped += result.faults.values()
+        record = stack.enter_context(_tables(folder, card))
+        film = stack.enter_context(VideoWriter(folder / "annotated.mp4", source.rate or 1))  # no file without a picture
+        write_fn = functools.partial(_write_pictures, folder=folder, card=card, source=source, products=products)
+        results = stack.enter_context(contextlib.closing(predict_pairs(predictor, source.pairs, batch_size, write_fn)))
+        for result, picture in tqdm(results, total=source.total, unit="pair", desc="predict", disable=None):
+            for fault in result.faults.values():
+                tqdm.write(f"skipped: {fault}")
+                skipped += 1
             if result.prediction is not None:
-                done += 1
+                kinds[" and ".join(gas.upper() for gas in GASES if gas in result.frames)] += 1
                 record(result)
-                draw(result)
                 timeline.add(result)
-        if done:
-            pictures.save(folder / "timeline.png", timeline.chart())
-    for line in skipped:
-        print(f"skipped: {line}")
-    rate = done / (time.perf_counter() - start)
-    print(f"{done} frames or pairs predicted into {output}, {rate:.1f} a second")
-    if not skipped:
-        return DONE
-    return PARTLY_DONE if done else NOTHING_DONE
+                if picture is not None:
+                    film.write(picture, result.time)
+    done = kinds.total()
+    if not done:
+        print("Nothing could be predicted: no frame could be read.")
+        return NOTHING_DONE
+    pictures.save(folder / "timeline.png", timeline.chart())
+    of = ", ".join(f"{count} of {gases}" for gases, count in kinds.items())
+    print(f"{done} predicted into {output} ({of}), {done / (time.perf_counter() - start):.1f} a second")
+    if len(source.gases) == 2 and not any(" and " in kind for kind in kinds):
+        print("WARNING: No frame of one gas goes with one of the other; see how frames pair in the README.")
+    return PARTLY_DONE if skipped else DONE
 
 
 def predict_pairs(
-    predictor: Predictor, pairs: Iterable[Pair], batch_size: int, also: Callable[[Predicted], None]
-) -> Iterator[Predicted]:
-    """Predicts pairs in order, those that come after being read and those that came before finished meanwhile.
+    predictor: Predictor, pairs: Iterable[Pair], batch_size: int, write_fn: Callable[[PredictedPair], object]
+) -> Iterator[tuple[PredictedPair, object]]:
+    """Predicts pairs in order; those to come are read and those before written while the model is at work.
 
     Args:
       predictor: of the model.
-      pairs: of frames or files.
-      batch_size: of the model, the last batch filled up: a model may have to compile for every size.
-      also: what to do with each pair, in any of several threads.
+      pairs: of frames or files, taken in a thread of their own.
+      batch_size: of the model, the last batch filled up: a backend may have to compile for every size.
+      write_fn: what to do with each predicted pair, in any of several threads.
+
+    Yields:
+      The pair, and what `write_fn` returned, None if nothing could be predicted of it.
     """
 
     def read(pair):
         frames, faults = load(pair)
         inputs = predictor.prepare(frames) if frames else None
-        return Predicted(pair.name, pair.time, frames, faults, None), inputs
+        return PredictedPair(pair.name, pair.time, frames, faults, None), inputs
 
     def run(batch):
         inputs = [x for _, x in batch if x is not None]
@@ -111,22 +127,27 @@ def predict_pairs(
 
     def finish(item):
         pair, logits, milliseconds = item
-        if logits is not None:
-            pair = dataclasses.replace(pair, prediction=predictor.interpret(pair.frames, logits, milliseconds))
-            also(pair)
-        return pair
+        if logits is None:
+            return pair, None
+        pair = dataclasses.replace(pair, prediction=predictor.interpret(pair.frames, logits, milliseconds))
+        return pair, write_fn(pair)
 
-    threads = max(2, os.cpu_count() or 1)
-    with (
-        concurrent.futures.ThreadPoolExecutor(threads) as pool,
-        concurrent.futures.ThreadPoolExecutor(1) as model_thread,
-    ):
-        readable = map_ahead(pool, read, pairs, depth=2 * batch_size)
-        predicted = map_ahead(model_thread, run, _batched(readable, batch_size), depth=1)
-        yield from map_ahead(pool, finish, itertools.chain.from_iterable(predicted), depth=2 * batch_size)
+    depth = 2 * batch_size
+    with contextlib.ExitStack() as stack:
+
+        def ahead(threads, function, items, depth):
+            pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(threads))
+            return stack.enter_context(contextlib.closing(map_ahead(pool, function, items, depth=depth)))
+
+        cores = os.cpu_count() or 1
+        items = iter(pairs)
+        taken = ahead(1, lambda _: next(items, None), itertools.count(), depth)
+        readable = ahead(cores, read, itertools.takewhile(lambda pair: pair is not None, taken), depth)
+        predicted = ahead(1, run, _batched(readable, batch_size), 1)
+        yield from ahead(cores, finish, itertools.chain.from_iterable(predicted), depth)
 
 
-def to_record(result: Predicted, card: ModelCard) -> dict[str, str | float | None]:
+def to_record(result: PredictedPair, card: ModelCard) -> dict[str, str | float | None]:
     """What is said of one pair, flat: a row of `predictions.csv`, a line of `predictions.jsonl`."""
     prediction = result.prediction
     status = {
@@ -152,12 +173,15 @@ def to_record(result: Predicted, card: ModelCard) -> dict[str, str | float | Non
 
 @contextlib.contextmanager
 def _tables(folder, card):
-    """Takes predicted pairs. Earlier tables stay until these are complete, and where nothing was predicted."""
+    """Takes predicted pairs; earlier tables stay until these are complete, and where nothing was predicted."""
     folder.mkdir(parents=True, exist_ok=True)
     tables = [folder / "predictions.csv", folder / "predictions.jsonl"]
     parts = [table.with_name(f"{table.name}.part") for table in tables]
     count = 0
-    with open(parts[0], "w", newline="") as csv_file, open(parts[1], "w") as json_file:
+    with (
+        open(parts[0], "w", newline="", encoding="utf-8") as csv_file,
+        open(parts[1], "w", encoding="utf-8") as json_file,
+    ):
         writer = csv.writer(csv_file)
 
         def record(result):
@@ -177,35 +201,22 @@ def _tables(folder, card):
             part.unlink()
 
 
-@contextlib.contextmanager
-def _video(folder, source, products):
-    """Takes predicted pairs for the annotated video, if there is to be one."""
-    if source.rate is None or "video" not in products:
-        yield lambda result: None
-        return
-    with VideoWriter(folder / "annotated.mp4", rate=source.rate) as writer:
-
-        def draw(result):
-            prediction = result.prediction
-            caption = f"{result.time:.2f} s"
-            if prediction.label:
-                caption = f"{prediction.label} {prediction.probabilities[prediction.label]:.2f}   {caption}"
-            bars = [prediction.probabilities.get(name, np.nan) for name in CLASSES]
-            options = {"gases": source.gases, "size": PANEL}
-            writer.write(
-                pictures.annotated_pair(result.frames, prediction.masks, caption, bars, **options), result.time
-            )
-
-        yield draw
-
-
-def _write_pictures(result, *, folder, products):
-    for gas, mask in result.prediction.masks.items():
+def _write_pictures(result, *, folder, card, source, products):
+    """Writes what there is to write of one pair, and draws its picture for the video, if there is one."""
+    prediction = result.prediction
+    for gas, mask in prediction.masks.items():
         if "masks" in products:
             pictures.save(folder / "masks" / f"{result.name}_{gas}.png", mask)
         if "overlays" in products:
             overlay = pictures.overlay(result.frames[gas][..., 0], mask, gas)
             pictures.save(folder / "overlays" / f"{result.name}_{gas}.png", overlay)
+    if source.rate is None or "video" not in products:
+        return None
+    caption = f"{result.time:.2f} s"
+    if prediction.label:
+        caption = f"{prediction.label} {prediction.probabilities[prediction.label]:.2f}   {caption}"
+    bars = [prediction.probabilities.get(name, np.nan) for name in CLASSES] if card.classifies else None
+    return pictures.annotated_pair(result.frames, prediction.masks, caption, bars, gases=source.gases, size=PANEL)
 
 
 class _Timeline:

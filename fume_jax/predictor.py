@@ -10,7 +10,9 @@ import numpy as np
 
 from fume_jax.augment import normalise, resize_frame
 from fume_jax.backends import Backend, open_backend
-from fume_jax.frames import read_frame, to_grey
+from fume_jax.errors import UserError
+from fume_jax.frames import Pair, load
+from fume_jax.grey import UnreadableFrame, to_grey
 from fume_jax.plume import Plume, measure_plume
 from fume_jax.vocabulary import CLASSES, GASES
 from fume_jax.weights import SHIPPED
@@ -79,17 +81,23 @@ class Predictor:
             as it is, any other dtype is scaled by the frame's own range.
 
         Raises:
-          fume_jax.frames.UnreadableFrame: if a file holds no usable image.
+          fume_jax.grey.UnreadableFrame: if a file holds no usable image.
           ValueError: if no frame is given, or an array is none.
         """
         given = {gas: frame for gas, frame in zip(GASES, (co2, ch4), strict=True) if frame is not None}
         if not given:
             raise ValueError("Give a frame of at least one gas: co2=, ch4= or both.")
-        frames = {gas: read_frame(x) if isinstance(x, str | Path) else to_grey(x) for gas, x in given.items()}
+        paths = {gas: Path(frame) for gas, frame in given.items() if isinstance(frame, str | Path)}
+        frames, faults = load(Pair("", None, paths))
+        if faults:
+            raise UnreadableFrame("; ".join(faults.values()))
+        frames |= {gas: to_grey(frame) for gas, frame in given.items() if gas not in paths}
         return self.predict([frames])[0]
 
     def predict(self, pairs: Sequence[Mapping[str, np.ndarray]]) -> list[Prediction]:
-        """Predicts a batch of pairs, each uint8 [H, W, 1] by gas."""
+        """Predicts pairs of frames uint8 [H, W, 1] by gas, in one batch; backends may compile for every size of it."""
+        if not pairs:
+            return []
         inputs = [self.prepare(frames) for frames in pairs]
         logits, milliseconds = self.run(inputs)
         return [self.interpret(frames, x, milliseconds) for frames, x in zip(pairs, logits, strict=True)]
@@ -114,7 +122,9 @@ class Predictor:
     def interpret(
         self, frames: Mapping[str, np.ndarray], logits: Mapping[str, np.ndarray], milliseconds: float
     ) -> Prediction:
-        """What the logits of one pair say of its frames."""
+        """What the logits of one pair say of its frames; UserError if they are not finite."""
+        if not all(np.isfinite(x.sum()) for x in logits.values()):
+            raise UserError("The model's logits are not finite: its parameters are damaged, or its training failed.")
         masks = {gas: _mask(logits[f"{gas}_seg_logits"], x) for gas, x in frames.items() if gas in self.card.segmented}
         # Nothing is said of frames that the model does not read.
         classified = self.card.classifies and any(gas in self.card.gases for gas in frames)

@@ -157,10 +157,13 @@ def _decode(path):
     with _open(path) as (container, stream):
         rate = stream.average_rate or DEFAULT_RATE
         position, latest = 0, 0.0
+        # Broadcast formats count from anywhere.
+        broadcast = container.format.flags & av.format.Flags.ts_discont.value
+        start = (container.start_time or 0) / av.time_base if broadcast else 0.0
         incomplete = set()  # times of packets that some decoders fill up without a word
 
         def seconds(ticks):
-            return position / float(rate) if ticks is None else float(ticks * stream.time_base)
+            return position / float(rate) if ticks is None else float(ticks * stream.time_base) - start
 
         def unreadable(time, why):
             return time, UnreadableFrame(f"{path} at {time:.3f} s: {why}")

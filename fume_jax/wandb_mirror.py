@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fume_jax.errors import UserError
+from fume_jax.errors import UserError, needs_extra
 from fume_jax.files import replace_text
 
 
@@ -21,11 +21,8 @@ class WandbMirror:
         Raises:
           UserError: if wandb is not installed, nobody is logged in or the server does not answer.
         """
-        try:
-            import wandb  # an extra, and slow to import
-        except ImportError as error:
-            message = 'Weights & Biases is asked for but not installed: pip install -e ".[wandb]"'
-            raise UserError(message) from error
+        with needs_extra("wandb", "Weights & Biases"):
+            import wandb  # slow
         self._image = wandb.Image
         workdir = Path(workdir).absolute()
         workdir.mkdir(parents=True, exist_ok=True)

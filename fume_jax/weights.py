@@ -1,6 +1,7 @@
 """A trained model as one small file, such as the one that is shipped: no optimiser, float16 parameters."""
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import jax
@@ -44,7 +45,7 @@ def load_weights(folder: str | Path, abstract_model: dict) -> tuple[dict, int]:
                     raise ValueError(f"{name} is {file[name].shape}, expected {leaf.shape}")
                 arrays.append(jax.device_put(file[name].astype(leaf.dtype), leaf.sharding))
             step = int(file["step"])
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is damaged, or of another model or version: {error}") from error
     return jax.tree.unflatten(jax.tree.structure(abstract_model), arrays), step
 

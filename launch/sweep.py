@@ -11,7 +11,7 @@ from pathlib import Path
 from absl import flags
 
 from fume_jax import cli
-from fume_jax.errors import DONE, NOTHING_DONE, PARTLY_DONE, RUN_AGAIN, UserError
+from fume_jax.errors import DONE, NOTHING_DONE, PARTLY_DONE, RUN_AGAIN, UserError, needs_extra
 from fume_jax.stopping import StopRequest
 from launch import status, table
 
@@ -114,10 +114,8 @@ def _engine(workdir):
 
 def _module(backend):
     name, extra = _ENGINES[backend]
-    try:
+    with needs_extra(extra, f"--backend={backend}"):
         return importlib.import_module(f"launch.{name}")
-    except ModuleNotFoundError as error:
-        raise UserError(f'{error.name} is not installed: pip install -e ".[{extra}]"') from error
 
 
 def _states(workdir, names):

@@ -7,10 +7,12 @@ import shutil
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from fume_jax import exporting
 from fume_jax.backends import FORMATS, JaxBackend, TorchBackend, WeightsBackend, open_backend
 from fume_jax.card import ModelCard, create_card
+from fume_jax.checkpoint import save_config
 from fume_jax.errors import UserError
 from fume_jax.interop import from_state_dict
 from fume_jax.interop.stablehlo import PLATFORMS
@@ -20,12 +22,13 @@ from tests.commands import assert_refused, run
 HEIGHT, WIDTH = 64, 96
 # The model, and its two smallest baselines.
 NAMES = ("fume", "segmentation_only", "classification_only")
+METRICS = {"step": 7, "test/iou_gas": 0.5}
 
 
 def card_and_model(name):
     config = importlib.import_module(f"configs.{name}").get_config()
     config.data.height, config.data.width = HEIGHT, WIDTH
-    return create_card(config, 7, {"test/iou_gas": 0.5}), from_state_dict(name, golden.state_dict(name))
+    return create_card(config, 7, METRICS), from_state_dict(name, golden.state_dict(name))
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +51,13 @@ def batch(count, height=HEIGHT, width=WIDTH):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("format", ["torch", "stablehlo", pytest.param("onnx", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "format", ["torch", *(pytest.param(format, marks=pytest.mark.slow) for format in ("stablehlo", "onnx"))]
+)
 def test_an_export_says_what_the_model_says(folders, tmp_path, name, format):
     model = JaxBackend(folders / name)
-    backend, ending = FORMATS[format]
-    path = tmp_path / f"model{ending}"
+    backend = FORMATS[format]
+    path = tmp_path / f"model{backend.ending}"
     backend.write(path, model.model, model.card)
     exported = open_backend(path)
     assert exported.card == model.card
@@ -67,7 +72,7 @@ def test_an_export_says_what_the_model_says(folders, tmp_path, name, format):
 @pytest.mark.slow
 def test_onnx_of_dynamic_size_takes_frames_of_any_size_and_has_no_normalisation_left(folders, tmp_path):
     model = JaxBackend(folders / "fume")
-    backend, _ = FORMATS["onnx"]
+    backend = FORMATS["onnx"]
     path = tmp_path / "model.onnx"
     backend.write(path, model.model, model.card, dynamic_size=True)
     graph = onnx.load(path).graph
@@ -90,7 +95,7 @@ def test_stablehlo_is_for_every_platform(folders, tmp_path):
     import jax
 
     model = JaxBackend(folders / "classification_only")
-    FORMATS["stablehlo"][0].write(tmp_path / "model.stablehlo", model.model, model.card)
+    FORMATS["stablehlo"].write(tmp_path / "model.stablehlo", model.model, model.card)
     with zipfile.ZipFile(tmp_path / "model.stablehlo") as file:
         exported = jax.export.deserialize(bytearray(file.read("model.bin")))
     assert exported.platforms == PLATFORMS == ("cpu", "cuda", "tpu")
@@ -119,11 +124,13 @@ def test_weights_are_the_parameters_in_half_precision(folders):
     assert not np.array_equal(loaded, exact)
     # Statistics stay as they are.
     np.testing.assert_array_equal(backend.model.fusion.norm.var[...], model.fusion.norm.var[...])
-    assert backend.card.step == 7 and backend.card.metrics == {"test/iou_gas": 0.5}
+    assert backend.card.step == 7 and backend.card.metrics == METRICS
 
 
 def test_weights_that_are_damaged_or_of_another_model_are_refused(folders, tmp_path):
-    for name, content in (("cut", (folders / "fume" / "weights.npz").read_bytes()[:20_000]), ("none", b"")):
+    whole = (folders / "fume" / "weights.npz").read_bytes()
+    flipped = whole[:500_000] + bytes(255 - byte for byte in whole[500_000:500_010]) + whole[500_010:]
+    for name, content in (("cut", whole[:20_000]), ("none", b""), ("flipped", flipped)):
         shutil.copytree(folders / "fume", tmp_path / name)
         (tmp_path / name / "weights.npz").write_bytes(content)
         with pytest.raises(UserError, match=r"weights.npz is damaged"):
@@ -138,28 +145,33 @@ def test_weights_that_are_damaged_or_of_another_model_are_refused(folders, tmp_p
     "path, name, words",
     [
         ("nothing", None, "There is no file or run folder"),
-        ("RUN", "onnx", r"no file or run folder .*model.onnx.*fume_jax.export --format=onnx"),
+        ("RUN", "onnx", r"There is no .*model.onnx. Write it: .*fume_jax.export --workdir=.* --format=onnx"),
+        (None, "stablehlo", r"export --format=stablehlo --output=model.stablehlo"),
+        ("RUN", "tensorrt", "no backend 'tensorrt'; choose one of: jax, onnx"),
         ("bad.onnx", None, "bad.onnx is damaged, or no export"),
         ("bad.stablehlo", None, "bad.stablehlo is damaged, or no export"),
         ("bad.pth", None, "bad.pth is damaged, or no export"),
-        ("bad.txt", None, "does not end in .onnx, .pth, .stablehlo"),
-        ("bad.onnx", "stablehlo", "does not end in .stablehlo"),
-        ("bad.onnx", "jax", "does not end in"),
+        ("original.pth", None, "fume_jax.convert --from-torch="),
+        ("bad.txt", None, "expected a run folder, or a file that ends in .onnx, .pth, .stablehlo"),
+        ("bad.onnx", "stablehlo", "Backend stablehlo does not read .*bad.onnx, which is a file for onnx"),
+        ("bad.onnx", "jax", "Backend jax does not read"),
     ],
 )
 def test_what_is_no_model_is_refused(folders, tmp_path, path, name, words):
     for ending in ("onnx", "stablehlo", "pth", "txt"):
         (tmp_path / f"bad.{ending}").write_bytes(b"bad")
+    torch.save({"model_state_dict": {}}, tmp_path / "original.pth")
     with pytest.raises(UserError, match=words):
-        open_backend(folders / "fume" if path == "RUN" else tmp_path / path, name)
+        open_backend(path and (folders / "fume" if path == "RUN" else tmp_path / path), name)
 
 
+@pytest.mark.slow
 def test_an_export_that_differs_from_the_model_is_not_written(folders, tmp_path, monkeypatch):
     class Altered(TorchBackend):
         def __call__(self, **inputs):
             return {name: x + 1e-3 * (name == "cls_logits") for name, x in super().__call__(**inputs).items()}
 
-    monkeypatch.setitem(FORMATS, "torch", (Altered, ".pth"))
+    monkeypatch.setitem(FORMATS, "torch", Altered)
     (tmp_path / "model.pth").write_text("earlier")
     with pytest.raises(
         UserError, match=r"differs from the model on the frames that are shipped: cls_logits by .*1.0e-03"
@@ -211,3 +223,42 @@ def test_the_command_exports_a_run_checks_it_on_its_data_and_prediction_takes_th
 )
 def test_mistakes_in_an_export_are_said_in_plain_words(arguments, words):
     assert_refused(run("fume_jax.export", *arguments), words)
+
+
+def test_weights_are_not_written_over_anything_else(folders, tmp_path):
+    (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+    shutil.copy(folders / "fume" / "weights.npz", tmp_path)
+    for folder in (tmp_path, tmp_path / "checkpoints"):
+        with pytest.raises(UserError, match="holds something else already"):
+            exporting.export_run(folders / "fume", "weights", folder)
+
+
+def test_weights_beside_checkpoints_are_not_the_model(folders, tmp_path):
+    shutil.copytree(folders / "fume", tmp_path / "run")
+    JaxBackend(tmp_path / "run")
+    (tmp_path / "run" / "checkpoints").mkdir()
+    JaxBackend(tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "3").mkdir()
+    with pytest.raises(UserError, match="checkpoints/3 is damaged"):
+        JaxBackend(tmp_path / "run")
+
+
+def test_training_does_not_start_in_a_folder_of_weights(folders):
+    before = (folders / "fume" / "config.json").read_bytes()
+    with pytest.raises(UserError, match=r"config\.init_from="):
+        save_config(importlib.import_module("configs.demo").get_config(), folders / "fume")
+    assert (folders / "fume" / "config.json").read_bytes() == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["torch", "weights", "stablehlo", "onnx"])
+def test_a_run_in_bfloat16_is_exported(folders, tmp_path, format):
+    shutil.copytree(folders / "classification_only", tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["model"]["dtype"] = "bfloat16"
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    path = tmp_path / f"v1.0{FORMATS[format].ending}"
+    (parity,), source = exporting.export_run(tmp_path / "run", format, path)
+    assert source == "the frames that are shipped" and parity.output == "cls_logits"
+    assert (path / "weights.npz" if format == "weights" else path).is_file()
+    assert open_backend(path).card.config == config

@@ -1,14 +1,16 @@
 """Recordings are predicted whole and in order, whatever is missing or damaged in them."""
 
 import csv
+import dataclasses
 import json
+import threading
 
 import av
 import cv2
 import numpy as np
 import pytest
 
-from fume_jax.errors import DONE, NOTHING_DONE, PARTLY_DONE
+from fume_jax.errors import DONE, NOTHING_DONE, PARTLY_DONE, UserError
 from fume_jax.frames import Pair, Source, open_source
 from fume_jax.grey import UnreadableFrame
 from fume_jax.prediction import predict_pairs, predict_recording, to_record
@@ -27,7 +29,15 @@ def recording(count, unreadable=()):
 
 def results(pairs, batch_size):
     backend, seen = Known(), []
-    predicted = list(predict_pairs(Predictor(backend), pairs, batch_size, lambda pair: seen.append(pair.name)))
+
+    def write(pair):
+        seen.append(pair.name)
+        return pair.name
+
+    predicted = []
+    for pair, written in predict_pairs(Predictor(backend), pairs, batch_size, write):
+        assert written == (pair.name if pair.prediction else None)
+        predicted.append(pair)
     return predicted, backend, seen
 
 
@@ -57,6 +67,28 @@ def test_a_recording_is_read_as_it_is_predicted_not_before():
     next(predicted)
     assert len(read) < 30
     predicted.close()
+
+
+@pytest.mark.parametrize("slow", ["the model", "what is written"])
+def test_frames_are_read_while_others_are_predicted_or_written(slow):
+    """The first batch waits in the model, or in writing, until a pair of a later one was read."""
+    later = threading.Event()
+
+    def pairs():
+        for pair in recording(12):
+            if pair.name == "frame_5":
+                later.set()
+            yield pair
+
+    class Waiting(Known):
+        def __call__(self, **inputs):
+            assert slow != "the model" or later.wait(10)
+            return super().__call__(**inputs)
+
+    def write(pair):
+        assert slow != "what is written" or later.wait(10)
+
+    assert len(list(predict_pairs(Predictor(Waiting()), pairs(), 2, write))) == 12
 
 
 def test_an_error_in_writing_ends_the_prediction():
@@ -131,13 +163,28 @@ def test_what_could_not_be_read_is_listed(tmp_path, capsys):
     source = Source(recording(5, unreadable=(1, 3)), ("co2",), 5)
     assert predict_recording(Predictor(Known()), source, tmp_path, batch_size=2) == PARTLY_DONE
     printed = capsys.readouterr().out
-    assert "skipped: frame 1\nskipped: frame 3\n3 frames or pairs predicted" in printed
+    assert f"skipped: frame 1\nskipped: frame 3\n3 predicted into {tmp_path} (3 of CO2)" in printed
     assert len((tmp_path / "predictions.jsonl").read_text().splitlines()) == 3
 
 
-def test_of_nothing_that_can_be_read_nothing_is_left(tmp_path):
+@pytest.mark.parametrize("count", [0, 5])
+def test_of_nothing_that_can_be_read_nothing_is_left(tmp_path, count):
     (tmp_path / "predictions.csv").write_text("earlier")
-    source = Source(recording(5, unreadable=range(5)), ("co2",), 5, rate=10.0)
+    source = Source(recording(count, unreadable=range(5)), ("co2",), rate=10.0)
     assert predict_recording(Predictor(Known()), source, tmp_path, batch_size=2) == NOTHING_DONE
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]
     assert (tmp_path / "predictions.csv").read_text() == "earlier"
+
+
+def test_frames_of_a_gas_that_the_model_does_not_read_are_refused(tmp_path):
+    reads_ch4 = dataclasses.replace(CARD, gases=("ch4",), segmented=("ch4",))
+    with pytest.raises(UserError, match="reads ch4 alone, and there are only frames of co2"):
+        predict_recording(Predictor(Known(reads_ch4)), Source(recording(1), ("co2",)), tmp_path, batch_size=1)
+
+
+def test_two_gases_without_a_common_frame_are_warned_of(tmp_path, capsys):
+    frame = half_bright(64, 80)
+    pairs = [Pair("a", 0.0, {"co2": frame}), Pair("b", 1.0, {"ch4": frame})]
+    assert predict_recording(Predictor(Known()), Source(pairs, ("co2", "ch4")), tmp_path, batch_size=1) == DONE
+    printed = capsys.readouterr().out
+    assert "(1 of CO2, 1 of CH4)" in printed and "WARNING: No frame of one gas goes with one of the other" in printed

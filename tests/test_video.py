@@ -158,6 +158,12 @@ def test_dropped_frames_leave_a_gap_in_time(tmp_path):
     assert levels(path) == [(0, 0), (40, 1), (160, 2), (200, 3)]
 
 
+@pytest.mark.parametrize("name, codec", [("a.ts", "libx264"), ("a.mpg", "mpeg2video"), ("a.mp4", "libx264")])
+def test_time_starts_with_the_video_whatever_clock_its_format_has(tmp_path, name, codec):
+    path = encode(tmp_path / name, [flat(level) for level in (20, 60, 100, 140)], codec, "yuv420p")
+    assert [time for time, _ in levels(path)] == [0, 40, 80, 120]
+
+
 def test_a_name_like_a_protocol_and_words_in_another_encoding_do_no_harm(tmp_path, monkeypatch):
     path = encode(tmp_path / "a:b%d.avi", [flat(9)])
     path.write_bytes(path.read_bytes().replace(b"Lavf", b"\xe9avf"))

@@ -1,4 +1,4 @@
-"""A model as StableHLO, which any later JAX runs without the model's code."""
+"""A model as StableHLO, which JAX runs without the model's code, a later JAX too for six months at least."""
 
 import jax
 import jax.numpy as jnp
