@@ -2,8 +2,10 @@
 
 import csv
 import dataclasses
+import itertools
 import json
 import threading
+import time
 
 import av
 import cv2
@@ -89,6 +91,32 @@ def test_frames_are_read_while_others_are_predicted_or_written(slow):
         assert slow != "what is written" or later.wait(10)
 
     assert len(list(predict_pairs(Predictor(Waiting()), pairs(), 2, write))) == 12
+
+
+def test_the_model_works_while_what_it_said_before_is_taken():
+    taking, calls = threading.Event(), itertools.count()
+
+    class Waiting(Known):
+        def __call__(self, **inputs):
+            assert next(calls) < 4 or taking.wait(5)
+            return super().__call__(**inputs)
+
+    for _ in predict_pairs(Predictor(Waiting()), recording(40), 2, lambda pair: None):
+        taking.set()
+        time.sleep(0.002)
+        taking.clear()
+
+
+def test_time_is_shared_by_the_pairs_of_a_batch_not_by_what_fills_it_up():
+    class Slow(Known):
+        def __call__(self, **inputs):
+            time.sleep(0.04)
+            return super().__call__(**inputs)
+
+    (alone, _), *_ = predict_pairs(Predictor(Slow()), recording(1), 4, lambda pair: None)
+    assert alone.prediction.milliseconds >= 40
+    together = [pair.prediction.milliseconds for pair, _ in predict_pairs(Predictor(Slow()), recording(4), 4, str)]
+    assert len(set(together)) == 1 and 10 <= together[0] < alone.prediction.milliseconds
 
 
 def test_an_error_in_writing_ends_the_prediction():
