@@ -1,14 +1,16 @@
 """FUME in JAX: segments CO2 and CH4 plumes in pairs of infrared frames and tells the pH state; see README.md."""
 
+import importlib
+
 __version__ = "0.1.0"
 
-__all__ = ["Predictor"]
+# By the module that each is in.
+_NAMES = {"Predictor": "predictor", "Prediction": "predictor", "UnreadableFrame": "grey"}
+__all__ = sorted(_NAMES)
 
 
 def __getattr__(name):
-    # When it is first asked for: commands answer --help without importing JAX.
-    if name == "Predictor":
-        from fume_jax.predictor import Predictor
-
-        return Predictor
+    # When one is first asked for: commands answer --help without importing JAX.
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"fume_jax.{_NAMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,19 +13,19 @@ import urllib.request
 
 from absl import flags
 
-from fume_jax import cli
+from fume_jax import cli, model_flags
 from fume_jax.errors import UserError, needs_extra
-from fume_jax.model_flags import check_model_flags, load_predictor
 
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to serve at; 0.0.0.0 lets other machines in.")
 _PORT = flags.DEFINE_integer(
     "port", 7860, "Port to serve at; 0 for one that is free.", lower_bound=0, upper_bound=65535
 )
+flags.adopt_module_key_flags(model_flags)
 
 
 def main() -> None:
     """Serves the page until the process is told to stop."""
-    check_model_flags()
+    model_flags.check()
     port = find_port(_HOST.value, _PORT.value)
     with tempfile.TemporaryDirectory() as folder:
         # Whatever is uploaded goes when the server does. Gradio looks it up while it is imported.
@@ -36,7 +36,7 @@ def main() -> None:
             from fume_jax.page import THEME, create_page
         from fume_jax.stopping import StopRequest
 
-        predictor = load_predictor()
+        predictor = model_flags.load_predictor()
         predictor.warm_up()
         page = create_page(predictor)
         with StopRequest() as stop:

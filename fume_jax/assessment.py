@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 
 from fume_jax import boundary, build, charts, evaluation, examples, guards, pictures, settings, sharding, uncertainty
-from fume_jax.checkpoint import Checkpoints
+from fume_jax.checkpoint import Checkpoints, only_weights
 from fume_jax.console import Console, metrics_table
 from fume_jax.errors import UserError
 from fume_jax.files import replace_text
@@ -58,10 +58,15 @@ def assess_run(
       Metrics by split. Unless `tta` and `protocol` are as usual, a split's name says so, here and in the files.
 
     Raises:
-      UserError: if the run has no checkpoint, the dataset is gone or lacks a split, or the protocol does not fit.
+      UserError: if the run has no checkpoint or weights alone, the dataset is gone or lacks a split, or the protocol
+        does not fit.
       Stopped: if `stop` is requested meanwhile.
     """
     settings.check(config)
+    if only_weights(workdir):
+        raise UserError(
+            f"{workdir} holds weights and the metrics of their run, which stay as they are. Evaluate the run itself."
+        )
     if protocol == "reference" and "co2" not in settings.architecture_of(config).segmented:
         raise UserError("--protocol=reference scores masks of CO2, which this model does not predict.")
     console, mesh = Console(quiet=config.log.quiet), sharding.create_mesh()

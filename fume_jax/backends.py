@@ -254,5 +254,4 @@ def _readable(path: Path) -> Iterator[None]:
     except (UserError, MemoryError, PermissionError):
         raise
     except Exception as error:  # of many types, by library and by what is damaged
-        first_line = str(error).strip().partition("\n")[0]
-        raise UserError(f"{path} is damaged, or no export of fume_jax: {first_line}") from error
+        raise UserError(f"{path} is damaged, or no export of fume_jax ({type(error).__name__}).") from error

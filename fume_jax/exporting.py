@@ -25,7 +25,7 @@ from fume_jax.vocabulary import GASES
 PAIRS = 8
 # How far apart logits may be, and how often the highest must be of the same class.
 EXACT = (1e-4, 0.9999)
-HALF = (0.1, 0.999)  # in half precision
+HALF = (0.5, 0.999)  # in half precision
 
 Inputs = dict[str, np.ndarray]
 
@@ -62,6 +62,8 @@ def export_run(
     backend = FORMATS[format]
     if backend.ending and path.suffix != backend.ending:
         raise UserError(f"--output={path} does not end in {backend.ending}, as files of --format={format} do.")
+    if path.is_file() if format == "weights" else path.is_dir():
+        raise UserError(f"--output={path} is a {'folder' if path.is_dir() else 'file'} already; choose another name.")
     if path.is_dir() and any(path.iterdir()) and not only_weights(path):
         raise UserError(f"--output={path} holds something else already; choose a new folder.")
     if dynamic_size and format != "onnx":

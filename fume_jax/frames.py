@@ -51,7 +51,8 @@ def open_source(co2: str | None, ch4: str | None) -> Source:
     Each gas is an image, a folder of images, a pattern of images (`*`, `?`, `[`) or a video.
 
     Two images make one pair, whatever their names. Otherwise images pair by file name, without ending and without the
-    gas in it: `a_co2.png` and `CH4-a.tif` are the pair `a`. Pairs are in the order of names.
+    gas in it: `a_co2.png` and `CH4-a.tif` are the pair `a`. One folder may hold both: a file named for a gas is of that
+    gas alone. Pairs are in the order of names.
 
     Frames of two videos pair by time, each with the nearest one if that is at most half a frame away, counted at the
     higher rate. Pairs are `frame_000000` and so on, in the order of time.
@@ -65,6 +66,8 @@ def open_source(co2: str | None, ch4: str | None) -> Source:
     given = {gas: path for gas, path in zip(GASES, (co2, ch4), strict=True) if path is not None}
     if not given:
         raise UserError("Give the frames of at least one gas: --co2=PATH, --ch4=PATH or both.")
+    if co2 == ch4 and Path(co2).is_file():
+        raise UserError(f"--co2 and --ch4 are the same file, {co2}. Give one, or the other's own.")
     videos = [path for path in given.values() if _is_video(path)]
     if not videos:
         pairs = _match_images(given)
@@ -128,7 +131,7 @@ def _is_video(path):
 
 
 def _match_images(given):
-    found = {gas: _find(path) for gas, path in given.items()}
+    found = {gas: _find(path, gas) for gas, path in given.items()}
     if len(given) == 2 and all(Path(path).is_file() for path in given.values()):
         return [Pair(_name(Path(given["co2"])), None, {gas: Path(path) for gas, path in given.items()})]
     if len(given) == 2 and not found["co2"].keys() & found["ch4"].keys():
@@ -141,8 +144,8 @@ def _match_images(given):
     return [Pair(name, None, {gas: files[name] for gas, files in found.items() if name in files}) for name in names]
 
 
-def _find(path):
-    """Image files by the name of their frame."""
+def _find(path, gas):
+    """Image files by the name of their frame; of a folder or pattern not those whose name holds another gas."""
     if Path(path).is_file():
         return {_name(Path(path)): Path(path)}
     if Path(path).is_dir():
@@ -153,19 +156,25 @@ def _find(path):
         raise UserError(f"There is no file or folder {path}.")
     frames = {}
     for file in sorted(files):
-        if file.suffix.lower() in SUFFIXES and file.is_file():
+        if file.suffix.lower() in SUFFIXES and file.is_file() and _gas(file) in (None, gas):
             name = _name(file)
             if name in frames:
                 raise UserError(
                     f"{frames[name]} and {file} share a name, {name!r}, by which frames pair (a gas in it does not "
-                    "count). Keep one, or choose with a pattern such as 'folder/*co2*'."
+                    "count). Keep one, or choose with a pattern such as 'folder/a*'."
                 )
             frames[name] = file
     if not frames:
         raise UserError(
-            f"{path} holds no image; expected files ending in {', '.join(SUFFIXES)}. A video is given by its own path."
+            f"{path} holds no image for {gas.upper()}; expected files ending in {', '.join(SUFFIXES)}. A video is "
+            "given by its own path."
         )
     return frames
+
+
+def _gas(path):
+    token = _GAS_TOKEN.search(path.stem)
+    return token and token[0].strip("-_. ").lower()
 
 
 def _name(path):

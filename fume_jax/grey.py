@@ -12,7 +12,8 @@ def to_grey(image: np.ndarray) -> np.ndarray:
     """Grey levels of an image, uint8 [H, W, 1].
 
     Colour is converted by luminance and alpha dropped. What is not uint8, such as 16-bit images, is scaled by its own
-    range to 0..255; pixels that are not finite become the lowest.
+    range to 0..255, in which single pixels, such as dead and hot ones, do not count; those that are not finite become
+    the lowest.
 
     Args:
       image: booleans, integers or floats [H, W], [H, W, 1], RGB [H, W, 3] or RGBA [H, W, 4].
@@ -40,6 +41,8 @@ def _scale_by_range(image):
     finite = np.isfinite(image)
     if not finite.any():
         raise UnreadableFrame("no finite pixel")
-    low, high = image[finite].min(), image[finite].max()
-    image = np.where(finite, image, low)
-    return np.rint((image - low) / max(high - low, np.finfo(np.float64).tiny) * 255).astype(np.uint8)
+    image = np.where(finite, image, image[finite].min())
+    offset = image.min()  # so that float32, which the median takes, has digits enough
+    smooth = cv2.medianBlur((image - offset).astype(np.float32), 3)
+    low, high = offset + float(smooth.min()), offset + float(smooth.max())
+    return np.rint(np.clip((image - low) / max(high - low, np.finfo(np.float64).tiny), 0, 1) * 255).astype(np.uint8)

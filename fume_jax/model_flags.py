@@ -13,7 +13,7 @@ _BACKEND = flags.DEFINE_enum(
 )
 
 
-def check_model_flags() -> None:
+def check() -> None:
     """Raises UserError unless the flags name one model at most, of its kind."""
     if _WORKDIR.value and _MODEL.value:
         raise UserError("Give one of --workdir, a run, and --model, an exported file.")

@@ -14,17 +14,19 @@ pair by name, videos by presentation time, and a frame without partner is predic
 | `timeline.png` | probabilities and gas over time |
 """
 
+from pathlib import Path
+
 from absl import flags
 
-from fume_jax import cli
+from fume_jax import cli, model_flags
 from fume_jax.errors import UserError
-from fume_jax.model_flags import check_model_flags, load_predictor
 
-_CO2 = flags.DEFINE_string("co2", None, "CO2 frames.")
-_CH4 = flags.DEFINE_string("ch4", None, "CH4 frames.")
+_CO2 = flags.DEFINE_string("co2", None, "CO2 frames: an image, a folder or pattern of images, or a video.")
+_CH4 = flags.DEFINE_string("ch4", None, "CH4 frames, likewise.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the results.", required=True)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Pairs that the model takes at once.", lower_bound=1)
 _SAVE = flags.DEFINE_list("save", ["masks", "overlays", "video"], "Which of masks, overlays and video to write.")
+flags.adopt_module_key_flags(model_flags)
 
 
 def main() -> int:
@@ -35,9 +37,11 @@ def main() -> int:
     unknown = set(_SAVE.value) - {"", *PRODUCTS}
     if unknown:
         raise UserError(f"--save={','.join(_SAVE.value)}: expected some of {', '.join(PRODUCTS)}.")
-    check_model_flags()
+    model_flags.check()
+    if Path(_OUTPUT.value).is_file():
+        raise UserError(f"--output={_OUTPUT.value} is a file; name a folder.")
     source = open_source(_CO2.value, _CH4.value)
-    predictor = load_predictor()
+    predictor = model_flags.load_predictor()
     card = predictor.card
     print(f"{card.model}, {card.step:,} steps of training, frames scaled to {card.width}x{card.height}", flush=True)
     batch_size = min(_BATCH_SIZE.value, source.total or _BATCH_SIZE.value)

@@ -68,7 +68,9 @@ def predict_recording(
             f"This model reads {' and '.join(card.gases)} alone, and there are only frames of {source.gases[0]}."
         )
     predictor.warm_up(batch_size)
-    folder, timeline, kinds, skipped = Path(output), _Timeline(card), collections.Counter(), 0
+    folder, timeline, kinds, skipped = Path(output), _Timeline(card, source.gases), collections.Counter(), 0
+    if folder.is_dir() and any(folder.iterdir()):
+        print(f"{output} holds files already; those of other names stay")
     start = time.perf_counter()
     with full_disk(output, "what was predicted"), contextlib.ExitStack() as stack:
         record = stack.enter_context(_tables(folder, card))
@@ -89,7 +91,8 @@ def predict_recording(
     if not done:
         print("Nothing could be predicted: no frame could be read.")
         return NOTHING_DONE
-    pictures.save(folder / "timeline.png", timeline.chart())
+    if done > 1:
+        pictures.save(folder / "timeline.png", timeline.chart())
     of = ", ".join(f"{count} of {gases}" for gases, count in kinds.items())
     print(f"{done} predicted into {output} ({of}), {done / (time.perf_counter() - start):.1f} a second")
     if len(source.gases) == 2 and not any(" and " in kind for kind in kinds):
@@ -222,9 +225,9 @@ def _write_pictures(result, *, folder, card, source, products):
 class _Timeline:
     """What the picture over time shows: a few numbers of every pair."""
 
-    def __init__(self, card):
+    def __init__(self, card, gases):
         self._card = card
-        self._times, self._probabilities, self._areas = [], [], {gas: [] for gas in card.segmented}
+        self._times, self._probabilities, self._areas = [], [], {gas: [] for gas in card.segmented if gas in gases}
 
     def add(self, result):
         prediction = result.prediction

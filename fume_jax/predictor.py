@@ -21,7 +21,7 @@ Frame = np.ndarray | str | Path
 Inputs = dict[str, np.ndarray]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Prediction:
     """What a model says of one pair.
 
@@ -77,27 +77,20 @@ class Predictor:
         The first call compiles, where the backend does; see `warm_up`.
 
         Args:
-          co2, ch4: image file, or array [H, W] or [H, W, C] with C 1 (grey), 3 (RGB) or 4, of any size. uint8 is taken
-            as it is, any other dtype is scaled by the frame's own range.
+          co2, ch4: image file, or array [H, W] or [H, W, C] with C 1 (grey), 3 (RGB) or 4, of any size: whatever
+            `numpy.asarray` takes. uint8 is taken as it is, any other dtype is scaled by the frame's own range.
 
         Raises:
           fume_jax.grey.UnreadableFrame: if a file holds no usable image.
           ValueError: if no frame is given, or an array is none.
         """
-        given = {gas: frame for gas, frame in zip(GASES, (co2, ch4), strict=True) if frame is not None}
-        if not given:
-            raise ValueError("Give a frame of at least one gas: co2=, ch4= or both.")
-        paths = {gas: Path(frame) for gas, frame in given.items() if isinstance(frame, str | Path)}
-        frames, faults = load(Pair("", None, paths))
-        if faults:
-            raise UnreadableFrame("; ".join(faults.values()))
-        frames |= {gas: to_grey(frame) for gas, frame in given.items() if gas not in paths}
-        return self.predict([frames])[0]
+        return self.predict([{"co2": co2, "ch4": ch4}])[0]
 
-    def predict(self, pairs: Sequence[Mapping[str, np.ndarray]]) -> list[Prediction]:
-        """Predicts pairs of frames uint8 [H, W, 1] by gas, in one batch; backends may compile for every size of it."""
+    def predict(self, pairs: Sequence[Mapping[str, Frame | None]]) -> list[Prediction]:
+        """Predicts pairs in one batch, each with frames by gas, as of `__call__`; for every size of it JAX compiles."""
         if not pairs:
             return []
+        pairs = [_read(frames) for frames in pairs]
         inputs = [self.prepare(frames) for frames in pairs]
         logits, milliseconds = self.run(inputs)
         return [self.interpret(frames, x, milliseconds) for frames, x in zip(pairs, logits, strict=True)]
@@ -117,7 +110,7 @@ class Predictor:
 
     def warm_up(self, batch_size: int = 1) -> None:
         """Predicts a blank batch, so that whatever has to be compiled is."""
-        self.run([self.prepare({})] * batch_size)
+        self.run([self.prepare({})] * max(1, batch_size))
 
     def interpret(
         self, frames: Mapping[str, np.ndarray], logits: Mapping[str, np.ndarray], milliseconds: float
@@ -136,6 +129,18 @@ class Predictor:
             plumes={gas: measure_plume(mask) for gas, mask in masks.items()},
             milliseconds=milliseconds,
         )
+
+
+def _read(pair):
+    """Frames uint8 [H, W, 1] by gas, of files and arrays."""
+    given = {gas: frame for gas, frame in pair.items() if frame is not None}
+    if not given or set(given) - set(GASES):
+        raise ValueError(f"Give a frame of at least one gas, {' or '.join(GASES)}, got {', '.join(given) or 'none'}.")
+    paths = {gas: Path(frame) for gas, frame in given.items() if isinstance(frame, str | Path)}
+    frames, faults = load(Pair("", None, paths))
+    if faults:
+        raise UnreadableFrame("; ".join(faults.values()))
+    return frames | {gas: to_grey(np.asarray(frame)) for gas, frame in given.items() if gas not in paths}
 
 
 def prepare_pair(frames: Mapping[str, np.ndarray], height: int, width: int) -> Inputs:

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from fume_jax import exporting
+from fume_jax.assessment import assess_run
 from fume_jax.backends import FORMATS, JaxBackend, TorchBackend, WeightsBackend, open_backend
 from fume_jax.card import ModelCard, create_card
-from fume_jax.checkpoint import save_config
+from fume_jax.checkpoint import load_config, save_config
 from fume_jax.errors import UserError
 from fume_jax.interop import from_state_dict
 from fume_jax.interop.stablehlo import PLATFORMS
@@ -241,6 +242,13 @@ def test_weights_beside_checkpoints_are_not_the_model(folders, tmp_path):
     (tmp_path / "run" / "checkpoints" / "3").mkdir()
     with pytest.raises(UserError, match="checkpoints/3 is damaged"):
         JaxBackend(tmp_path / "run")
+
+
+def test_weights_are_not_evaluated_as_a_run(folders):
+    before = sorted(folders.rglob("*"))
+    with pytest.raises(UserError, match="Evaluate the run itself"):
+        assess_run(load_config(folders / "fume"), folders / "fume")
+    assert sorted(folders.rglob("*")) == before
 
 
 def test_training_does_not_start_in_a_folder_of_weights(folders):

@@ -38,6 +38,17 @@ def test_deeper_images_are_scaled_by_their_range(tmp_path, dtype, factor, offset
     np.testing.assert_allclose(frame[..., 0], GREY / GREY.max() * 255, atol=0.51)
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_dead_and_hot_pixels_do_not_decide_the_range(tmp_path, dtype):
+    deep = (GREY.astype(np.float64) * 7 + 20000).astype(dtype)
+    expected = read_frame(write(tmp_path / "deep.tiff", deep))[..., 0]
+    deep[5, 5], deep[9, 20] = 0, 65535
+    frame = read_frame(write(tmp_path / "spoilt.tiff", deep))[..., 0]
+    assert frame[5, 5] == 0 and frame[9, 20] == 255
+    frame[5, 5], frame[9, 20] = expected[5, 5], expected[9, 20]
+    np.testing.assert_allclose(frame, expected, atol=1)
+
+
 def test_a_colour_image_of_floats_is_read(tmp_path):
     colour = np.repeat(GREY[..., None].astype(np.float64), 3, axis=-1)
     frame = read_frame(write(tmp_path / "floats.tiff", colour))
@@ -162,6 +173,19 @@ def test_patterns_choose_among_the_images_of_a_folder(tmp_path):
     assert list(found(tmp_path / "[x]_co2.png", None)) == ["[x]"]  # a file that is there is no pattern
 
 
+def test_one_folder_may_hold_both_gases(tmp_path):
+    folder = make_images(tmp_path / "both", "a_co2.png", "a_ch4.png", "CO2-b.png", "c.png")
+    assert found(folder, folder) == {
+        "a": {"co2": "a_co2.png", "ch4": "a_ch4.png"},
+        "b": {"co2": "CO2-b.png"},
+        "c": {"co2": "c.png", "ch4": "c.png"},
+    }
+    assert list(found(folder, None)) == ["a", "b", "c"]
+    make_images(tmp_path / "ch4", "a_ch4.png")
+    with pytest.raises(UserError, match="holds no image for CO2"):
+        found(tmp_path / "ch4", None)
+
+
 def test_what_cannot_be_matched_is_refused(tmp_path):
     a, b = make_images(tmp_path / "co2", "a.png"), make_images(tmp_path / "ch4", "b.png")
     (tmp_path / "empty").mkdir()
@@ -176,6 +200,7 @@ def test_what_cannot_be_matched_is_refused(tmp_path):
         (video, b, "a.avi is a video and .*ch4 is none. Give two videos"),
         (a, video, "a.avi is a video and .*co2 is none. Give two videos"),
         (None, None, "at least one gas"),
+        (video, video, "are the same file"),
     ]:
         with pytest.raises(UserError, match=message):
             found(co2, ch4)

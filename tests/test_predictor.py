@@ -5,6 +5,7 @@ import dataclasses
 import json
 
 import cv2
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -89,7 +90,13 @@ def test_frames_may_be_files_or_arrays_of_any_kind(tmp_path):
     cv2.imwrite(str(tmp_path / "frame.png"), frame)
     predictor = Predictor(Known())
     expected = predictor(co2=frame).masks["co2"]
-    for other in (tmp_path / "frame.png", str(tmp_path / "frame.png"), frame[..., 0], np.repeat(frame, 3, -1)):
+    for other in (
+        tmp_path / "frame.png",
+        str(tmp_path / "frame.png"),
+        frame[..., 0],
+        np.repeat(frame, 3, -1),
+        jnp.asarray(frame),
+    ):
         np.testing.assert_array_equal(predictor(co2=other).masks["co2"], expected)
     deep = predictor(co2=frame.astype(np.uint16) * 100).masks["co2"]  # scaled by its own range: black and white
     assert (deep[:, 70:] == 2).all() and (deep[:, :58] == 1).all()
@@ -104,6 +111,21 @@ def test_what_is_no_frame_is_refused(tmp_path):
     (tmp_path / "bad.png").write_text("bad")
     with pytest.raises(UnreadableFrame, match=r"bad.png: not an image"):
         predictor(co2=tmp_path / "bad.png")
+
+
+@pytest.mark.parametrize(
+    "pair, words",
+    [
+        ({"CO2": np.zeros((64, 80), np.uint8)}, "co2 or ch4, got CO2"),
+        ({}, "got none"),
+        ({"ch4": None}, "got none"),
+        ({"co2": np.zeros((3, 64, 80, 1), np.uint8)}, r"got uint8 \(3, 64, 80, 1\)"),
+    ],
+)
+def test_a_pair_of_a_batch_is_checked_like_one_alone(pair, words):
+    with pytest.raises(ValueError, match=words):
+        Predictor(Known()).predict([{"co2": half_bright(64, 80)}, pair])
+    assert Predictor(Known()).predict([]) == []
 
 
 def test_a_pair_is_prepared_as_training_prepares_it():

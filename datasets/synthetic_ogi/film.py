@@ -10,12 +10,15 @@ import numpy as np
 from absl import flags
 
 from fume_jax import cli
+from fume_jax.errors import UserError
 
 _NAME = flags.DEFINE_string("name", "demo", "Dataset of whose kind it is; see datasets/synthetic_ogi/README.md.")
 _OUTPUT = flags.DEFINE_string("output", "films", "Folder to write to.")
 _FRAMES = flags.DEFINE_integer("frames", 300, "Of the film.", lower_bound=1)
 _RECORDING = flags.DEFINE_integer("recording", 0, "Which of the test recordings of both gases.", lower_bound=0)
-_MISSING = flags.DEFINE_integer("ch4_missing", 0, "Leave every so many-th CH4 frame out; 0 leaves none.", lower_bound=0)
+_MISSING = flags.DEFINE_integer(
+    "ch4_missing", 0, "Leave every so many-th CH4 frame out, from 2; 0: none.", lower_bound=0
+)
 
 
 def main() -> None:
@@ -25,6 +28,8 @@ def main() -> None:
     from fume_jax.video import VideoWriter
     from fume_jax.vocabulary import CLASSES, GASES
 
+    if _MISSING.value == 1:
+        raise UserError("--ch4_missing=1 would leave no CH4 frame; choose 2 or more, or 0 for all frames.")
     plans = [plan for plan in config_named(_NAME.value).plan()["test"] if len(plan.gases) == len(GASES)]
     plan = plans[_RECORDING.value % len(plans)]
     frames = range(_FRAMES.value)
