@@ -30,6 +30,8 @@ def _parse_flags(argv):
         if rest:
             raise UserError(f"Not understood: {' '.join(rest)}. Options look like --name=value.")
         return argv[:1]
+    except SystemExit:
+        sys.exit(DONE)  # --help, after which absl would report a failure
     except MISTAKES as error:
         return _fail(error)
 

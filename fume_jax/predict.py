@@ -33,6 +33,7 @@ def main() -> int:
     """Predicts as the flags say; returns the exit code."""
     from fume_jax.frames import open_source
     from fume_jax.prediction import PRODUCTS, predict_recording
+    from fume_jax.stopping import StopRequest
 
     unknown = set(_SAVE.value) - {"", *PRODUCTS}
     if unknown:
@@ -45,7 +46,9 @@ def main() -> int:
     card = predictor.card
     print(f"{card.model}, {card.step:,} steps of training, frames scaled to {card.width}x{card.height}", flush=True)
     batch_size = min(_BATCH_SIZE.value, source.total or _BATCH_SIZE.value)
-    return predict_recording(predictor, source, _OUTPUT.value, batch_size=batch_size, products=_SAVE.value)
+    with StopRequest() as stop:
+        options = {"batch_size": batch_size, "products": _SAVE.value, "stop": stop}
+        return predict_recording(predictor, source, _OUTPUT.value, **options)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,11 @@ from tqdm import tqdm
 from fume_jax import charts, pictures
 from fume_jax.ahead import map_ahead
 from fume_jax.card import ModelCard
-from fume_jax.errors import DONE, NOTHING_DONE, PARTLY_DONE, UserError
+from fume_jax.errors import DONE, NOTHING_DONE, PARTLY_DONE, RUN_AGAIN, UserError
 from fume_jax.frames import Pair, Source, load
 from fume_jax.guards import full_disk
 from fume_jax.predictor import Prediction, Predictor
+from fume_jax.stopping import StopRequest
 from fume_jax.video import VideoWriter
 from fume_jax.vocabulary import CLASSES, GASES
 
@@ -44,7 +45,13 @@ class PredictedPair:
 
 
 def predict_recording(
-    predictor: Predictor, source: Source, output: str, *, batch_size: int, products: Sequence[str] = PRODUCTS
+    predictor: Predictor,
+    source: Source,
+    output: str,
+    *,
+    batch_size: int,
+    products: Sequence[str] = PRODUCTS,
+    stop: StopRequest | None = None,
 ) -> int:
     """Predicts a recording and writes tables, pictures and a video to a folder; see `fume_jax.predict`.
 
@@ -54,9 +61,11 @@ def predict_recording(
       output: folder, made if need be.
       batch_size: pairs that the model takes at once.
       products: some of `PRODUCTS`.
+      stop: if requested, ends this after the pair at hand; what there is by then is written in order.
 
     Returns:
-      `DONE`; `PARTLY_DONE` if a frame could not be read, which is listed; `NOTHING_DONE` if none could.
+      `DONE`; `PARTLY_DONE` if a frame could not be read, which is listed; `NOTHING_DONE` if none could; `RUN_AGAIN` if
+      it was stopped.
 
     Raises:
       UserError: if the model reads none of the gases, or the disk is full. What was predicted stays in
@@ -87,6 +96,8 @@ def predict_recording(
                 timeline.add(result)
                 if picture is not None:
                     film.write(picture, result.time)
+            if stop is not None and stop.requested:
+                break
     done = kinds.total()
     if not done:
         print("Nothing could be predicted: no frame could be read.")
@@ -97,6 +108,9 @@ def predict_recording(
     print(f"{done} predicted into {output} ({of}), {done / (time.perf_counter() - start):.1f} a second")
     if len(source.gases) == 2 and not any(" and " in kind for kind in kinds):
         print("WARNING: No frame of one gas goes with one of the other; see how frames pair in the README.")
+    if stop is not None and stop.requested:
+        print("stopped early; the same command starts again")
+        return RUN_AGAIN
     return PARTLY_DONE if skipped else DONE
 
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from fume_jax.augment import normalise, resize_frame
 from fume_jax.backends import Backend, open_backend
+from fume_jax.card import ModelCard
 from fume_jax.errors import UserError
-from fume_jax.frames import Pair, load
+from fume_jax.frames import Pair, load, open_source
 from fume_jax.grey import UnreadableFrame, to_grey
 from fume_jax.plume import Plume, measure_plume
 from fume_jax.vocabulary import CLASSES, GASES
@@ -67,8 +68,8 @@ class Predictor:
         return cls(open_backend(path, backend))
 
     @property
-    def card(self):
-        """The `fume_jax.card.ModelCard` of the model: what it reads, its classes, config and metrics."""
+    def card(self) -> ModelCard:
+        """What the model reads, its classes, config and metrics."""
         return self.backend.card
 
     def __call__(self, co2: Frame | None = None, ch4: Frame | None = None) -> Prediction:
@@ -95,6 +96,10 @@ class Predictor:
         logits, milliseconds = self.run(inputs)
         return [self.interpret(frames, x, milliseconds) for frames, x in zip(pairs, logits, strict=True)]
 
+    def warm_up(self, batch_size: int = 1) -> None:
+        """Predicts a blank batch, so that whatever has to be compiled is."""
+        self.run([self.prepare({})] * max(1, batch_size))
+
     # The three steps of `predict`, for who runs them in different threads.
 
     def prepare(self, frames: Mapping[str, np.ndarray]) -> Inputs:
@@ -107,10 +112,6 @@ class Predictor:
         logits = self.backend(**stack(inputs))
         milliseconds = (time.perf_counter() - start) * 1e3 / len(inputs)
         return [{name: x[i] for name, x in logits.items()} for i in range(len(inputs))], milliseconds
-
-    def warm_up(self, batch_size: int = 1) -> None:
-        """Predicts a blank batch, so that whatever has to be compiled is."""
-        self.run([self.prepare({})] * max(1, batch_size))
 
     def interpret(
         self, frames: Mapping[str, np.ndarray], logits: Mapping[str, np.ndarray], milliseconds: float
@@ -157,12 +158,8 @@ def stack(inputs: Sequence[Inputs]) -> Inputs:
 
 def shipped_examples() -> dict[str, dict[str, Path]]:
     """Simulated frames that are shipped, files by name and gas."""
-    files = sorted((SHIPPED / "examples").glob("*.png"))
-    pairs = {}
-    for file in files:
-        name, _, gas = file.stem.rpartition("_")
-        pairs.setdefault(name, {})[gas] = file
-    return pairs
+    folder = str(SHIPPED / "examples")
+    return {pair.name: pair.frames for pair in open_source(folder, folder).pairs}
 
 
 def _mask(logits, frame):

@@ -4,6 +4,8 @@ import csv
 import dataclasses
 import itertools
 import json
+import os
+import signal
 import threading
 import time
 
@@ -12,11 +14,12 @@ import cv2
 import numpy as np
 import pytest
 
-from fume_jax.errors import DONE, NOTHING_DONE, PARTLY_DONE, UserError
+from fume_jax.errors import DONE, NOTHING_DONE, PARTLY_DONE, RUN_AGAIN, UserError
 from fume_jax.frames import Pair, Source, open_source
 from fume_jax.grey import UnreadableFrame
 from fume_jax.prediction import predict_pairs, predict_recording, to_record
 from fume_jax.predictor import Predictor
+from fume_jax.stopping import StopRequest
 from fume_jax.video import VideoWriter
 from tests.test_predictor import CARD, Known, half_bright
 
@@ -202,6 +205,23 @@ def test_of_nothing_that_can_be_read_nothing_is_left(tmp_path, count):
     assert predict_recording(Predictor(Known()), source, tmp_path, batch_size=2) == NOTHING_DONE
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]
     assert (tmp_path / "predictions.csv").read_text() == "earlier"
+
+
+def test_what_was_predicted_before_a_signal_is_written_in_order(tmp_path, capsys):
+    def interrupted():
+        for pair in recording(60):
+            if pair.name == "frame_20":
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield pair
+
+    source = Source(interrupted(), ("co2",), rate=10.0)
+    with StopRequest() as stop:
+        assert predict_recording(Predictor(Known()), source, tmp_path, batch_size=2, stop=stop) == RUN_AGAIN
+    names = [json.loads(line)["frame"] for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    assert 0 < len(names) < 60 and names == [f"frame_{i}" for i in range(len(names))]
+    with av.open(str(tmp_path / "annotated.mp4")) as video:
+        assert len(list(video.decode(video=0))) == len(names)
+    assert "stopped early" in capsys.readouterr().out
 
 
 def test_frames_of_a_gas_that_the_model_does_not_read_are_refused(tmp_path):
