@@ -50,7 +50,7 @@ def test_every_config_is_of_the_model_or_ablation_that_it_is_named_after():
     from fume_jax import build, settings
     from fume_jax.models import MODELS, architecture
 
-    assert {*MODELS, *ABLATIONS, "demo", "fume_fast", "fume_100_epochs"} == set(NAMES)
+    assert {*MODELS, *ABLATIONS, "demo", "shipped", "fume_fast", "fume_100_epochs"} == set(NAMES)
     for name in NAMES:
         config = importlib.import_module(f"configs.{name}").get_config()
         settings.check(config)

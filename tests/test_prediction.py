@@ -97,17 +97,21 @@ def test_frames_are_read_while_others_are_predicted_or_written(slow):
 
 
 def test_the_model_works_while_what_it_said_before_is_taken():
-    taking, calls = threading.Event(), itertools.count()
+    """Whoever holds a batch's first pair finds a later batch in the model, which waits until that pair was held."""
+    ahead, calls = 3, itertools.count()
+    begun, held = ([threading.Event() for _ in range(20)] for _ in range(2))
 
     class Waiting(Known):
         def __call__(self, **inputs):
-            assert next(calls) < 4 or taking.wait(5)
+            call = next(calls)
+            begun[call].set()
+            assert call < ahead or held[call - ahead].wait(10)
             return super().__call__(**inputs)
 
-    for _ in predict_pairs(Predictor(Waiting()), recording(40), 2, lambda pair: None):
-        taking.set()
-        time.sleep(0.002)
-        taking.clear()
+    predicted = predict_pairs(Predictor(Waiting()), recording(40), 2, lambda pair: None)
+    for batch, _ in enumerate(itertools.islice(predicted, 0, None, 2)):
+        assert begun[min(batch + ahead, 19)].wait(10)
+        held[batch].set()
 
 
 def test_time_is_shared_by_the_pairs_of_a_batch_not_by_what_fills_it_up():
