@@ -1,5 +1,6 @@
 """Focal, Dice and multi-task losses. Logits may have any float dtype; losses are float32."""
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -22,12 +23,10 @@ def focal_loss(
     Returns:
       float32 [...].
     """
-    log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
-    # Selecting by comparison is a fused pass on every backend; a gather of the true class is not.
-    log_p = jnp.where(_is_class(labels, log_p.shape[-1]), log_p, 0).sum(-1)
+    log_p = _select(_softmax(logits)[0], labels)
     # 1 - p, exact near p = 1; the floor keeps its power differentiable at 0. A whole power is a few products.
     loss = -(jnp.maximum(-jnp.expm1(log_p), 1e-12) ** (int(gamma) if gamma == int(gamma) else gamma)) * log_p
-    return loss if alpha is None else loss * jnp.asarray(alpha, jnp.float32)[labels]
+    return loss if alpha is None else loss * _select(alpha, labels)
 
 
 def dice_loss(logits: jax.Array, masks: jax.Array, *, smooth: float = 1.0) -> jax.Array:
@@ -43,11 +42,12 @@ def dice_loss(logits: jax.Array, masks: jax.Array, *, smooth: float = 1.0) -> ja
     Returns:
       float32 [B].
     """
-    p = jax.nn.softmax(logits.astype(jnp.float32))
-    t = _is_class(masks, p.shape[-1])
-    intersection = jnp.where(t, p, 0).sum((1, 2))
-    total = p.sum((1, 2)) + t.sum((1, 2))
-    return (1 - (2 * intersection + smooth) / (total + smooth)).mean(-1)
+    losses = []
+    for c, p in enumerate(_softmax(logits)[1]):
+        t = masks == c
+        intersection, total = jnp.where(t, p, 0).sum((1, 2)), p.sum((1, 2)) + t.sum((1, 2))
+        losses.append(1 - (2 * intersection + smooth) / (total + smooth))
+    return sum(losses) / len(losses)
 
 
 def segmentation_loss(
@@ -149,8 +149,25 @@ def multi_task_loss(
     return mean_losses(losses, batch["valid"], batch["modality_mask"], cls_weight=cls_weight, seg_weight=seg_weight)
 
 
-def _is_class(labels, classes):
-    return labels[..., None] == jnp.arange(classes)
+def _softmax(logits):
+    """Logarithms of the probabilities, and these: float32 [...] of each class.
+
+    Class by class, in operations that fuse: a reduction over an axis of three does not, nor does a gather from it.
+    """
+    logits = logits.astype(jnp.float32)
+    planes = [logits[..., c] for c in range(logits.shape[-1])]
+    top = jax.lax.stop_gradient(functools.reduce(jnp.maximum, planes))
+    exps = [jnp.exp(plane - top) for plane in planes]
+    total = sum(exps)
+    return [plane - top - jnp.log(total) for plane in planes], [e / total for e in exps]
+
+
+def _select(values, labels):
+    """Of values per class that of the true one, for every element of `labels`."""
+    *values, selected = values
+    for c, value in reversed(list(enumerate(values))):
+        selected = jnp.where(labels == c, value, selected)
+    return selected
 
 
 def _mean(values, weights):

@@ -70,10 +70,10 @@ def _library_backward(x, kernel, g, stride):
     return jax.vjp(functools.partial(library_depthwise_conv, stride=stride), x, kernel)[1](g)
 
 
-def _windows(padded, out_height, out_width, stride):
-    """The nine shifted views of `padded` [N, H + 2, W + 2, C] that meet the nine weights, row by row."""
-    for i in range(3):
-        for j in range(3):
+def _windows(padded, out_height, out_width, stride, taps=3):
+    """The shifted views of `padded` [N, H, W, C] that meet `taps` x `taps` weights, row by row."""
+    for i in range(taps):
+        for j in range(taps):
             yield padded[
                 :, i : i + (out_height - 1) * stride + 1 : stride, j : j + (out_width - 1) * stride + 1 : stride
             ]
@@ -87,25 +87,38 @@ def _shifted_forward(x, kernel, stride):
 
 
 def _shifted_backward(x, kernel, g, stride):
-    height, width = x.shape[1:3]
-    # Gradient of the input: the same shifted sum over the dilated gradient, with the kernel turned by 180 degrees.
-    dilated = [
-        (1, n + 1 - ((m - 1) * stride + 1), stride - 1) for n, m in zip((height, width), g.shape[1:3], strict=True)
-    ]
-    padded_g = lax.pad(g, jnp.zeros((), g.dtype), [(0, 0, 0), *dilated, (0, 0, 0)])
-    weights = kernel[::-1, ::-1].reshape(9, -1)
-    grad_x = sum(w * k for w, k in zip(_windows(padded_g, height, width, 1), weights, strict=True))
-    # Gradient of the kernel: one variadic reduction reads the nine products once; nine separate sums are memory-bound.
+    grad_x = _grad_input(x.shape, kernel, g) if stride == 2 else _shifted_forward(g, kernel[::-1, ::-1], 1)
     padded_x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    products = tuple((w * g).astype(jnp.float32) for w in _windows(padded_x, *g.shape[1:3], stride))
-    rows = lax.reduce(
-        products,
-        (jnp.zeros((), jnp.float32),) * 9,
-        lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True)),
-        dimensions=(2,),
+    products = [(w * g).astype(jnp.float32) for w in _windows(padded_x, *g.shape[1:3], stride)]
+    return grad_x, _sums(products).reshape(kernel.shape).astype(kernel.dtype)
+
+
+def _grad_input(shape, kernel, g):
+    """Gradient of the input of this shape at stride 2: even and odd rows and columns have taps of their own."""
+    n, height, width, channels = *g.shape[:3], shape[3]
+    (k00, k01, k02), (k10, k11, k12), (k20, k21, k22) = kernel[:, :, 0]
+    here, right, below, across = _windows(jnp.pad(g, ((0, 0), (0, 1), (0, 1), (0, 0))), height, width, 1, taps=2)
+    even_rows = jnp.stack([here * k11, here * k12 + right * k10], axis=3)
+    odd_rows = jnp.stack([here * k21 + below * k01, here * k22 + right * k20 + below * k02 + across * k00], axis=3)
+    rows = [x.reshape(n, height, 2 * width, channels) for x in (even_rows, odd_rows)]
+    return jnp.stack(rows, axis=2).reshape(n, 2 * height, 2 * width, channels)[:, : shape[1], : shape[2]]
+
+
+def _sums(products):
+    """Sums of nine arrays [N, H, W, C] over all but the channels: float32 [9, C].
+
+    One variadic reduction reads what the nine share once. Over few columns at a time: only a short loop is unrolled,
+    and what is left then runs over the channels, many at once.
+    """
+    n, height, width, channels = products[0].shape
+    short = max(k for k in range(1, 11) if width % k == 0)
+    partial = lax.reduce(
+        [p.reshape(n, height, width // short, short, channels) for p in products],
+        [jnp.zeros((), jnp.float32)] * len(products),
+        lambda a, b: [x + y for x, y in zip(a, b, strict=True)],
+        dimensions=(3,),
     )
-    grad_kernel = jnp.stack(rows).sum((1, 2)).reshape(kernel.shape)
-    return grad_x, grad_kernel.astype(kernel.dtype)
+    return jnp.stack(partial).sum((1, 2, 3))
 
 
 _IMPLEMENTATIONS = {

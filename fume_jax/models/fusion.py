@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from fume_jax.models.batch_norm import BatchNorm
+from fume_jax.models.pointwise import Pointwise
 
 
 class SpatialAttention(nnx.Module):
@@ -14,9 +15,9 @@ class SpatialAttention(nnx.Module):
     """
 
     def __init__(self, channels: int, key_channels: int, *, dtype, rngs: nnx.Rngs):
-        self.query = nnx.Linear(channels, key_channels, dtype=dtype, rngs=rngs)
-        self.key = nnx.Linear(channels, key_channels, dtype=dtype, rngs=rngs)
-        self.value = nnx.Linear(channels, channels, dtype=dtype, rngs=rngs)
+        self.query = Pointwise(channels, key_channels, dtype=dtype, rngs=rngs)
+        self.key = Pointwise(channels, key_channels, dtype=dtype, rngs=rngs)
+        self.value = Pointwise(channels, channels, dtype=dtype, rngs=rngs)
         self.gamma = nnx.Param(jnp.zeros(1))
 
     def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
@@ -79,7 +80,7 @@ class ConvFusion(nnx.Module):
     def __init__(self, channels: int, *, mean: bool, dtype=jnp.float32, rngs: nnx.Rngs):
         self.mean = mean
         in_channels = channels if mean else 2 * channels
-        self.merge = nnx.Linear(in_channels, channels, use_bias=False, dtype=dtype, rngs=rngs)
+        self.merge = Pointwise(in_channels, channels, use_bias=False, dtype=dtype, rngs=rngs)
         self.merge_norm = BatchNorm(channels, dtype=dtype)
 
     def __call__(self, co2: jax.Array, ch4: jax.Array, modality_mask: jax.Array) -> jax.Array:

@@ -8,8 +8,15 @@ import jax.numpy as jnp
 from flax import nnx
 
 from fume_jax.models.batch_norm import BatchNorm
-from fume_jax.models.fast_scnn import HIGH_CHANNELS, LOW_CHANNELS, DepthwiseSeparableConv, resize_bilinear
+from fume_jax.models.fast_scnn import (
+    HIGH_CHANNELS,
+    LOW_CHANNELS,
+    DepthwiseSeparableConv,
+    resize_bilinear,
+    resize_few_channels,
+)
 from fume_jax.models.fusion import ChannelAttention
+from fume_jax.models.pointwise import Pointwise
 from fume_jax.vocabulary import CLASSES, MASK_CLASSES
 
 
@@ -18,7 +25,7 @@ class FeatureFusion(nnx.Module):
 
     def __init__(self, channels: int, *, dtype, rngs: nnx.Rngs):
         self.low = DepthwiseSeparableConv(LOW_CHANNELS, channels, dtype=dtype, rngs=rngs)
-        self.high = nnx.Linear(HIGH_CHANNELS, channels, use_bias=False, dtype=dtype, rngs=rngs)
+        self.high = Pointwise(HIGH_CHANNELS, channels, use_bias=False, dtype=dtype, rngs=rngs)
         self.high_norm = BatchNorm(channels, dtype=dtype)
         self.gate = ChannelAttention(channels, channels // 4, dtype=dtype, rngs=rngs)
 
@@ -37,7 +44,7 @@ class SegmentationHead(nnx.Module):
         self.separable1 = DepthwiseSeparableConv(HIGH_CHANNELS, HIGH_CHANNELS, dtype=dtype, rngs=rngs)
         self.separable2 = DepthwiseSeparableConv(HIGH_CHANNELS, HIGH_CHANNELS, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(0.1, broadcast_dims=(1, 2))
-        self.classifier = nnx.Linear(HIGH_CHANNELS, len(MASK_CLASSES), dtype=dtype, rngs=rngs)
+        self.classifier = Pointwise(HIGH_CHANNELS, len(MASK_CLASSES), dtype=dtype, rngs=rngs)
 
     def __call__(
         self,
@@ -52,7 +59,7 @@ class SegmentationHead(nnx.Module):
         x = self.fusion(low, high, present)
         x = self.separable2(self.separable1(x, present), present)
         logits = self.classifier(self.dropout(x, rngs=rngs))
-        return resize_bilinear(logits.astype(jnp.float32), *size)
+        return resize_few_channels(logits.astype(jnp.float32), *size)
 
 
 class ClassificationHead(nnx.Module):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fume_jax.models.fast_scnn import HIGH_CHANNELS
+from fume_jax.models.fast_scnn import HIGH_CHANNELS, resize_few_channels
 from fume_jax.models.fume import FUME
 
 
@@ -38,7 +38,7 @@ def _macs(equation):
     if kind == "custom_vjp_call":
         # The depthwise convolution, the one function with a gradient of its own, whatever it is lowered to.
         return output.size * math.prod(equation.invars[1].aval.shape[:-1])
-    if equation.params.get("name") == "_resize":
+    if equation.params.get("name") in ("_resize", resize_few_channels.__name__):
         return 0
     inner = (equation.params.get(key) for key in ("jaxpr", "call_jaxpr"))
     return sum(_count(jaxpr.jaxpr) for jaxpr in inner if jaxpr is not None)
