@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from absl import app, flags, logging
 
+from fume_jax.allocator import keep_freed_memory
 from fume_jax.errors import DONE, NOTHING_DONE, RUN_AGAIN, Stalled, UserError
 
 # What parsing the flags of a config raises.
@@ -19,6 +20,7 @@ def run(main: Callable[[], int | None]) -> None:
     Mistakes in flags, every `UserError` and what the system refuses (a full disk, a folder without write permission)
     end in a few plain lines and `NOTHING_DONE`.
     """
+    keep_freed_memory()
     app.run(lambda _: sys.exit(_run(main)), flags_parser=_parse_flags)
 
 

@@ -8,29 +8,32 @@ import pytest
 
 from fume_jax.models.depthwise import depthwise_conv, library_depthwise_conv
 
-SIZES = [(8, 10), (7, 9), (8, 9), (1, 3)]
+# Even and odd, with columns that divide into short groups and not.
+SIZES = [(8, 10), (7, 9), (8, 9), (1, 3), (4, 26)]
 
 
-def arrays(height, width):
+def arrays(height, width, channels=4):
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.normal(size=(2, height, width, 4)), jnp.float32)
+    x = jnp.asarray(rng.normal(size=(2, height, width, channels)), jnp.float32)
     return x, jnp.asarray(rng.normal(size=(3, 3, 1, 4)), jnp.float32)
 
 
+@pytest.mark.parametrize("channels", [4, 1])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", SIZES)
-def test_equals_the_library_convolution(size, stride):
-    x, kernel = arrays(*size)
+def test_equals_the_library_convolution(size, stride, channels):
+    x, kernel = arrays(*size, channels)
     expected = library_depthwise_conv(x, kernel, stride)
     actual = depthwise_conv(x, kernel, stride)
     chex.assert_equal_shape([actual, expected])
     np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("channels", [4, 1])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", SIZES)
-def test_gradients_equal_those_of_the_library_convolution(size, stride):
-    x, kernel = arrays(*size)
+def test_gradients_equal_those_of_the_library_convolution(size, stride, channels):
+    x, kernel = arrays(*size, channels)
     y, vjp = jax.vjp(lambda x, k: depthwise_conv(x, k, stride), x, kernel)
     _, expected_vjp = jax.vjp(lambda x, k: library_depthwise_conv(x, k, stride), x, kernel)
     g = jnp.asarray(np.random.default_rng(1).normal(size=y.shape), jnp.float32)

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"vocabulary", "errors"},
+    {"vocabulary", "errors", "allocator"},
     {
         "models",
         "losses",

@@ -17,7 +17,7 @@ LOWERING = {"cpu": "shifted", "default": "library"}
 
 
 class DepthwiseConv(nnx.Module):
-    """3x3 convolution of every channel by itself, padding 1, no bias."""
+    """3x3 convolution of every channel by itself, or of the only one to as many as there are kernels; no bias."""
 
     def __init__(self, channels: int, *, stride: int = 1, dtype=jnp.float32, rngs: nnx.Rngs):
         self.kernel = nnx.Param(nnx.initializers.lecun_normal()(rngs.params(), (3, 3, 1, channels)))
@@ -25,13 +25,13 @@ class DepthwiseConv(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps `x` [N, H, W, C] to [N, ceil(H / stride), ceil(W / stride), C]."""
+        """Maps `x` [N, H, W, C or 1] to [N, ceil(H / stride), ceil(W / stride), C], padding 1."""
         return depthwise_conv(x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.stride)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Convolves `x` [N, H, W, C] with `kernel` [3, 3, 1, C], padding 1, stride 1 or 2; no forward-mode gradient."""
+    """Convolves `x` [N, H, W, C or 1] with `kernel` [3, 3, 1, C], stride 1 or 2; no forward-mode gradient."""
     return _dispatch("forward", stride, x, kernel)
 
 
@@ -88,6 +88,8 @@ def _shifted_forward(x, kernel, stride):
 
 def _shifted_backward(x, kernel, g, stride):
     grad_x = _grad_input(x.shape, kernel, g) if stride == 2 else _shifted_forward(g, kernel[::-1, ::-1], 1)
+    if x.shape[3] < g.shape[3]:
+        grad_x = grad_x.sum(3, keepdims=True)
     padded_x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     products = [(w * g).astype(jnp.float32) for w in _windows(padded_x, *g.shape[1:3], stride)]
     return grad_x, _sums(products).reshape(kernel.shape).astype(kernel.dtype)
@@ -95,7 +97,7 @@ def _shifted_backward(x, kernel, g, stride):
 
 def _grad_input(shape, kernel, g):
     """Gradient of the input of this shape at stride 2: even and odd rows and columns have taps of their own."""
-    n, height, width, channels = *g.shape[:3], shape[3]
+    n, height, width, channels = g.shape
     (k00, k01, k02), (k10, k11, k12), (k20, k21, k22) = kernel[:, :, 0]
     here, right, below, across = _windows(jnp.pad(g, ((0, 0), (0, 1), (0, 1), (0, 0))), height, width, 1, taps=2)
     even_rows = jnp.stack([here * k11, here * k12 + right * k10], axis=3)

@@ -85,7 +85,11 @@ class LearningToDownsample(nnx.Module):
     """Three stride-2 convolutions: [N, H, W, C] to [N, H/8, W/8, 64]."""
 
     def __init__(self, in_channels: int, *, dtype, rngs: nnx.Rngs):
-        self.conv = nnx.Conv(in_channels, 32, (3, 3), strides=2, padding=1, use_bias=False, dtype=dtype, rngs=rngs)
+        options = {"dtype": dtype, "rngs": rngs}
+        if in_channels == 1:
+            self.conv = DepthwiseConv(32, stride=2, **options)  # which one channel alone is, and faster so on a CPU
+        else:
+            self.conv = nnx.Conv(in_channels, 32, (3, 3), strides=2, padding=1, use_bias=False, **options)
         self.norm = BatchNorm(32, dtype=dtype)
         self.separable1 = DepthwiseSeparableConv(32, 48, stride=2, dtype=dtype, rngs=rngs)
         self.separable2 = DepthwiseSeparableConv(48, LOW_CHANNELS, stride=2, dtype=dtype, rngs=rngs)
