@@ -29,7 +29,7 @@ from absl import app, flags, logging
 
 from benchmarks.timing import table
 from configs import fume
-from fume_jax import augment, build
+from fume_jax import augment, augment_host, build
 from fume_jax.input_pipeline import Dataset, Reading, training_batches
 from fume_jax.vocabulary import GASES
 
@@ -143,13 +143,14 @@ def _our_stages(dataset):
     photometry = [op for op in _operations(True) if not isinstance(op, GEOMETRY)]
 
     def change(operations, example):
-        return functools.reduce(lambda example, operation: operation(example, rng), operations, example)
+        return augment_host.apply(example, augment.draw_plan(operations, rng, height=480, width=640))
 
     records, read_time = _timed(lambda i: source.data_source[i], range(200))
     _, decode_time = _timed(source.dataset_info.features.deserialize_example_np, records, keep=False)
     examples = [_read(source, i, height=480, width=640) for i in range(200)]
     moved, geometry_time = _timed(functools.partial(change, geometry), examples)
     changed, photometry_time = _timed(functools.partial(change, photometry), moved)
+    changed = [example | {"example_index": i} for i, example in enumerate(changed)]
     chunks = [changed[i : i + BATCH_SIZE] for i in range(0, 200, BATCH_SIZE)]
     _, batch_time = _timed(lambda chunk: _stack([_finish(example) for example in chunk]), chunks, keep=False)
     return read_time, decode_time, geometry_time, photometry_time, batch_time / BATCH_SIZE

@@ -36,6 +36,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.width = 640
     config.data.sampling = "balanced"  # every class equally often, with replacement; or uniform
     config.data.modality_dropout = 0.2  # how often a pair loses one of its two gases
+    # Where decoded examples are kept. none: nowhere, they are decoded every epoch; disk: beside the dataset, 1.2 MB a
+    # pair of 640x480, decoded once for all runs; device: in the memory of every device, which then augments them too;
+    # auto: device on an accelerator if half of its memory holds them, else none.
+    config.data.cache = "auto"
     config.data.num_threads = 4  # that read and augment, in each worker process if there are any
     config.data.num_workers = 0  # processes that do so instead of this one, for hosts of many cores
     config.data.prefetch = 8  # batches held ready

@@ -1,52 +1,90 @@
-"""Random changes of one example on the host: arrays and a random generator in, arrays out.
+"""Random changes of one example, drawn: what is to be done to it, as a plan of a few small arrays.
 
-An example is a dict of uint8 `{gas}_frame` [H, W, 1] and `{gas}_mask` [H, W] and float32 `modality_mask` [2]. Both
-gases see one scene, so geometry and brightness change alike in both: what differs between them is the gas, and the
-noise of the camera. The zeros of an absent gas stay zeros.
+A plan is a function of (seed, position) alone, never of pixels, so that it may be carried out wherever these are: by
+`augment_host` with OpenCV, or by `augment_device` on an accelerator. Both gases see one scene, so geometry and
+brightness change alike in both: what differs between them is the gas, and the noise of the camera.
 
-The operations and their probabilities are those of the reference (arXiv:2601.08205), done by OpenCV; lengths are in
-shares of the frame, so that they mean the same at any size.
+The operations and their probabilities are those of the reference (arXiv:2601.08205); lengths are in shares of the
+frame, so that they mean the same at any size. A plan holds those of these entries that any operation may draw, each at
+what changes nothing unless it does; they are carried out in this order:
+
+| key | dtype, shape | meaning |
+| --- | --- | --- |
+| `matrix` | float32 [2, 3] | every pixel (x, y) is taken from where it maps (x, y, 1), pixels ... |
+| `nodes` | float32 [h, w, 2] | ... and this field, a coarse one that is interpolated, moves that to |
+| `deviation`, `noise_seed` | float32 [], uint32 [] | standard deviation of the noise, grey levels; its seed |
+| `kernel` | float32 [k, k] | frames are filtered by |
+| `levels` | uint8 [256] | what each grey level becomes |
+| `dropped` | int32 [] | index of the gas that is dropped from a pair that has both, -1 for none; never the only one |
+
+What comes in from outside is black and background. All geometry is one map, so that frames are interpolated once.
 """
 
 import abc
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import cv2
 import numpy as np
 
 from fume_jax.vocabulary import GASES
 
-Example = dict[str, Any]
+Plan = dict[str, np.ndarray]
+
+# What a frame of a batch holds for each grey level.
+NORMALISED = (np.arange(256, dtype=np.float32) / 255 - 0.5) / 0.5
+
+
+def draw_plan(operations: Sequence["RandomOperation"], rng: np.random.Generator, *, height: int, width: int) -> Plan:
+    """What some operations, in their order, do to one example of frames of that size, pixels."""
+    plan = unchanged(operations, height=height, width=width)
+    for operation in operations:
+        if rng.random() < operation.probability:
+            plan |= operation.draw(plan, rng, height, width)
+    return {key: value.astype(np.float32) if value.dtype == np.float64 else value for key, value in plan.items()}
+
+
+def unchanged(operations: Sequence["RandomOperation"], *, height: int, width: int) -> Plan:
+    """The plan of operations none of which is applied."""
+    plan = {}
+    for operation in operations:
+        for key, value in operation.identity(height, width).items():
+            # Of kernels the largest, into which all others fit.
+            if key not in plan or value.size > plan[key].size:
+                plan[key] = value
+    return plan
 
 
 @dataclasses.dataclass(frozen=True)
 class RandomOperation(abc.ABC):
-    """Changes an example with probability `probability`; the input is left as it is."""
+    """Changes an example with probability `probability`."""
 
     probability: float
 
-    def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-        return self.apply(example, rng) if rng.random() < self.probability else example
+    @abc.abstractmethod
+    def identity(self, height: int, width: int) -> Plan:
+        """Its entries of a plan in which it is not applied."""
 
     @abc.abstractmethod
-    def apply(self, example: Example, rng: np.random.Generator) -> Example:
-        """The changed example."""
+    def draw(self, plan: Plan, rng: np.random.Generator, height: int, width: int) -> Plan:
+        """Its entries of a plan in which it comes after what `plan` holds; that is left as it is."""
+
+
+class _Move(RandomOperation):
+    def identity(self, height: int, width: int) -> Plan:
+        return {"matrix": np.eye(2, 3)}
 
 
 @dataclasses.dataclass(frozen=True)
-class HorizontalFlip(RandomOperation):
+class HorizontalFlip(_Move):
     """Mirrors left and right."""
 
-    def apply(self, example: Example, rng: np.random.Generator) -> Example:
-        del rng
-        return example | {key: cv2.flip(image, 1).reshape(image.shape) for key, image in _images(example)}
+    def draw(self, plan: Plan, rng: np.random.Generator, height: int, width: int) -> Plan:
+        return {"matrix": _after(plan, np.array([[-1, 0, width - 1], [0, 1, 0]]))}
 
 
 @dataclasses.dataclass(frozen=True)
-class ShiftScaleRotate(RandomOperation):
-    """Moves, scales and turns about the centre; what comes in from outside is black and background.
+class ShiftScaleRotate(_Move):
+    """Moves, scales and turns about the centre.
 
     `shift` is in frame sizes, `scale` the largest change of 1, `rotate` in degrees.
     """
@@ -55,20 +93,18 @@ class ShiftScaleRotate(RandomOperation):
     scale: float
     rotate: float
 
-    def apply(self, example: Example, rng: np.random.Generator) -> Example:
-        height, width = example["co2_mask"].shape
+    def draw(self, plan: Plan, rng: np.random.Generator, height: int, width: int) -> Plan:
         angle, scale = rng.uniform(-self.rotate, self.rotate), 1 + rng.uniform(-self.scale, self.scale)
-        matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, scale)
-        matrix[:, 2] += rng.uniform(-self.shift, self.shift, 2) * (width, height)
-        moved = {}
-        for key, image in _images(example):
-            moved[key] = cv2.warpAffine(image, matrix, (width, height), flags=_method(key)).reshape(image.shape)
-        return example | moved
+        shift = rng.uniform(-self.shift, self.shift, 2) * (width, height)
+        centre = np.array([(width - 1) / 2, (height - 1) / 2])
+        cos, sin = np.cos(np.radians(angle)) / scale, np.sin(np.radians(angle)) / scale
+        turn = np.array([[cos, -sin], [sin, cos]])
+        return {"matrix": _after(plan, np.column_stack([turn, centre - turn @ (centre + shift)]))}
 
 
 @dataclasses.dataclass(frozen=True)
-class Elastic(RandomOperation):
-    """Shears and stretches at random, and bends smoothly; what comes in from outside is black and background.
+class Elastic(_Move):
+    """Shears and stretches at random, and bends smoothly; the last of what moves.
 
     Three points, `height / 3` from the centre, move by up to ± `affine` in x and in y, and the plane with them. On top,
     every point moves by a smooth field with nodes `sigma` apart, whose displacements have standard deviation
@@ -80,28 +116,17 @@ class Elastic(RandomOperation):
     sigma: float
     amplitude: float
 
-    def apply(self, example: Example, rng: np.random.Generator) -> Example:
-        height, width = example["co2_mask"].shape
-        arm = height / 3
-        points = (np.array([(1, 1), (1, -1), (-1, -1)]) * arm + (width / 2, height / 2)).astype(np.float32)
-        moved_points = points + rng.uniform(-self.affine, self.affine, (3, 2)).astype(np.float32) * height
-        (a, b, c), (d, e, f) = cv2.getAffineTransform(moved_points, points).astype(np.float32)
-        # The field is drawn at its nodes alone and interpolated.
+    def identity(self, height: int, width: int) -> Plan:
         nodes = [round(length / (self.sigma * height)) + 2 for length in (height, width)]
-        field = rng.standard_normal((*nodes, 2), np.float32) * np.float32(self.amplitude * height)
-        source = cv2.resize(field, (width, height), interpolation=cv2.INTER_CUBIC)
-        x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
-        source[..., 0] += a * x + (b * y + c)
-        source[..., 1] += d * x + (e * y + f)
-        # Fixed-point coordinates, once for both gases; without fractions for masks, or those would be cut off.
-        coordinates = {
-            method: cv2.convertMaps(source, None, cv2.CV_16SC2, nninterpolation=method == cv2.INTER_NEAREST)
-            for method in (cv2.INTER_LINEAR, cv2.INTER_NEAREST)
-        }
-        bent = {}
-        for key, image in _images(example):
-            bent[key] = cv2.remap(image, *coordinates[_method(key)], _method(key)).reshape(image.shape)
-        return example | bent
+        return super().identity(height, width) | {"nodes": np.zeros((*nodes, 2), np.float32)}
+
+    def draw(self, plan: Plan, rng: np.random.Generator, height: int, width: int) -> Plan:
+        points = np.array([(1, 1), (1, -1), (-1, -1)]) * height / 3 + (width / 2, height / 2)
+        moved_points = points + rng.uniform(-self.affine, self.affine, (3, 2)) * height
+        shear = np.linalg.solve(np.column_stack([moved_points, np.ones(3)]), points).T
+        # The field is drawn at its nodes alone. It is added to where the shear points, before what was drawn earlier.
+        field = rng.standard_normal(plan["nodes"].shape, np.float32) * np.float32(self.amplitude * height)
+        return {"matrix": _after(plan, shear), "nodes": field @ plan["matrix"][:, :2].T.astype(np.float32)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,10 +135,13 @@ class OneOf(RandomOperation):
 
     operations: Sequence[RandomOperation]
 
-    def apply(self, example: Example, rng: np.random.Generator) -> Example:
+    def identity(self, height: int, width: int) -> Plan:
+        return unchanged(self.operations, height=height, width=width)
+
+    def draw(self, plan: Plan, rng: np.random.Generator, height: int, width: int) -> Plan:
         weights = np.array([operation.probability for operation in self.operations])
         chosen = np.searchsorted(np.cumsum(weights), rng.random() * weights.sum(), side="right")
-        return self.operations[chosen].apply(example, rng)
+        return self.operations[chosen].draw(plan, rng, height, width)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,135 +151,111 @@ class GaussianNoise(RandomOperation):
     low: float
     high: float
 
-    def apply(self, example: Example, rng: np.random.Generator) -> Example:
+    def identity(self, height: int, width: int) -> Plan:
+        return {"deviation": np.float32(0), "noise_seed": np.uint32(0)}
+
+    def draw(self, plan: Plan, rng: np.random.Generator, height: int, width: int) -> Plan:
         deviation = np.float32(np.sqrt(rng.uniform(self.low, self.high)))
-        noisy = {}
-        for key, frame in _frames(example):
-            noise = rng.standard_normal(frame.shape[:2], np.float32) * deviation
-            noisy[key] = cv2.add(frame, noise, dtype=cv2.CV_8U).reshape(frame.shape)
-        return example | noisy
+        return {"deviation": deviation, "noise_seed": rng.integers(2**32, dtype=np.uint32)}
 
 
 @dataclasses.dataclass(frozen=True)
-class GaussianBlur(RandomOperation):
+class _Blur(RandomOperation):
+    low: int
+    high: int
+
+    def identity(self, height: int, width: int) -> Plan:
+        return {"kernel": _centred(np.ones((1, 1), np.float32), self.high)}
+
+    def draw(self, plan: Plan, rng: np.random.Generator, height: int, width: int) -> Plan:
+        size = self.low + 2 * int(rng.integers((self.high - self.low) // 2 + 1))
+        return {"kernel": _centred(self.draw_kernel(rng, size), len(plan["kernel"]))}
+
+    @abc.abstractmethod
+    def draw_kernel(self, rng: np.random.Generator, size: int) -> np.ndarray:
+        """A kernel float32 [size, size] that adds up to 1."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GaussianBlur(_Blur):
     """Blurs with a kernel of an odd size between `low` and `high`, pixels."""
 
-    low: int
-    high: int
-
-    def apply(self, example: Example, rng: np.random.Generator) -> Example:
-        size = _odd(rng, self.low, self.high)
-        return example | {k: cv2.GaussianBlur(f, (size, size), 0).reshape(f.shape) for k, f in _frames(example)}
+    def draw_kernel(self, rng: np.random.Generator, size: int) -> np.ndarray:
+        # The sigma that OpenCV takes for a size.
+        sigma = 0.3 * ((size - 1) / 2 - 1) + 0.8
+        weights = np.exp(-0.5 * (np.arange(size) - size // 2) ** 2 / sigma**2)
+        return np.outer(weights, weights).astype(np.float32) / np.float32(weights.sum() ** 2)
 
 
 @dataclasses.dataclass(frozen=True)
-class MotionBlur(RandomOperation):
+class MotionBlur(_Blur):
     """Smears along a line of any direction through a kernel of an odd size between `low` and `high`, pixels."""
 
-    low: int
-    high: int
-
-    def apply(self, example: Example, rng: np.random.Generator) -> Example:
-        size = _odd(rng, self.low, self.high)
+    def draw_kernel(self, rng: np.random.Generator, size: int) -> np.ndarray:
         angle, reach = rng.uniform(0, np.pi), size // 2
-        end = np.rint(np.array([np.cos(angle), np.sin(angle)]) * reach).astype(int)
-        kernel = cv2.line(np.zeros((size, size), np.float32), reach - end, reach + end, 1.0)
-        kernel /= kernel.sum()
-        return example | {key: cv2.filter2D(frame, -1, kernel).reshape(frame.shape) for key, frame in _frames(example)}
+        end = np.rint(np.array([np.sin(angle), np.cos(angle)]) * reach)
+        steps = np.arange(-reach, reach + 1)[:, None] / reach
+        kernel = np.zeros((size, size), np.float32)
+        kernel[tuple(reach + np.rint(steps * end).astype(int).T)] = 1
+        return kernel / kernel.sum()
+
+
+class _Levels(RandomOperation):
+    def identity(self, height: int, width: int) -> Plan:
+        return {"levels": np.arange(256, dtype=np.uint8)}
 
 
 @dataclasses.dataclass(frozen=True)
-class BrightnessContrast(RandomOperation):
+class BrightnessContrast(_Levels):
     """Multiplies grey levels by up to 1 ± `contrast` and adds up to ± `brightness` of the 8-bit range."""
 
     brightness: float
     contrast: float
 
-    def apply(self, example: Example, rng: np.random.Generator) -> Example:
+    def draw(self, plan: Plan, rng: np.random.Generator, height: int, width: int) -> Plan:
         gain = 1 + rng.uniform(-self.contrast, self.contrast)
         offset = 255 * rng.uniform(-self.brightness, self.brightness)
-        return _map_levels(example, np.arange(256) * gain + offset)
+        return {"levels": _as_levels(np.arange(256) * gain + offset)[plan["levels"]]}
 
 
 @dataclasses.dataclass(frozen=True)
-class Gamma(RandomOperation):
+class Gamma(_Levels):
     """Raises grey levels, as shares of white, to a power between `low` and `high`."""
 
     low: float
     high: float
 
-    def apply(self, example: Example, rng: np.random.Generator) -> Example:
-        return _map_levels(example, 255 * (np.arange(256) / 255) ** rng.uniform(self.low, self.high))
+    def draw(self, plan: Plan, rng: np.random.Generator, height: int, width: int) -> Plan:
+        return {"levels": _as_levels(255 * (np.arange(256) / 255) ** rng.uniform(self.low, self.high))[plan["levels"]]}
 
 
 @dataclasses.dataclass(frozen=True)
 class ModalityDropout(RandomOperation):
     """Drops one gas, each equally likely, from a pair that has both; never the only one."""
 
-    def apply(self, example: Example, rng: np.random.Generator) -> Example:
-        if example["modality_mask"].sum() < len(GASES):
-            return example
-        dropped = rng.integers(len(GASES))
-        modality_mask = np.ones(len(GASES), np.float32)
-        modality_mask[dropped] = 0
-        zeros = {f"{GASES[dropped]}_{kind}": np.zeros_like(example[f"co2_{kind}"]) for kind in ("frame", "mask")}
-        return example | {"modality_mask": modality_mask} | zeros
+    def identity(self, height: int, width: int) -> Plan:
+        return {"dropped": np.int32(-1)}
+
+    def draw(self, plan: Plan, rng: np.random.Generator, height: int, width: int) -> Plan:
+        return {"dropped": rng.integers(len(GASES), dtype=np.int32)}
 
 
-def resize(example: Example, *, height: int, width: int) -> Example:
-    """Resizes frames by area (linearly where they grow) and masks to the nearest pixel."""
-    resized = {}
-    for gas in GASES:
-        resized[f"{gas}_frame"] = resize_frame(example[f"{gas}_frame"], height, width)
-        resized[f"{gas}_mask"] = resize_mask(example[f"{gas}_mask"], height, width)
-    return example | resized
+def _after(plan, matrix):
+    """The map of a plan after another one: what was drawn first is applied to the picture first."""
+    if plan.get("nodes", np.zeros(1)).any():
+        raise ValueError("Elastic has to be the last of the operations that move.")
+    first = plan["matrix"]
+    both = first[:, :2] @ matrix
+    both[:, 2] += first[:, 2]
+    return both
 
 
-def resize_frame(frame: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resizes one uint8 frame [H, W, 1]: averages where it shrinks, interpolates where it grows."""
-    if frame.shape[:2] == (height, width):
-        return frame
-    method = cv2.INTER_AREA if frame.shape[0] >= height and frame.shape[1] >= width else cv2.INTER_LINEAR
-    return cv2.resize(frame, (width, height), interpolation=method).reshape(height, width, 1)
+def _centred(kernel, size):
+    # As np.pad, which takes longer than all else that is drawn.
+    padded, start = np.zeros((size, size), np.float32), (size - len(kernel)) // 2
+    padded[start : start + len(kernel), start : start + len(kernel)] = kernel
+    return padded
 
 
-def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resizes one uint8 mask [H, W] to the nearest pixel."""
-    if mask.shape == (height, width):
-        return mask
-    return cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
-
-
-def normalise(frame: np.ndarray, present: float) -> np.ndarray:
-    """Grey levels 0..255 to float32 [-1, 1]; 0.0 everywhere if the gas is absent."""
-    table = (np.arange(256, dtype=np.float32) / 255 - 0.5) / 0.5 * np.float32(present)
-    return cv2.LUT(frame, table).reshape(frame.shape)
-
-
-def _map_levels(example, levels):
-    table = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
-    return example | {key: cv2.LUT(frame, table).reshape(frame.shape) for key, frame in _frames(example)}
-
-
-def _odd(rng, low, high):
-    return low + 2 * int(rng.integers((high - low) // 2 + 1))
-
-
-def _method(key):
-    # The mean of background and gas is the value of the tube: masks are never interpolated.
-    return cv2.INTER_NEAREST if key.endswith("mask") else cv2.INTER_LINEAR
-
-
-def _frames(example) -> Iterator[tuple[str, np.ndarray]]:
-    """Frames of the gases that are there."""
-    for gas, present in zip(GASES, example["modality_mask"], strict=True):
-        if present:
-            yield f"{gas}_frame", example[f"{gas}_frame"]
-
-
-def _images(example) -> Iterator[tuple[str, np.ndarray]]:
-    """Frames and masks of the gases that are there."""
-    for key, frame in _frames(example):
-        yield key, frame
-        mask = key.replace("frame", "mask")
-        yield mask, example[mask]
+def _as_levels(levels):
+    return np.clip(np.rint(levels), 0, 255).astype(np.uint8)

@@ -11,17 +11,21 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from fume_jax import augment, input_pipeline, losses, sharding, train_step, weights
+from fume_jax import augment, decoded, guards, input_pipeline, losses, sharding, train_step, weights
 from fume_jax.checkpoint import Checkpoints, only_weights, with_sharding
+from fume_jax.console import Console
 from fume_jax.errors import UserError
-from fume_jax.guards import step_memory
 from fume_jax.models import FUME, count_parameters
 from fume_jax.models.attention import attention_maps
 from fume_jax.models.batch_norm import BatchNorm
 from fume_jax.optimizer import create_optimizer, create_schedule
 from fume_jax.progress import EarlyStopping, Progress
+from fume_jax.resident import Resident
 from fume_jax.settings import DTYPES, architecture_of, check
 from fume_jax.vocabulary import batch_spec
+
+# Splits that training reads again and again.
+RESIDENT = ("train", "val")
 
 
 def model(config: ml_collections.ConfigDict) -> FUME:
@@ -121,7 +125,7 @@ def hparams(config: ml_collections.ConfigDict) -> dict[str, bool | str | float |
 
 def batch_shape(config: ml_collections.ConfigDict) -> dict[str, int]:
     """Pairs of a training batch, and pixels of their frames."""
-    return {"batch_size": config.train.batch_size, "height": config.data.height, "width": config.data.width}
+    return {"batch_size": config.train.batch_size, **_size(config)}
 
 
 def eval_batch_shape(config: ml_collections.ConfigDict) -> dict:
@@ -137,17 +141,22 @@ def disk_bytes(config: ml_collections.ConfigDict, abstract_state: train_step.Tra
     return (3 + kept) * _nbytes(abstract_state) + int(2e5) * pictures + int(2e7)
 
 
-def host_bytes(config: ml_collections.ConfigDict, compiled_step: jax.stages.Compiled) -> int:
-    """About what training takes of this machine's memory besides what is loaded: batches, and on a CPU the step.
+def host_bytes(
+    config: ml_collections.ConfigDict, dataset: input_pipeline.Dataset, compiled_step: jax.stages.Compiled
+) -> int:
+    """About what training takes of this machine's memory besides what is loaded.
 
-    Each worker process is an interpreter with libraries of its own, and holds as many batches as this one.
+    That is batches, and on a CPU the step and a dataset that is kept on the device. Each worker process is an
+    interpreter with libraries of its own, and holds as many batches as this one.
     """
     per_process = config.train.batch_size // jax.process_count()
     batch = _nbytes(batch_spec(per_process, config.data.height, config.data.width))
     ahead = (config.data.prefetch + 2) * batch * max(1, config.data.num_workers)
     workers = config.data.num_workers * int(5e8)
-    step = step_memory(compiled_step) * jax.local_device_count() if jax.default_backend() == "cpu" else 0
-    return ahead + workers + step
+    on_devices = guards.step_memory(compiled_step)
+    if cache(config, dataset) == "device":
+        on_devices += resident_bytes(config, dataset)
+    return ahead + workers + (on_devices * jax.local_device_count() if jax.default_backend() == "cpu" else 0)
 
 
 def _nbytes(tree):
@@ -183,37 +192,88 @@ def augmentation(config: ml_collections.ConfigDict) -> Sequence[Callable]:
     return tuple(operation for operation in operations if operation.probability > 0)
 
 
+def cache(config: ml_collections.ConfigDict, dataset: input_pipeline.Dataset) -> str:
+    """Where decoded examples are kept, `config.data.cache`, and if that is `auto` what it comes to here."""
+    if config.data.cache != "auto":
+        return config.data.cache
+    # All processes have to say the same, whatever devices they have.
+    memory = sharding.put_together({"": np.array([guards.device_memory()])})[""].min()
+    return "device" if resident_bytes(config, dataset) < memory / 2 else "none"
+
+
+def resident_bytes(config: ml_collections.ConfigDict, dataset: input_pipeline.Dataset) -> int:
+    """What a device holds of the dataset if it is kept there: the splits that training reads again and again."""
+    return decoded.decoded_bytes(sum(len(dataset.split(split)) for split in RESIDENT), **_size(config))
+
+
+def _decoding(config, dataset, split):
+    """Chunks of a split, which take a while and are said to."""
+    console, count = Console(quiet=config.log.quiet), len(dataset.split(split))
+    console.say(f"decoding the {count:,} pairs of {split}")
+    with console.bar(total=count, unit="pair", desc=f"decoding {split}") as bar:
+        for arrays in dataset.chunks(split, **_size(config), num_threads=config.data.num_threads):
+            yield arrays
+            bar.update(len(arrays["label"]))
+
+
+def _keep(config, dataset, mesh, splits):
+    """Has splits lie where the config says, but for those that do already."""
+    where = cache(config, dataset)
+    if where == "device":
+        guards.check_device_memory(resident_bytes(config, dataset))
+        for split in splits:
+            spec = decoded.decoded_spec(len(dataset.split(split)), **_size(config))
+            dataset.resident[split] = Resident(spec, _decoding(config, dataset, split), mesh)
+    elif where == "disk":
+        for split in splits:
+            chunks = functools.partial(_decoding, config, dataset, split)
+            dataset.keep_decoded(split, **_size(config), chunks=chunks)
+
+
 def training_batches(
     config: ml_collections.ConfigDict, dataset: input_pipeline.Dataset, mesh: Mesh, start_step: int
 ) -> Iterator[dict[str, jax.Array]]:
-    """Endless training batches on the devices of the mesh, from `start_step` on."""
+    """Endless training batches on the devices of the mesh, from `start_step` on.
+
+    Decodes what `config.data.cache` says is to be kept, which evaluation then reads too.
+    """
+    _keep(config, dataset, mesh, RESIDENT)
     batches = input_pipeline.training_batches(
         dataset,
         split="train",
         batch_size=config.train.batch_size,
-        height=config.data.height,
-        width=config.data.width,
+        **_size(config),
         sampling=config.data.sampling,
         augmentation=augmentation(config),
         seed=config.seed,
         start_step=start_step,
         reading=_reading(config.data),
+        pixels="train" not in dataset.resident,
     )
-    return sharding.to_devices(batches, mesh)
+    return _on_devices(dataset, "train", batches, mesh)
 
 
 def evaluation_batches(
     config: ml_collections.ConfigDict, dataset: input_pipeline.Dataset, mesh: Mesh, split: str
 ) -> Iterator[dict[str, jax.Array]]:
-    """One pass over a split on the devices of the mesh, in batches rounded up to what they can share."""
+    """One pass over a split on the devices of the mesh, in batches rounded up to what they can share.
+
+    Without training before it, nothing is worth keeping: a split that lies decoded nowhere is decoded on the way.
+    """
     batches = input_pipeline.evaluation_batches(
         dataset,
         split=split,
         batch_size=_shareable(config.eval.batch_size, mesh),
-        height=config.data.height,
-        width=config.data.width,
+        **_size(config),
         reading=_reading(config.data),
+        pixels=split not in dataset.resident,
     )
+    return _on_devices(dataset, split, batches, mesh)
+
+
+def _on_devices(dataset, split, batches, mesh):
+    if split in dataset.resident:
+        return dataset.resident[split].batches(batches)
     return sharding.to_devices(batches, mesh)
 
 
@@ -243,10 +303,13 @@ def chosen_batch(
         indices,
         split=split,
         batch_size=_shareable(len(indices), mesh),
-        height=config.data.height,
-        width=config.data.width,
+        **_size(config),
     )
     return sharding.from_all(batch, mesh)
+
+
+def _size(config):
+    return {"height": config.data.height, "width": config.data.width}
 
 
 def _reading(options):

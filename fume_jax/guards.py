@@ -99,6 +99,24 @@ def check_host_memory(
         )
 
 
+def device_memory() -> int:
+    """Bytes that JAX may take of the smallest device of this process; 0 where that is not told, as of a CPU."""
+    return min((device.memory_stats() or {}).get("bytes_limit", 0) for device in jax.local_devices())
+
+
+def check_device_memory(needed_bytes: float) -> None:
+    """Raises UserError unless every device of this process, where it tells, has room for that much of a dataset."""
+    for device in jax.local_devices():
+        stats = device.memory_stats() or {}
+        free = stats.get("bytes_limit", math.inf) - stats.get("bytes_in_use", 0)
+        if free < needed_bytes:
+            raise UserError(
+                f"The decoded dataset needs {_size(needed_bytes)} of device memory, and {device} has {_size(free)} "
+                "free. Keep it elsewhere, --config.data.cache=disk or none, or lower --config.data.height and "
+                "--config.data.width; in another --workdir."
+            )
+
+
 @contextlib.contextmanager
 def out_of_memory(*, batch_size: int, height: int, width: int, keys: Sequence[str] = DEVICE_KEYS) -> Iterator[None]:
     """Turns an error about memory, of JAX on its devices or of Python, into a UserError; all other errors pass.

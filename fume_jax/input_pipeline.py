@@ -20,13 +20,16 @@ import jax
 import numpy as np
 from absl import flags
 
-from fume_jax import augment
+from fume_jax import augment_host
+from fume_jax.augment import RandomOperation, draw_plan
+from fume_jax.decoded import OTHER_KEYS, PIXEL_KEYS, Arrays, Decoded, cached, decode, decoded_spec
 from fume_jax.errors import Stalled, UserError
+from fume_jax.resident import Resident
 from fume_jax.stopping import StopRequest
 from fume_jax.vocabulary import CLASSES, GASES, SPLITS, batch_spec
 
 SAMPLINGS = ("uniform", "balanced")
-PIXEL_KEYS = tuple(f"{gas}_{kind}" for gas in GASES for kind in ("frame", "mask"))
+CACHES = ("auto", "none", "disk", "device")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,9 +67,12 @@ class Dataset:
                 "prepare your own recordings with python -m datasets.fume_ogi, or name the folder that holds "
                 "dataset_info.json: --config.data.path=DIR to train, --data=DIR to evaluate."
             )
-        self._builder = tfds.builder_from_directory(path)
+        self._path, self._builder = Path(path), tfds.builder_from_directory(path)
+        self._decoded: dict[str, Decoded] = {}
+        # Splits that are on the devices.
+        self.resident: dict[str, Resident] = {}
         self.name: str = self._builder.info.full_name
-        missing = {*PIXEL_KEYS, "modality_mask", "label", "recording_index"} - set(self._builder.info.features)
+        missing = {*PIXEL_KEYS, *OTHER_KEYS} - set(self._builder.info.features)
         if missing:
             raise UserError(
                 f"The dataset in {path!r} does not hold paired frames; it lacks {', '.join(sorted(missing))}."
@@ -88,13 +94,43 @@ class Dataset:
     def split(self, name: str) -> Sequence[dict]:
         """Random access to the examples of one split, pixels uint8."""
         self._check_split(name)
-        return self._builder.as_data_source(split=name)
+        return self._decoded[name] if name in self._decoded else self._builder.as_data_source(split=name)
+
+    def keep_decoded(self, name: str, *, height: int, width: int, chunks: Callable[[], Iterator[Arrays]]) -> None:
+        """Has `split` give a split as it lies decoded on disk, in this size, beside the dataset.
+
+        Args:
+          name: of the split.
+          height, width: of the frames, pixels.
+          chunks: decodes it, as `chunks` below does, where it does not lie there yet.
+
+        Raises:
+          UserError: if there is no such split, or it cannot be written.
+        """
+        self._check_split(name)
+        stats = {Path(path).name: Path(path).stat() for path in self._builder.info.splits[name].filepaths}
+        files = {file: [stat.st_size, stat.st_mtime_ns] for file, stat in stats.items()}
+        self._decoded[name] = cached(
+            self._path / "cache" / f"{height}x{width}" / name,
+            of={"dataset": self.name, "files": files},
+            spec=decoded_spec(len(self.split(name)), height, width),
+            chunks=chunks,
+        )
+
+    def chunks(self, name: str, *, height: int, width: int, num_threads: int) -> Iterator[Arrays]:
+        """All examples of a split in order, decoded by threads and resized, some at a time, see `fume_jax.decoded`."""
+        _one_thread_an_image()
+        source = self.split(name)
+        return decode(functools.partial(_read, source, height=height, width=width), len(source), num_threads)
 
     def labels(self, name: str) -> np.ndarray:
-        """The class of every example of a split, int64 [N], without decoding its pixels."""
+        """The class of every example of a split, integers [N], without decoding its pixels."""
         import tensorflow_datasets as tfds
 
         self._check_split(name)
+        for kept in (self.resident, self._decoded):
+            if name in kept:
+                return np.asarray(kept[name].arrays["label"])
         without_pixels = {key: tfds.decode.SkipDecoding() for key in PIXEL_KEYS}
         source = self._builder.as_data_source(split=name, decoders=without_pixels)
         return np.array([example["label"] for example in source])
@@ -112,10 +148,11 @@ def training_batches(
     height: int,
     width: int,
     sampling: str,
-    augmentation: Sequence[Callable],
+    augmentation: Sequence[RandomOperation],
     seed: int,
     start_step: int,
     reading: Reading,
+    pixels: bool = True,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Endless training batches of this process's share, from step `start_step` on.
 
@@ -125,10 +162,11 @@ def training_batches(
       batch_size: over all processes.
       height, width: of the frames, pixels.
       sampling: `uniform`, every example once an epoch, or `balanced`, with replacement, every class equally often.
-      augmentation: applied in this order to every example, each `(example, rng) -> example`.
+      augmentation: applied in this order to every example.
       seed: of the run.
       start_step: batches that training has already taken.
       reading: who reads.
+      pixels: without, nothing is read, and a batch is `example_index` and `plan`: what `Resident.batches` makes it of.
 
     Raises:
       UserError: if there is no such split, a class has no example to balance, a worker dies or no batch comes in time.
@@ -140,30 +178,29 @@ def training_batches(
         indices = grain.MapDataset.range(len(dataset.split(split))).seed(seed).shuffle().repeat()
     else:
         indices = _balanced_indices(dataset.labels(split), seed)
-    read = functools.partial(_read, dataset.split(split), height=height, width=width)
-    examples = indices.map(read).random_map(functools.partial(_augment, operations=augmentation))
+    examples = indices.random_map(functools.partial(_order, operations=augmentation, height=height, width=width))
+    if pixels:
+        examples = examples.map(functools.partial(_carry_out, source=dataset.split(split), height=height, width=width))
     # Randomness above belongs to a position in the global sequence; only below is it dealt out to processes.
-    batches = _shares(examples.map(_finish), batch_size)[start_step:]
-    return _read_ahead(batches, reading)
+    return _read_ahead(_shares(examples, batch_size)[start_step:], reading)
 
 
 def evaluation_batches(
-    dataset: Dataset, *, split: str, batch_size: int, height: int, width: int, reading: Reading
+    dataset: Dataset, *, split: str, batch_size: int, height: int, width: int, reading: Reading, pixels: bool = True
 ) -> Iterator[dict[str, np.ndarray]]:
     """This process's share of one pass over a split, in order; every example once, then padding to a full batch.
 
     Threads read here whatever `reading` says: without augmentation, starting workers takes longer than they save.
+    `pixels` is as in `training_batches`.
     """
     source = dataset.split(split)
     padded = -(-len(source) // batch_size) * batch_size
-
-    def read(index):
-        if index < len(source):
-            return _finish(_read(source, index, height=height, width=width))
-        return padding_example(height, width)
-
-    batches = _shares(grain.MapDataset.range(padded).map(read), batch_size)
-    return _read_ahead(batches, dataclasses.replace(reading, num_workers=0))
+    examples = grain.MapDataset.range(padded).map(
+        lambda index: {"example_index": np.int32(index if index < len(source) else -1), "plan": {}}
+    )
+    if pixels:
+        examples = examples.map(functools.partial(_carry_out, source=source, height=height, width=width))
+    return _read_ahead(_shares(examples, batch_size), dataclasses.replace(reading, num_workers=0))
 
 
 def _shares(examples, batch_size):
@@ -177,8 +214,9 @@ def chosen_batch(
 ) -> dict[str, np.ndarray]:
     """The examples of a split at those indices, at most `batch_size`, and padding, as one batch."""
     source = dataset.split(split)
-    examples = [_finish(_read(source, int(index), height=height, width=width)) for index in indices]
-    examples += [padding_example(height, width)] * (batch_size - len(examples))
+    padded = [*map(int, indices), *[-1] * (batch_size - len(indices))]
+    orders = [{"example_index": index, "plan": {}} for index in padded]
+    examples = [_carry_out(order, source=source, height=height, width=width) for order in orders]
     return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
 
 
@@ -201,22 +239,31 @@ def _balanced_indices(labels, seed):
     return grain.MapDataset.range(len(labels)).seed(seed).repeat().random_map(draw)
 
 
+def _order(index, rng, *, operations, height, width):
+    """What an example of a batch is made of: which one, and what is done to it."""
+    plan = draw_plan(operations, rng, height=height, width=width)
+    return {"example_index": np.int32(index), "plan": plan}
+
+
+def _carry_out(order, *, source, height, width):
+    """The example of a batch that is ordered."""
+    index = int(order["example_index"])
+    if index < 0:
+        return padding_example(height, width)
+    example = augment_host.apply(_read(source, index, height=height, width=width), order["plan"])
+    return _finish(example | {"example_index": index})
+
+
 def _read(source, index, *, height, width):
     example = source[index]
-    kept = {key: example[key] for key in (*PIXEL_KEYS, "modality_mask", "label", "recording_index")}
-    return augment.resize(kept, height=height, width=width) | {"example_index": index}
-
-
-def _augment(example, rng, *, operations):
-    for operation in operations:
-        example = operation(example, rng)
-    return example
+    kept = {key: example[key] for key in (*PIXEL_KEYS, *OTHER_KEYS)}
+    return augment_host.resize(kept, height=height, width=width)
 
 
 def _finish(example):
     """The entries of one example in a batch, see `fume_jax.vocabulary`."""
     frames = {
-        f"{gas}_frame": augment.normalise(example[f"{gas}_frame"], present)
+        f"{gas}_frame": augment_host.normalise(example[f"{gas}_frame"], present)
         for gas, present in zip(GASES, example["modality_mask"], strict=True)
     }
     masks = {f"{gas}_mask": example[f"{gas}_mask"].astype(np.int32) for gas in GASES}

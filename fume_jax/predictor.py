@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from fume_jax.augment import normalise, resize_frame
+from fume_jax.augment_host import normalise, resize_frame
 from fume_jax.backends import Backend, open_backend
 from fume_jax.card import ModelCard
 from fume_jax.errors import UserError

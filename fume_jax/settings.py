@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from fume_jax.errors import UserError
-from fume_jax.input_pipeline import SAMPLINGS
+from fume_jax.input_pipeline import CACHES, SAMPLINGS
 from fume_jax.metrics import HEADLINES
 from fume_jax.models import Architecture, architecture
 from fume_jax.models.fume import MIN_SIZE
@@ -27,6 +27,11 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 
 def _faults(config):
+    blurs = {
+        f"augment.{name}.{end}": (config.augment[name][end] % 2 == 1, "an odd number of pixels")
+        for name in ("gaussian_blur", "motion_blur")
+        for end in ("low", "high")
+    }
     monitored = ", ".join(HEADLINES)
     better = "min" if config.early_stopping.metric == "loss" else "max"
     part = config.train.batch_size // max(1, config.train.accumulation)
@@ -40,6 +45,7 @@ def _faults(config):
         "data.height": (config.data.height >= MIN_SIZE, f"at least {MIN_SIZE}"),
         "data.width": (config.data.width >= MIN_SIZE, f"at least {MIN_SIZE}"),
         "data.sampling": (config.data.sampling in SAMPLINGS, f"one of {', '.join(SAMPLINGS)}"),
+        "data.cache": (config.data.cache in CACHES, f"one of {', '.join(CACHES)}"),
         "data.modality_dropout": (0 <= config.data.modality_dropout <= 1, "between 0 and 1"),
         "data.num_threads": (config.data.num_threads >= 1, "at least 1"),
         "data.num_workers": (config.data.num_workers >= 0, "at least 0"),
@@ -74,6 +80,7 @@ def _faults(config):
         "checkpoint.best_metric": (config.checkpoint.best_metric in HEADLINES, f"one of {monitored}"),
         "checkpoint.every_epochs": (config.checkpoint.every_epochs >= 1, "at least 1"),
         "checkpoint.keep_every_epochs": (config.checkpoint.keep_every_epochs >= 0, "at least 0"),
+        **blurs,
     }
     return [
         f"config.{key} is {functools.reduce(getattr, key.split('.'), config)!r}; expected {expected}"

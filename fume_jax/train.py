@@ -65,7 +65,7 @@ def _train(config, workdir, stop, mesh, dataset, stack):
     start_step = checkpoints.latest_step
     state, progress = _start(config, checkpoints, create_state, abstract_state, mesh, console)
     monitor = stack.enter_context(closing(Monitor(workdir, start_step=start_step, wandb=config.log.wandb)))
-    train_fn = _compile(config, tx, abstract_state, mesh, console)
+    train_fn = _compile(config, dataset, tx, abstract_state, mesh, console)
 
     # Loop.
     step = start_step = start_step or 0
@@ -134,11 +134,11 @@ def _start(config, checkpoints, create_state, abstract_state, mesh, console):
     return state, progress
 
 
-def _compile(config, tx, abstract_state, mesh, console):
+def _compile(config, dataset, tx, abstract_state, mesh, console):
     """The compiled step, once it is known that this machine has the memory for it."""
     shape = build.batch_shape(config)
     train_fn = build.train_fn(config, tx).lower(abstract_state, sharding.abstract_batch(**shape, mesh=mesh)).compile()
-    host_bytes = build.host_bytes(config, train_fn)
+    host_bytes = build.host_bytes(config, dataset, train_fn)
     console.say(f"compiled; expects to take about {host_bytes / 1e6:,.0f} MB more of this machine's memory")
     guards.check_host_memory(host_bytes, **shape)
     return train_fn

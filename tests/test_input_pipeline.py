@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from fume_jax.augment import GaussianNoise, HorizontalFlip, ModalityDropout, RandomOperation
+from fume_jax.augment import GaussianNoise, HorizontalFlip, ModalityDropout
 from fume_jax.errors import Stalled, UserError
 from fume_jax.input_pipeline import Dataset, Reading, evaluation_batches, training_batches
 from fume_jax.vocabulary import GASES, batch_spec
@@ -128,10 +128,10 @@ def test_processes_share_the_global_batch(dataset, monkeypatch, batch_size, proc
     assert set(read) == {steps * batch_size // size}, "over whole epochs every example is read equally often"
 
 
-class Slow(RandomOperation):
-    def apply(self, example, rng):
+class Slow(HorizontalFlip):
+    def draw(self, *_):
         time.sleep(3)
-        return example
+        return {}
 
 
 @pytest.mark.parametrize("workers", [0, 1])

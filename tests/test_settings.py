@@ -1,5 +1,7 @@
 """Values of a config that make no sense are refused, each by its name."""
 
+import functools
+
 import pytest
 
 from configs import demo
@@ -16,6 +18,8 @@ from fume_jax.errors import UserError
         ("model.norm_groups", 3, "config.model.norm_groups is 3; expected a divisor of the 8 pairs"),
         ("model.norm_groups", 0, "config.model.norm_groups is 0; expected a divisor"),
         ("data.height", 32, "config.data.height is 32; expected at least 64"),
+        ("data.cache", "gpu", "config.data.cache is 'gpu'; expected one of auto, none, disk, device"),
+        ("augment.motion_blur.high", 6, "config.augment.motion_blur.high is 6; expected an odd number of pixels"),
         ("train.epochs", 0, "config.train.epochs is 0; expected at least 1"),
         ("train.batch_size", -2, "config.train.batch_size is -2; expected at least 1"),
         ("train.ema_decay", 1.0, "config.train.ema_decay is 1.0; expected from 0 to less than 1"),
@@ -32,9 +36,9 @@ from fume_jax.errors import UserError
 def test_a_value_that_makes_no_sense_is_named(key, value, words):
     config = demo.get_config()
     settings.check(config)
-    section, name = key.split(".")
+    *sections, name = key.split(".")
     with config.ignore_type():
-        config[section][name] = value
+        functools.reduce(getattr, sections, config)[name] = value
     with pytest.raises(UserError) as error:
         settings.check(config)
     assert words in str(error.value)

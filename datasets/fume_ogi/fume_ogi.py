@@ -16,7 +16,7 @@ from datasets.fume_ogi.annotations import Row
 from datasets.fume_ogi.content import read_mask
 from datasets.fume_ogi.plan import Options, make_plan, statistics
 from datasets.paired_frames import paired_frames
-from fume_jax.augment import resize_frame, resize_mask
+from fume_jax.augment_host import resize_frame, resize_mask
 from fume_jax.frames import read_frame
 from fume_jax.guards import full_disk
 from fume_jax.vocabulary import GASES

@@ -6,7 +6,8 @@ import numpy as np
 
 from datasets.synthetic_ogi.scene import Scene, draw_scene
 from datasets.synthetic_ogi.simulator import render_recording
-from fume_jax.augment import BrightnessContrast, HorizontalFlip, ShiftScaleRotate
+from fume_jax.augment import BrightnessContrast, HorizontalFlip, ShiftScaleRotate, draw_plan
+from fume_jax.augment_host import apply
 from fume_jax.vocabulary import GASES, PH_CLASS
 
 # Changes of an augmented copy, as the published dataset applied them before it was split. Brightness changes always, so
@@ -81,6 +82,8 @@ def _example(plan, scene, films, frame):
 
 
 def _augmented(example, rng):
+    height, width = example["co2_mask"].shape
+    # One after the other: drawn as one plan they would be rounded once, and give another picture.
     for operation in COPY_OPERATIONS:
-        example = operation(example, rng)
+        example = apply(example, draw_plan([operation], rng, height=height, width=width))
     return example
