@@ -1,7 +1,7 @@
 """Fine-tuning: a new run that starts from the parameters of another."""
 
 import jax
-from flax import nnx
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
 from fume_jax import build
@@ -31,7 +31,7 @@ def from_run(workdir: str, state: TrainState, mesh: Mesh) -> tuple[TrainState, s
     loaded, not_loaded, not_used = 0, [], []
     parts = {}
     for part, current in (("params", state.params), ("batch_stats", state.batch_stats)):
-        new, old = (dict(nnx.to_flat_state(tree)) for tree in (current, found[part]))
+        new, old = (flatten_dict(tree) for tree in (current, found[part]))
         for path, variable in new.items():
             name = ".".join(map(str, path))
             if path not in old:
@@ -42,7 +42,7 @@ def from_run(workdir: str, state: TrainState, mesh: Mesh) -> tuple[TrainState, s
                 new[path] = old[path]
                 loaded += 1
         not_used += [".".join(map(str, path)) for path in old if path not in new]
-        parts[part] = nnx.from_flat_state(new.items())
+        parts[part] = unflatten_dict(new)
     if not loaded:
         raise UserError(f"--config.init_from={workdir}: nothing of that run has the name and shape of anything here.")
     if state.ema_params is not None:
