@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-# Shifted or library, per platform: on CPU as benchmarks/forward.py measured; benchmarks/gpu.py compares the two on any.
+# Shifted or library, per platform: on CPU as benchmarks/forward.py measured; benchmarks/gpu.py compares all on any.
 LOWERING = {"cpu": "shifted", "default": "library"}
 
 
@@ -48,7 +48,7 @@ depthwise_conv.defvjp(_forward, _backward)
 
 def _dispatch(direction, stride, *arrays):
     branches = {
-        platform: functools.partial(_IMPLEMENTATIONS[name, direction], stride=stride)
+        platform: functools.partial(IMPLEMENTATIONS[name, direction], stride=stride)
         for platform, name in LOWERING.items()
     }
     return lax.platform_dependent(*arrays, **branches)
@@ -123,7 +123,8 @@ def _sums(products):
     return jnp.stack(partial).sum((1, 2, 3))
 
 
-_IMPLEMENTATIONS = {
+# By name and direction: (x, kernel, stride) to y, and (x, kernel, g, stride) to the gradients of x and kernel.
+IMPLEMENTATIONS = {
     ("shifted", "forward"): _shifted_forward,
     ("shifted", "backward"): _shifted_backward,
     ("library", "forward"): library_depthwise_conv,
