@@ -45,6 +45,7 @@ def assert_equals_library(size, channels, stride, dtype):
         np.testing.assert_allclose(a / np.abs(b).max(), b / np.abs(b).max(), atol=TOLERANCE[dtype])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stride", [1, 2])
 def test_equals_the_library_convolution_and_its_gradients(stride, small_tiles):
     assert_equals_library((5, 6), 6, stride, "float32")
