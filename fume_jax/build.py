@@ -35,7 +35,13 @@ def model(config: ml_collections.ConfigDict) -> FUME:
 
 def abstract_model(config: ml_collections.ConfigDict) -> FUME:
     """The model without memory for its parameters: shapes and dtypes only."""
-    return nnx.eval_shape(lambda: model(config))
+    return nnx.clone(_abstract_model(architecture_of(config), config.model.dtype))
+
+
+@functools.cache
+def _abstract_model(options, dtype):
+    """Made once: modules are slow to trace, and all who ask change only the mode of theirs."""
+    return nnx.eval_shape(lambda: FUME(options, dtype=DTYPES[dtype], rngs=nnx.Rngs(0)))
 
 
 def optimizer(
@@ -71,7 +77,17 @@ def create_state_fn(
     def create():
         return train_step.create_train_state(model(config), tx, ema=config.train.ema_decay > 0)
 
-    return jax.jit(create, out_shardings=sharding.replicated(mesh))
+    # It runs once, in less time than optimising it takes. Level 0 would round some parameters otherwise.
+    options = {"xla_backend_optimization_level": 1}
+    return jax.jit(create, out_shardings=sharding.replicated(mesh), compiler_options=options)
+
+
+def abstract_state(
+    config: ml_collections.ConfigDict, tx: optax.GradientTransformation, mesh: Mesh
+) -> train_step.TrainState:
+    """Shapes, dtypes and shardings of what `create_state_fn` creates."""
+    create = functools.partial(train_step.create_train_state, tx=tx, ema=config.train.ema_decay > 0)
+    return with_sharding(jax.eval_shape(create, abstract_model(config)), sharding.replicated(mesh))
 
 
 def train_fn(config: ml_collections.ConfigDict, tx: optax.GradientTransformation) -> Callable:

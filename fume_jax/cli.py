@@ -1,15 +1,19 @@
 """What every command does around its own work."""
 
+import gc
 import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from absl import app, flags, logging
 
 from fume_jax.allocator import keep_freed_memory
 from fume_jax.errors import DONE, NOTHING_DONE, RUN_AGAIN, Stalled, UserError
 
+# Of this user alone: who can write there can have this user run anything.
+PROGRAMS = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "fume_jax" / "programs"
 # What parsing the flags of a config raises.
 MISTAKES = (flags.Error, AttributeError, KeyError, TypeError, ValueError, UserError, OSError, ImportError)
 
@@ -41,6 +45,9 @@ def _parse_flags(argv):
 def _run(main):
     # What the user must know is printed; the libraries' own warnings are about their insides.
     logging.set_verbosity(logging.ERROR)
+    keep_programs()
+    # Importing and tracing make many objects that stay, and looking through them for garbage is a tenth of a start.
+    gc.set_threshold(100_000)
     try:
         return main() or DONE
     except (UserError, OSError) as error:
@@ -49,6 +56,21 @@ def _run(main):
         print("stopped; run the same command again", file=sys.stderr, flush=True)
         # Without the interpreter's own end, which joins threads that were interrupted anywhere.
         os._exit(RUN_AGAIN)
+
+
+def keep_programs() -> None:
+    """Has JAX keep what it compiles in `PROGRAMS`, where the next start finds it; to be called before it is imported.
+
+    `JAX_COMPILATION_CACHE_DIR` names another folder, and `JAX_ENABLE_COMPILATION_CACHE=false` keeps nothing. A program
+    is found again by what it computes, the version of JAX, XLA's flags and the kind of device with all that a CPU can
+    do, so machines of several kinds may share a home.
+    """
+    try:
+        PROGRAMS.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return  # a home that cannot be written: compiled at every start
+    if os.access(PROGRAMS, os.W_OK):
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(PROGRAMS))
 
 
 def message(error: Exception) -> str:

@@ -4,19 +4,31 @@ import math
 import os
 import shutil
 import struct
+import sys
 import time
 from pathlib import Path
 from typing import BinaryIO
 
 import jax
 import numpy as np
-from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.record_writer import masked_crc32c
 
 from fume_jax.vocabulary import CLASSES
 from fume_jax.wandb_mirror import WandbMirror
+
+# tensorboardX looks for PyTorch, to take its tensors, which nobody gives it here: one that is installed for something
+# else would cost every start two seconds.
+_torch = sys.modules.get("torch")
+sys.modules["torch"] = None
+try:
+    from tensorboardX import summary
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.record_writer import masked_crc32c
+finally:
+    if _torch is None:
+        del sys.modules["torch"]
+    else:
+        sys.modules["torch"] = _torch
 
 # How long an event may wait for the disk, and so for the dashboard.
 FLUSH_SECONDS = 10.0

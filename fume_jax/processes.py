@@ -14,6 +14,7 @@ from pathlib import Path
 
 from absl import flags
 
+from fume_jax.cli import PROGRAMS
 from fume_jax.errors import NOTHING_DONE, RUN_AGAIN, Stalled, UserError
 
 _PLATFORM = flags.DEFINE_enum(
@@ -64,6 +65,10 @@ def joined(workdir: str | Path) -> Iterator[Callable[[bool], bool]]:
         _check_platform(jax, _PLATFORM.value)
         yield bool
         return
+    if jax.config.jax_compilation_cache_dir == str(PROGRAMS):
+        # Process 0 alone writes programs. Unless all see that folder, the others would compile when it does not, and on
+        # GPUs wait for its share of the tuning.
+        jax.config.update("jax_compilation_cache_dir", None)
     with _arriving(workdir, address, count, index):
         # JAX's own service owns SIGTERM alone, and checkpoints that are written in the background upset its count.
         jax.config.update("jax_enable_preemption_service", False)

@@ -9,7 +9,7 @@ import optax
 import psutil
 from jax.sharding import Mesh
 
-from fume_jax import build, charts, evaluation, guards, pictures, settings, sharding
+from fume_jax import build, evaluation, guards, pictures, settings, sharding
 from fume_jax.console import Console, epoch_table
 from fume_jax.input_pipeline import Dataset
 from fume_jax.monitoring import Monitor
@@ -33,7 +33,7 @@ class Reporter:
         start_step: int,
         steps_per_epoch: int,
     ):
-        self._config, self._schedule, self._console, self._monitor = config, schedule, console, monitor
+        self._config, self._schedule, self._console, self._monitor = config, jax.jit(schedule), console, monitor
         self._steps_per_epoch, self._total_steps = steps_per_epoch, config.train.epochs * steps_per_epoch
         self._eval_fn, self._predict_fn = build.eval_and_predict_fns(config, mesh)
         self._val_batches = functools.partial(build.evaluation_batches, config, dataset, mesh, "val")
@@ -79,6 +79,8 @@ class Reporter:
         self._monitor.scalars(step, "val", scores)
         if "probabilities" in results:
             self._monitor.pr_curves(step, "val", results["labels"], results["probabilities"])
+            from fume_jax import charts  # matplotlib takes half a second, which the first step need not wait for
+
             confusion = charts.confusion_chart(results["cls_confusion"].sum(0))
             self._monitor.picture(step, "val/confusion", confusion)
         if self._config.log.pictures:

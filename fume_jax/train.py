@@ -1,12 +1,13 @@
 """The training loop."""
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 
 import jax
 import ml_collections
 
-from fume_jax import assessment, build, guards, initialisation, settings, sharding
-from fume_jax.checkpoint import save_config, with_sharding
+from fume_jax import build, guards, initialisation, settings, sharding
+from fume_jax.checkpoint import save_config
 from fume_jax.console import Console
 from fume_jax.errors import DONE, RUN_AGAIN
 from fume_jax.input_pipeline import Dataset
@@ -46,8 +47,7 @@ def _train(config, workdir, stop, mesh, dataset, stack):
     steps_per_epoch = build.steps_per_epoch(config, len(dataset.split("train")))
     total_steps = config.train.epochs * steps_per_epoch
     schedule, tx = build.optimizer(config, steps_per_epoch)
-    create_state = build.create_state_fn(config, tx, mesh)
-    abstract_state = with_sharding(jax.eval_shape(create_state), sharding.replicated(mesh))
+    abstract_state = build.abstract_state(config, tx, mesh)
     console = Console(quiet=config.log.quiet)
     console.say(build.description(config, mesh, total_steps))
     if dataset.leak:
@@ -56,22 +56,28 @@ def _train(config, workdir, stop, mesh, dataset, stack):
         disk_bytes = build.disk_bytes(config, abstract_state) - guards.folder_size(workdir)
         guards.check_free_space(workdir, disk_bytes, "Training")
 
-    # State, and the step that changes it, compiled.
+    # State, and the step that changes it. It is traced while the state is made or read, and compiled, which an error
+    # would have to wait for, while the input starts.
+    aside = stack.enter_context(ThreadPoolExecutor(1))
+    abstract_batch = sharding.abstract_batch(**build.batch_shape(config), mesh=mesh)
+    lowered = aside.submit(build.train_fn(config, tx).lower, abstract_state, abstract_batch)
     eval_steps, save_steps, keep_steps = (
         epochs * steps_per_epoch
         for epochs in (config.eval.every_epochs, config.checkpoint.every_epochs, config.checkpoint.keep_every_epochs)
     )
     checkpoints = stack.enter_context(closing(build.checkpoints(config, workdir, keep_every_steps=keep_steps)))
     start_step = checkpoints.latest_step
-    state, progress = _start(config, checkpoints, create_state, abstract_state, mesh, console)
+    state, progress = _start(config, tx, checkpoints, abstract_state, mesh, console)
+    compiled = aside.submit(lambda: lowered.result().compile())
     monitor = stack.enter_context(closing(Monitor(workdir, start_step=start_step, wandb=config.log.wandb)))
-    train_fn = _compile(config, dataset, tx, abstract_state, mesh, console)
-
-    # Loop.
     step = start_step = start_step or 0
     reporter = Reporter(config, dataset, mesh, schedule, console, monitor, start_step, steps_per_epoch)
     stack.enter_context(closing(reporter))
     batches = stack.enter_context(closing(build.training_batches(config, dataset, mesh, start_step)))
+    train_fn = compiled.result()
+    _check_memory(config, dataset, train_fn, console)
+
+    # Loop.
     pace = Pace(batches, config.train.batch_size)
     while True:
         stopping = stop.agreed()
@@ -106,6 +112,8 @@ def _train(config, workdir, stop, mesh, dataset, stack):
         reporter.step_done(step)
 
     reporter.close()
+    from fume_jax import assessment  # charts and distances between outlines: nothing that training waits for
+
     try:
         scores = assessment.assess_run(config, workdir, checkpoints=checkpoints, stop=stop)
     except Stopped:
@@ -115,7 +123,7 @@ def _train(config, workdir, stop, mesh, dataset, stack):
     return DONE
 
 
-def _start(config, checkpoints, create_state, abstract_state, mesh, console):
+def _start(config, tx, checkpoints, abstract_state, mesh, console):
     """State and progress where the last checkpoint stopped, or of the best one of another run, or of nothing."""
     progress = build.progress(config)
     if checkpoints.latest_step is not None:
@@ -125,7 +133,7 @@ def _start(config, checkpoints, create_state, abstract_state, mesh, console):
         if saved["devices"] != mesh.size:
             console.warn(f"so far on {saved['devices']} device(s), now on {mesh.size}: numbers may differ by rounding")
         return state, progress
-    state = create_state()
+    state = build.create_state_fn(config, tx, mesh)()
     if config.init_from is not None:
         state, what = initialisation.from_run(config.init_from, state, mesh)
         console.say(what)
@@ -134,11 +142,8 @@ def _start(config, checkpoints, create_state, abstract_state, mesh, console):
     return state, progress
 
 
-def _compile(config, dataset, tx, abstract_state, mesh, console):
-    """The compiled step, once it is known that this machine has the memory for it."""
-    shape = build.batch_shape(config)
-    train_fn = build.train_fn(config, tx).lower(abstract_state, sharding.abstract_batch(**shape, mesh=mesh)).compile()
+def _check_memory(config, dataset, train_fn, console):
+    """Raises UserError unless this machine has the memory for the compiled step."""
     host_bytes = build.host_bytes(config, dataset, train_fn)
     console.say(f"compiled; expects to take about {host_bytes / 1e6:,.0f} MB more of this machine's memory")
-    guards.check_host_memory(host_bytes, **shape)
-    return train_fn
+    guards.check_host_memory(host_bytes, **build.batch_shape(config))
