@@ -12,27 +12,15 @@ import jax
 import numpy as np
 import sklearn.metrics
 from absl import app, flags
-from flax import nnx
 
+from benchmarks import ours
 from benchmarks.timing import alternate, table
 from fume_jax.losses import example_losses
-from fume_jax.models import create_model
 from fume_jax.train_step import eval_step, predict_step, split_model
-from fume_jax.vocabulary import GASES, MASK_CLASSES, batch_spec
+from fume_jax.vocabulary import GASES, MASK_CLASSES
 
 _REPEATS = flags.DEFINE_integer("repeats", 20, "Runs of each.", lower_bound=1)
 _BATCH = flags.DEFINE_integer("batch", 1, "Pairs a run.", lower_bound=1)
-
-
-def random_batch(batch_size: int) -> dict[str, jax.Array]:
-    """Pairs of noise, all of both gases."""
-    rng = np.random.default_rng(0)
-    spec = batch_spec(batch_size, 480, 640)
-    batch = {name: np.ones(x.shape, x.dtype) for name, x in spec.items()}
-    for gas in GASES:
-        batch[f"{gas}_frame"] = rng.uniform(-1, 1, spec[f"{gas}_frame"].shape).astype(np.float32)
-        batch[f"{gas}_mask"] = rng.integers(0, 3, spec[f"{gas}_mask"].shape).astype(np.int32)
-    return jax.device_put(batch)
 
 
 def with_numpy(forward, batch):
@@ -52,10 +40,10 @@ def with_scikit_learn(forward, batch):
 
 
 def main(_) -> None:
-    model = create_model("fume", rngs=nnx.Rngs(0))
+    model = ours.fresh_model()
     model.eval()
     graphdef, params, batch_stats = split_model(model)
-    batch = random_batch(_BATCH.value)
+    batch = jax.device_put(ours.random_batch(_BATCH.value, 480, 640))
     predict_fn = functools.partial(predict_step, graphdef=graphdef)
 
     def compiled(fn):
@@ -72,9 +60,9 @@ def main(_) -> None:
         "and metrics on the host, by numpy": lambda: with_numpy(forward, batch),
         "and metrics on the host, by scikit-learn": lambda: with_scikit_learn(forward, batch),
     }
-    medians = alternate(calls, repeats=_REPEATS.value)
-    alone = medians["forward pass alone"]
-    rows = [[name, f"{1e3 * t / _BATCH.value:.1f}", f"{t / alone:.2f}x"] for name, t in medians.items()]
+    timings = alternate(calls, repeats=_REPEATS.value)
+    alone = timings["forward pass alone"].seconds
+    rows = [[n, f"{1e3 * t.seconds / _BATCH.value:.1f}", f"{t.seconds / alone:.2f}x"] for n, t in timings.items()]
     print(f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, {_BATCH.value} pair(s) of 480x640")
     print(table(["", "ms a pair", "to the forward pass"], rows))
 

@@ -20,6 +20,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
+from benchmarks.account import Work, work_of
 from benchmarks.collectives import GRADIENTS, KINDS, Collective, bytes_for, collectives
 from benchmarks.timing import table
 from fume_jax import cli
@@ -98,14 +99,6 @@ MACHINES = (
     Machine("TPU v5e", 197e12, 819e9, 100e9, tpu_latency),
     Machine("TPU v6e", 918e12, 1640e9, 224e9, tpu_latency),
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Work:
-    """What one device does in a step: floating-point operations, and bytes between it and its memory."""
-
-    flops: float
-    memory_bytes: float
 
 
 def compute_seconds(machine: Machine, work: Work) -> float:
@@ -211,8 +204,7 @@ def main() -> None:
     jax.config.update("jax_platforms", "cpu")
     mesh = tpu_mesh(_TOPOLOGY.value) if _TOPOLOGY.value else cpu_mesh(_DEVICES.value)
     compiled = lower_step(config, mesh).compile()
-    cost = compiled.cost_analysis()
-    work = Work(cost["flops"], cost["bytes accessed"])
+    work = work_of(compiled)
     exchanges = collectives(compiled.as_text())
     pairs = config.train.batch_size // mesh.size
     print(

@@ -1,26 +1,46 @@
-"""Timing of compiled functions side by side."""
+"""Timing of calls side by side."""
 
 import statistics
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 
+# A call that takes longer than this is run less often, but never fewer times than that.
+LONG_SECONDS, FEWEST_RUNS = 1.0, 3
 
-def alternate(calls: dict[str, Callable], *, repeats: int) -> dict[str, float]:
-    """Median seconds of each call, taken in turns so that a change of the machine's pace meets all of them.
 
-    A call returns arrays that are waited for; its first run, which compiles, is not counted.
+class Timing(NamedTuple):
+    """Median seconds of a call, and of how many runs."""
+
+    seconds: float
+    runs: int
+
+
+def alternate(calls: dict[str, Callable], *, repeats: int, steps: int = 1) -> dict[str, Timing]:
+    """Times calls in turns, so that a change of the machine's pace meets all of them.
+
+    Args:
+      calls: by name; what one returns is waited for, by its own `block_until_ready` if it is no array. Its first run,
+        which compiles, is not counted.
+      repeats: turns; a quarter of them if a run of any takes more than `LONG_SECONDS`.
+      steps: calls of a run, the last of which is waited for: on an accelerator Python is to work ahead.
     """
     for call in calls.values():
         jax.block_until_ready(call())
     times = {name: [] for name in calls}
-    for _ in range(repeats):
+    fewer = min(repeats, max(FEWEST_RUNS, repeats // 4))
+    while calls and len(next(iter(times.values()))) < repeats:
         for name, call in calls.items():
             start = time.perf_counter()
-            jax.block_until_ready(call())
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(t) for name, t in times.items()}
+            for _ in range(steps):
+                result = call()
+            jax.block_until_ready(result)
+            times[name].append((time.perf_counter() - start) / steps)
+        if max(map(max, times.values())) * steps > LONG_SECONDS:
+            repeats = fewer
+    return {name: Timing(statistics.median(t), len(t)) for name, t in times.items()}
 
 
 def table(header: list[str], rows: list[list]) -> str:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-# Shifted or library, per platform: on CPU as benchmarks/forward.py measured; benchmarks/gpu.py compares all on any.
+# Shifted or library, per platform: on CPU as benchmarks/run.py measures; benchmarks/gpu.py compares all on any.
 LOWERING = {"cpu": "shifted", "default": "library"}
 
 
