@@ -7,7 +7,7 @@ import sys
 _OPTIONS = {
     -8: 1,  # M_ARENA_MAX: one heap for all threads, since others may not grow beyond 64 MB
     -4: 0,  # M_MMAP_MAX: no array has a mapping of its own, which would be gone with it
-    -1: 2**31 - 1,  # M_TRIM_THRESHOLD: so many bytes at the end of the heap are kept
+    -1: -1,  # M_TRIM_THRESHOLD: nor is the end of the heap ever given back
 }
 
 
