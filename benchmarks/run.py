@@ -55,7 +55,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         options = cpu.Options(
             size=(96, 128) if QUICK.value else (480, 640),
-            inference_batches=(1,) if QUICK.value else (1, 8),
+            inference_batches=(1,) if QUICK.value else (1, 32),
             training_batches=(2,) if QUICK.value else (2, 8, 32),
             repeats=_REPEATS.value,
             peers=tuple(peers),
