@@ -23,7 +23,8 @@ from benchmarks import ours
 from benchmarks.account import account, ceilings, work_of
 from benchmarks.report import Report
 from benchmarks.timing import alternate
-from fume_jax.allocator import keep_freed_memory
+from fume_jax.config import create_model
+from fume_jax.runtime.malloc import keep_freed_memory
 
 EAGER, AMP, COMPILED = "PyTorch, eager", "PyTorch, bfloat16", "PyTorch, compiled"
 # Of memory, that either side takes a pair of 480x640 in a training step, and some.
@@ -78,13 +79,12 @@ def inference(report: Report, options: Options) -> None:
 def _backends(batch, size):
     """What `fume_jax.predict` runs, by name: as if exported and opened again."""
     from configs import fume
-    from fume_jax import build
-    from fume_jax.backends import FORMATS
-    from fume_jax.card import create_card
+    from fume_jax.inference.backends import FORMATS
+    from fume_jax.inference.card import create_card
 
     config = fume.get_config()
     config.data.height, config.data.width = size
-    card, model = create_card(config, 0, {}), build.model(config)
+    card, model = create_card(config, 0, {}), create_model(config)
     model.eval()
     inputs = {name: batch[name] for name in ("co2_frame", "ch4_frame", "modality_mask")}
     names = {"weights": "JAX, host to host", "stablehlo": "StableHLO, host to host"}
@@ -187,13 +187,13 @@ def input_pipeline(report: Report, options: Options) -> None:
 def _batch_seconds(data, size, repeats):
     """Median over runs of five batches each, of one batch."""
     from configs import fume
-    from fume_jax import build, sharding
-    from fume_jax.input_pipeline import Dataset
+    from fume_jax.data.dataset import Dataset
+    from fume_jax.runtime.mesh import create_mesh
 
     jax.config.update("jax_platforms", "cpu")
     config = fume.get_config()
     config.data.height, config.data.width = size
-    batches = build.training_batches(config, Dataset(data), sharding.create_mesh(), 0)
+    batches = build.training_batches(config, Dataset(data), create_mesh(), 0)
     for _ in range(config.data.prefetch):
         next(batches)
     return alternate({"": lambda: next(batches)}, repeats=repeats, steps=5)[""].seconds
@@ -231,7 +231,7 @@ def epoch(report: Report, options: Options) -> None:
     """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from fume_jax.input_pipeline import Dataset
+    from fume_jax.data.dataset import Dataset
 
     data, workdir = _rendered(options), f"{options.scratch}/run"
     height, width = options.size

@@ -15,9 +15,9 @@ from absl import app, flags
 
 from benchmarks import ours
 from benchmarks.timing import alternate, table
-from fume_jax.losses import example_losses
-from fume_jax.train_step import eval_step, predict_step, split_model
-from fume_jax.vocabulary import GASES, MASK_CLASSES
+from fume_jax.learning.losses import example_losses
+from fume_jax.learning.step import eval_step, predict_step, split_model
+from fume_jax.schema import GASES, MASK_CLASSES
 
 _REPEATS = flags.DEFINE_integer("repeats", 20, "Runs of each.", lower_bound=1)
 _BATCH = flags.DEFINE_integer("batch", 1, "Pairs a run.", lower_bound=1)

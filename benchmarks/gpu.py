@@ -33,14 +33,15 @@ from benchmarks import ours
 from benchmarks.account import account, ceilings, work_of
 from benchmarks.report import OUTPUT, Report
 from benchmarks.timing import alternate
-from fume_jax import augment_device, cli
-from fume_jax.ahead import map_ahead
-from fume_jax.augment import draw_plan
-from fume_jax.errors import DONE, PARTLY_DONE, UserError
 from fume_jax.interop import from_state_dict
+from fume_jax.learning import augment_jax
+from fume_jax.learning.augment import draw_plan
+from fume_jax.learning.step import predict_step, split_model
 from fume_jax.models import depthwise
-from fume_jax.train_step import predict_step, split_model
-from fume_jax.vocabulary import CLASSES, GASES, batch_spec
+from fume_jax.runtime import cli
+from fume_jax.runtime.errors import DONE, PARTLY_DONE, UserError
+from fume_jax.runtime.prefetch import prefetch_map
+from fume_jax.schema import CLASSES, GASES, batch_spec
 from tests import golden
 
 # It adds a lowering; its kind of kernel is to leave JAX.
@@ -265,7 +266,7 @@ def dispatch(visit: Visit) -> None:
 def resident_epoch(visit: Visit, batch_size: int, *, steps_a_call: int = 1) -> None:
     """An epoch of the published size from pairs that lie in the device's memory as bytes.
 
-    They are gathered and augmented there, as two threads of the host draw it, as `fume_jax.resident` does.
+    They are gathered and augmented there, as two threads of the host draw it, as `fume_jax.data.device_cache` does.
     """
     pairs = 8 if visit.quick else ours.PAIRS
     names = [f"{gas}_{kind}" for gas in GASES for kind in ("frame", "mask")]
@@ -277,7 +278,7 @@ def resident_epoch(visit: Visit, batch_size: int, *, steps_a_call: int = 1) -> N
 
     def example(data, index, plan):
         pixels = {name: x[index][..., None] if name.endswith("frame") else x[index] for name, x in data.items()}
-        return augment_device.apply(pixels | {"modality_mask": jnp.ones(len(GASES))}, plan)
+        return augment_jax.apply(pixels | {"modality_mask": jnp.ones(len(GASES))}, plan)
 
     def batch_of(data, order):
         batch = {name: jnp.ones(x.shape, x.dtype) for name, x in batch_spec(batch_size, *visit.size).items()}
@@ -300,7 +301,7 @@ def resident_epoch(visit: Visit, batch_size: int, *, steps_a_call: int = 1) -> N
     calls = pairs // (batch_size * steps_a_call)
     compiled = jax.jit(several, donate_argnums=0).lower(state, data, drawn(0)).compile()
     done, start = 0, time.perf_counter()
-    with ThreadPoolExecutor(2) as pool, contextlib.closing(map_ahead(pool, drawn, range(calls), depth=64)) as orders:
+    with ThreadPoolExecutor(2) as pool, contextlib.closing(prefetch_map(pool, drawn, range(calls), depth=64)) as orders:
         for order in orders:
             state, metrics = compiled(state, data, order)
             done += steps_a_call

@@ -29,9 +29,11 @@ from absl import app, flags, logging
 
 from benchmarks.timing import table
 from configs import fume
-from fume_jax import augment, augment_host, build
-from fume_jax.input_pipeline import Dataset, Reading, training_batches
-from fume_jax.vocabulary import GASES
+from fume_jax.config import create_augmentation
+from fume_jax.data import transforms
+from fume_jax.data.dataset import Dataset, Reading, training_batches
+from fume_jax.learning import augment
+from fume_jax.schema import GASES
 
 _DATA = flags.DEFINE_string("data", "data/synthetic_ogi/published/2.0.0", "Prepared dataset.")
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Processes a case.", lower_bound=1)
@@ -116,7 +118,7 @@ def _memory():
 def _operations(elastic):
     config = fume.get_config()
     config.augment.elastic.probability *= elastic
-    return build.augmentation(config)
+    return create_augmentation(config)
 
 
 def _our_batches(cores, elastic):
@@ -135,7 +137,7 @@ def _our_batches(cores, elastic):
 
 
 def _our_stages(dataset):
-    from fume_jax.input_pipeline import _finish, _read
+    from fume_jax.data.pipeline import _finish, _read
 
     cv2.setNumThreads(1)
     source, rng = dataset.split(SPLIT), np.random.default_rng(0)
@@ -143,7 +145,7 @@ def _our_stages(dataset):
     photometry = [op for op in _operations(True) if not isinstance(op, GEOMETRY)]
 
     def change(operations, example):
-        return augment_host.apply(example, augment.draw_plan(operations, rng, height=480, width=640))
+        return transforms.apply(example, augment.draw_plan(operations, rng, height=480, width=640))
 
     records, read_time = _timed(lambda i: source.data_source[i], range(200))
     _, decode_time = _timed(source.dataset_info.features.deserialize_example_np, records, keep=False)

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from fume_jax import augment
-from fume_jax.losses import multi_task_loss
+from fume_jax.learning import augment
+from fume_jax.learning.losses import multi_task_loss
+from fume_jax.learning.optimizer import create_optimizer, create_schedule
+from fume_jax.learning.step import create_train_state, jit_train_step, predict_step, split_model
 from fume_jax.models import create_model, depthwise
-from fume_jax.optimizer import create_optimizer, create_schedule
-from fume_jax.train_step import create_train_state, jit_train_step, predict_step, split_model
-from fume_jax.vocabulary import CLASSES, GASES, MASK_CLASSES, batch_spec
+from fume_jax.schema import CLASSES, GASES, MASK_CLASSES, batch_spec
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # Of the published recipe; the peer takes them too.

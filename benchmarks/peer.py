@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from benchmarks import ours
 from fume_jax.interop.torch_model import create_torch_model
-from fume_jax.vocabulary import GASES
+from fume_jax.schema import GASES
 
 # Of mixed precision on each device.
 HALF = {"cuda": torch.float16, "cpu": torch.bfloat16}

@@ -20,8 +20,8 @@ from absl import flags
 from benchmarks import gpu
 from benchmarks.gpu import QUICK
 from benchmarks.report import OUTPUT, Report
-from fume_jax import cli
-from fume_jax.errors import DONE, PARTLY_DONE, UserError, needs_extra
+from fume_jax.runtime import cli
+from fume_jax.runtime.errors import DONE, PARTLY_DONE, UserError, needs_extra
 
 _SUITE = flags.DEFINE_enum("suite", "cpu", ["cpu", "gpu"], "What to measure; gpu is benchmarks/gpu.py.")
 _REPEATS = flags.DEFINE_integer("repeats", 20, "Runs of each, fewer of what takes over a second.", lower_bound=1)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.scaling                          # by the compiler for CPU, for 8 devices
     python -m benchmarks.scaling --topology=v5e:2x4       # by that for TPU, which needs none: pip install -e ".[tpu]"
-    python -m benchmarks.scaling --config.model.norm_groups=8
+    python -m benchmarks.scaling --config.model.batch_norm_splits=8
 
 The first compiler takes a minute, the second three. `--config` is the recipe, any key of which can be set after it;
 each device takes `config.train.batch_size` pairs. Prints the collectives of one step, the work of one device, and an
@@ -23,8 +23,10 @@ from ml_collections import config_flags
 from benchmarks.account import Work, work_of
 from benchmarks.collectives import GRADIENTS, KINDS, Collective, bytes_for, collectives
 from benchmarks.timing import table
-from fume_jax import cli
-from fume_jax.errors import UserError
+from fume_jax.config import create_optimizer, train_batch_shape
+from fume_jax.runtime import cli
+from fume_jax.runtime.errors import UserError
+from fume_jax.training.setup import create_state_fn, create_train_fn
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/fume.py", "Recipe.", lock_config=True)
 _DEVICES = flags.DEFINE_integer("devices", 8, "Devices, if the compiler is that for CPU.", lower_bound=2)
@@ -165,23 +167,23 @@ def tpu_mesh(topology: str):
 
 def cpu_mesh(devices: int):
     """Mesh of parts of this machine's CPU."""
-    from fume_jax import sharding
+    from fume_jax.runtime.mesh import create_mesh
 
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
-    return sharding.create_mesh()
+    return create_mesh()
 
 
 def lower_step(config, mesh):
     """The step of a recipe whose batch each device of the mesh takes, to be compiled."""
-    from fume_jax import build, settings, sharding
-    from fume_jax.checkpoint import with_sharding
+    from fume_jax.runtime.mesh import abstract_batch, replicated
+    from fume_jax.training.checkpoint import with_sharding
 
     config.train.batch_size *= mesh.size
-    settings.check(config)
-    _, tx = build.optimizer(config, steps_per_epoch=1)
-    state = with_sharding(jax.eval_shape(build.create_state_fn(config, tx, mesh)), sharding.replicated(mesh))
-    batch = sharding.abstract_batch(**build.batch_shape(config), mesh=mesh)
-    return build.train_fn(config, tx).lower(state, batch)
+    check(config)
+    _, tx = create_optimizer(config, steps_per_epoch=1)
+    state = with_sharding(jax.eval_shape(create_state_fn(config, tx, mesh)), replicated(mesh))
+    batch = abstract_batch(**train_batch_shape(config), mesh=mesh)
+    return create_train_fn(config, tx).lower(state, batch)
 
 
 def counts(exchanges: Sequence[Collective]) -> str:
@@ -196,11 +198,11 @@ def counts(exchanges: Sequence[Collective]) -> str:
 
 def main() -> None:
     """Prints what the module says."""
-    from fume_jax.guards import step_memory
+    from fume_jax.runtime.preflight import step_memory
 
     config = _CONFIG.value
-    if config.train.accumulation > 1:
-        raise UserError("config.train.accumulation is counted as 1; leave it at that.")
+    if config.train.gradient_accumulation_steps > 1:
+        raise UserError("config.train.gradient_accumulation_steps is counted as 1; leave it at that.")
     jax.config.update("jax_platforms", "cpu")
     mesh = tpu_mesh(_TOPOLOGY.value) if _TOPOLOGY.value else cpu_mesh(_DEVICES.value)
     compiled = lower_step(config, mesh).compile()

@@ -5,7 +5,7 @@
 which is
 
     python -m datasets.synthetic_ogi --data_dir=data --name=demo
-    python -m fume_jax.main --config=configs/demo.py --workdir=runs/demo
+    fume train --config=demo --workdir=runs/demo
 """
 
 import ml_collections
@@ -14,13 +14,13 @@ from configs import fume
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The published recipe where nothing else is said."""
+    """Returns the published recipe with the changes below."""
     config = fume.get_config()
     config.data.height = 120
     config.data.width = 160
     config.data.num_threads = 2
     # So short a training learns the two gases together first, and what one alone tells only a little.
-    config.data.modality_dropout = 0.1
+    config.augment.modality_dropout = 0.1
     # So short a training needs no more variety than its 1,560 pairs and these.
     config.augment.elastic.probability = 0.0
     config.augment.one_of.probability = 0.0
@@ -28,7 +28,7 @@ def get_config() -> ml_collections.ConfigDict:
     # Infrared frames are dark: darker still, faint gas would be clipped to black.
     config.augment.brightness_contrast.brightness = 0.1
     # Sampling already balances the classes; weighing them again would make Transitional the default answer.
-    config.loss.alpha = (1.0, 1.0, 1.0)
+    config.loss.cls_alpha = (1.0, 1.0, 1.0)
     # Outlines are learned sooner than what the two gases say together.
     config.loss.cls_weight = 2.0
     config.optimizer.learning_rate = 3e-3

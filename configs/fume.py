@@ -1,6 +1,7 @@
-"""FUME as published: full frames, 50 epochs.
+"""FUME as published: full frames, 50 epochs; its baselines and ablations are presets.
 
-    python -m fume_jax.main --config=configs/fume.py --workdir=runs/fume --config.data.path=DATASET
+    fume train --config=fume --workdir=runs/fume --config.data.path=DATASET
+    fume train --config=fume:early_fusion --workdir=runs/early_fusion --config.data.path=DATASET
 
 DATASET is the folder of a prepared dataset of paired frames. On 4,383 pairs the reference took 4 h 20 min on one RTX
 6000 Ada and reached a test mIoU of 0.79 and a balanced accuracy of 0.98 (arXiv:2601.08205), on splits that share
@@ -10,9 +11,36 @@ recordings.
 import ml_collections
 from ml_collections import config_dict
 
+# What each preset changes.
+PRESETS = {
+    "fume": {},
+    # Baselines of the paper.
+    "fume_separate": {"model.name": "fume_separate"},
+    "fume_concat": {"model.name": "fume_concat"},
+    "segmentation_only": {"model.name": "segmentation_only", "checkpoint.best_metric": "mean_iou"},
+    "classification_only": {"model.name": "classification_only"},
+    "gas_aware": {"model.name": "gas_aware", "model.gas": "both"},
+    "early_fusion": {"model.name": "early_fusion"},
+    "multi_task": {"model.name": "multi_task"},
+    # Ablations of FUME.
+    "ablation_self_attention": {"model.fusion": "self_attention"},
+    "ablation_add": {"model.fusion": "add"},
+    "ablation_concat": {"model.fusion": "concat"},
+    "ablation_co2": {"model.gas": "co2"},
+    "ablation_ch4": {"model.gas": "ch4"},
+    "ablation_segmentation": {"model.tasks": "segmentation", "checkpoint.best_metric": "mean_iou"},
+    "ablation_classification": {"model.tasks": "classification"},
+}
 
-def get_config() -> ml_collections.ConfigDict:
-    """Every key there is, with its default."""
+
+def get_config(preset: str = "fume") -> ml_collections.ConfigDict:
+    """Returns every key with its default, changed by a preset.
+
+    Raises:
+      ValueError: if there is no such preset.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"There is no preset {preset!r}; choose one of: {', '.join(PRESETS)}.")
     config = ml_collections.ConfigDict()
     config.seed = 0  # decides parameters, order of examples, augmentation and dropout
     config.deterministic = False  # the same numbers again on a GPU too, for some speed; on CPU they always are
@@ -20,32 +48,32 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.model = ml_collections.ConfigDict()
     config.model.name = "fume"  # one of fume_jax.models.MODELS, see `python -m fume_jax.summary`
-    # Ablations of it; None is as the name says.
-    config.model.encoder = config_dict.placeholder(str)  # shared, or separate, one per gas
+    # Changes of it; None is as the name says.
+    config.model.backbone = config_dict.placeholder(str)  # one of fume_jax.models.backbones.BACKBONES
+    config.model.share_encoder = config_dict.placeholder(bool)  # one encoder for both gases, or one each
     config.model.fusion = config_dict.placeholder(str)  # cross_attention, self_attention, add, concat, early, none
     config.model.gas = config_dict.placeholder(str)  # that is read: co2, ch4, both
     config.model.tasks = config_dict.placeholder(str)  # segmentation, classification, both
     config.model.dtype = "float32"  # of the computation; bfloat16 on accelerators that have it
-    # Groups of consecutive pairs of a batch with batch statistics of their own: where many devices train, as many as
+    # Parts of a batch, consecutive pairs, with batch statistics of their own: where many devices train, as many as
     # those, or a multiple, spare them the exchange of statistics; 1 takes those of the whole batch.
-    config.model.norm_groups = 1
+    config.model.batch_norm_splits = 1
 
     config.data = ml_collections.ConfigDict()
     config.data.path = "data/synthetic_ogi/demo/2.0.0"  # prepared dataset
     config.data.height = 480
     config.data.width = 640
     config.data.sampling = "balanced"  # every class equally often, with replacement; or uniform
-    config.data.modality_dropout = 0.2  # how often a pair loses one of its two gases
-    # Where decoded examples are kept. none: nowhere, they are decoded every epoch; disk: beside the dataset, 1.2 MB a
-    # pair of 640x480, decoded once for all runs; device: in the memory of every device, which then augments them too;
-    # auto: device on an accelerator if half of its memory holds them, else none.
+    # Where decoded examples are kept. none: nowhere, they are decoded every epoch; device: in the memory of every
+    # device, 1.2 MB a pair of 640x480, which then augments them too; auto: device on an accelerator if half of its
+    # memory holds them, else none.
     config.data.cache = "auto"
     config.data.num_threads = 4  # that read and augment, in each worker process if there are any
     config.data.num_workers = 0  # processes that do so instead of this one, for hosts of many cores
     config.data.prefetch = 8  # batches held ready
     config.data.timeout_seconds = 300.0  # without a batch, after which the run ends
 
-    # In this order; see fume_jax/augment.py. An operation of probability 0 is left out.
+    # In this order; see fume_jax/learning/augment.py. An operation of probability 0 is left out.
     config.augment = ml_collections.ConfigDict()
     config.augment.flip = {"probability": 0.5}
     config.augment.shift_scale_rotate = {"probability": 0.5, "shift": 0.1, "scale": 0.15, "rotate": 15.0}
@@ -56,14 +84,15 @@ def get_config() -> ml_collections.ConfigDict:
     config.augment.motion_blur = {"probability": 1.0, "low": 3, "high": 7}
     config.augment.brightness_contrast = {"probability": 0.5, "brightness": 0.2, "contrast": 0.2}
     config.augment.gamma = {"probability": 0.3, "low": 0.8, "high": 1.2}
+    config.augment.modality_dropout = 0.2  # probability that a pair loses one of its two gases
 
     config.loss = ml_collections.ConfigDict()
-    config.loss.alpha = (1.0, 8.0, 1.2)  # weight of Healthy, Transitional, Acidotic
-    config.loss.gamma = 2.0  # focusing of the classification; 0 is cross entropy
+    config.loss.cls_alpha = (1.0, 8.0, 1.2)  # weight of Healthy, Transitional, Acidotic
+    config.loss.cls_gamma = 2.0  # focusing of the classification; 0 is cross entropy
     config.loss.seg_alpha = (1.0, 1.0, 1.0)  # weight of background, tube, gas
     config.loss.seg_gamma = 2.0  # focusing of the segmentation; 0 is cross entropy
-    config.loss.focal_weight = 0.5  # of the segmentation's two parts; 0 leaves one out
-    config.loss.dice_weight = 0.5
+    config.loss.seg_focal_weight = 0.5  # of the segmentation's two parts; 0 leaves one out
+    config.loss.seg_dice_weight = 0.5
     config.loss.cls_weight = 1.0  # of the two tasks
     config.loss.seg_weight = 1.0
 
@@ -82,7 +111,8 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.train = ml_collections.ConfigDict()
     config.train.batch_size = 8  # over all devices
-    config.train.accumulation = 1  # parts that a batch is taken in, one after the other, where memory is short
+    # Parts that a batch is taken in, one after the other, where memory is short.
+    config.train.gradient_accumulation_steps = 1
     config.train.epochs = 50
     config.train.ema_decay = 0.0  # such as 0.999: evaluate a moving average of the parameters; 0 evaluates them
     config.train.max_skipped_updates = 0  # steps without finite loss and gradient that are skipped before a run ends
@@ -97,12 +127,14 @@ def get_config() -> ml_collections.ConfigDict:
     # These two sections may change when a run goes on.
     config.log = ml_collections.ConfigDict()
     config.log.every_steps = 50
-    config.log.pictures = 4  # validation pairs drawn at every evaluation
+    config.log.images = 4  # validation pairs drawn at every evaluation
     config.log.quiet = False  # True: nothing but warnings, errors and the final scores
     config.log.wandb = config_dict.placeholder(str)  # project of a Weights & Biases mirror
 
     config.checkpoint = ml_collections.ConfigDict()
-    config.checkpoint.best_metric = "balanced_accuracy"  # of the validation split, one of fume_jax.metrics.HEADLINES
+    # Of the validation split, one of fume_jax.learning.metrics.HEADLINES.
+    config.checkpoint.best_metric = "balanced_accuracy"
     config.checkpoint.every_epochs = 1  # how often the last one is saved; also after every evaluation and at a stop
     config.checkpoint.keep_every_epochs = 0  # that are kept for good besides the last and the best; 0 is none
+    config.update_from_flattened_dict(PRESETS[preset])
     return config

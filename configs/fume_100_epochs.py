@@ -1,6 +1,6 @@
 """FUME trained twice as long as published, averaged, and stopped once it no longer gains.
 
-python -m fume_jax.main --config=configs/fume_100_epochs.py --workdir=runs/fume_100 --config.data.path=DATASET
+fume train --config=fume_100_epochs --workdir=runs/fume_100 --config.data.path=DATASET
 """
 
 import ml_collections
@@ -9,7 +9,7 @@ from configs import fume
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The published recipe where nothing else is said."""
+    """Returns the published recipe with the changes below."""
     config = fume.get_config()
     config.train.epochs = 100
     config.optimizer.warmup_epochs = 5.0

@@ -6,7 +6,7 @@ Pixels are stored as raw bytes: array_record compresses them, and reading needs 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from fume_jax.vocabulary import CLASSES, GASES
+from fume_jax.schema import CLASSES, GASES
 
 
 def paired_frames(height: int, width: int, extra: dict | None = None) -> tfds.features.FeaturesDict:

@@ -5,7 +5,11 @@ import importlib
 __version__ = "0.1.0"
 
 # By the module that each is in.
-_NAMES = {"Predictor": "predictor", "Prediction": "predictor", "UnreadableFrame": "grey"}
+_NAMES = {
+    "Predictor": "inference.predictor",
+    "Prediction": "inference.predictor",
+    "UnreadableFrame": "data.images",
+}
 __all__ = sorted(_NAMES)
 
 

@@ -13,8 +13,9 @@ import urllib.request
 
 from absl import flags
 
-from fume_jax import cli, model_flags
-from fume_jax.errors import UserError, needs_extra
+from fume_jax.inference import flags as model_flags
+from fume_jax.runtime import cli
+from fume_jax.runtime.errors import UserError, needs_extra
 
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to serve at; 0.0.0.0 lets other machines in.")
 _PORT = flags.DEFINE_integer(
@@ -33,8 +34,8 @@ def main() -> None:
         # Gradio asks its own server whether it is up, which no proxy could answer.
         os.environ["no_proxy"] = ",".join([urllib.request.getproxies().get("no", ""), _HOST.value, "localhost"])
         with needs_extra("app", "The page"):
-            from fume_jax.page import THEME, create_page
-        from fume_jax.stopping import StopRequest
+            from fume_jax.inference.page import THEME, create_page
+        from fume_jax.runtime.preemption import StopRequest
 
         predictor = model_flags.load_predictor()
         predictor.warm_up()

@@ -6,40 +6,39 @@ The run evaluates, predicts and trains on. Back: `python -m fume_jax.export --fo
 """
 
 import runpy
-from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
 
-from fume_jax import cli
-from fume_jax.errors import UserError
+from fume_jax.runtime import cli
+from fume_jax.runtime.errors import UserError
 
 _FROM_TORCH = flags.DEFINE_string("from_torch", None, "PyTorch checkpoint to read.", required=True)
 _MODEL = flags.DEFINE_string("model", None, "Which model it holds; see python -m fume_jax.summary.", required=True)
 _GAS = flags.DEFINE_string("gas", None, "Which gas the model reads, if not as its config says.")
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config of the run; configs/MODEL.py if unset.", lock_config=True
+    "config", None, "Config of the run; fume with the preset of the model if unset.", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 
 
 def main() -> None:
     """Converts as the flags say."""
-    from fume_jax.conversion import run_from_torch
+    from fume_jax.inference.importer import run_from_torch
 
     config = _CONFIG.value or _config_of(_MODEL.value)
     with config.unlocked():
         config.model.name = _MODEL.value
         config.model.gas = _GAS.value or config.model.gas
     run_from_torch(config, _FROM_TORCH.value, _WORKDIR.value)
-    print(f"Made {_WORKDIR.value}, which evaluates, predicts and trains on, of {_FROM_TORCH.value}.")
+    print(f"Converted {_FROM_TORCH.value} to the run folder {_WORKDIR.value}.")
 
 
 def _config_of(model):
-    path = Path("configs") / f"{model}.py"
-    if not path.is_file():
-        raise UserError(f"There is no {path}. Name the config of the run by --config=FILE, in the checkout's folder.")
-    return runpy.run_path(str(path))["get_config"]().lock()
+    try:
+        return runpy.run_path(cli.find_config("fume"))["get_config"](model).lock()
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ Prints a table, and writes `metrics.json`, a table of examples and pictures to t
 
 from absl import flags
 
-from fume_jax import cli, processes
-from fume_jax.errors import RUN_AGAIN
-from fume_jax.stopping import Stopped, StopRequest
+from fume_jax.runtime import cli, distributed
+from fume_jax.runtime.errors import RUN_AGAIN
+from fume_jax.runtime.preemption import Stopped, StopRequest
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _SPLIT = flags.DEFINE_list("split", ["val", "test"], "Splits to score, separated by commas.")
@@ -22,18 +22,18 @@ flags.register_validator("split", bool, "name at least one split")
 
 def main() -> int | None:
     """Scores as the flags say; returns the exit code, None if done."""
-    from fume_jax.assessment import assess_run
-    from fume_jax.checkpoint import load_config
-    from fume_jax.console import Console
+    from fume_jax.runtime.console import Console
+    from fume_jax.training.checkpoint import load_config
+    from fume_jax.training.scoring import score_run
 
     config = load_config(_WORKDIR.value)
     if _DATA.value:
         config.data.path = _DATA.value
-    with processes.joined(_WORKDIR.value) as agree, StopRequest(agree) as stop:
+    with distributed.joined(_WORKDIR.value) as agree, StopRequest(agree) as stop:
         try:
-            assess_run(config, _WORKDIR.value, _SPLIT.value, tta=_TTA.value, protocol=_PROTOCOL.value, stop=stop)
+            score_run(config, _WORKDIR.value, _SPLIT.value, tta=_TTA.value, protocol=_PROTOCOL.value, stop=stop)
         except Stopped:
-            Console().tell("stopped; the same command starts again")
+            Console().print("stopped; the same command starts again")
             return RUN_AGAIN
     return None
 

@@ -2,23 +2,25 @@
 
     python -m fume_jax.export --workdir=runs/demo --format=onnx
 
-| format | what |
-| --- | --- |
-| onnx | for ONNX Runtime and what else reads ONNX; `--dynamic_size` takes frames of any size |
-| torch | a checkpoint file that the PyTorch implementation loads |
-| stablehlo | for JAX on CPUs, GPUs and TPUs without this package: `model.bin` in the zip file, see `jax.export` |
-| weights | config, metrics and half-precision weights, a folder that serves as `--workdir`, a tenth of the size |
+`fume_jax/inference/formats.py` lists the formats.
 """
 
 from pathlib import Path
 
 from absl import flags
 
-from fume_jax import cli
-from fume_jax.errors import UserError
+from fume_jax.inference.formats import FORMATS, exported_file
+from fume_jax.runtime import cli
+from fume_jax.runtime.errors import UserError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; the model that is shipped if unset.")
-_FORMAT = flags.DEFINE_enum("format", None, ["onnx", "torch", "stablehlo", "weights"], "What to write.", required=True)
+_FORMAT = flags.DEFINE_enum(
+    "format",
+    None,
+    list(FORMATS),
+    "Format to write. " + "; ".join(f"{name}: {format.description}" for name, format in FORMATS.items()) + ".",
+    required=True,
+)
 _OUTPUT = flags.DEFINE_string("output", None, "File to write, or folder for weights; WORKDIR/model.* if unset.")
 _DYNAMIC_SIZE = flags.DEFINE_bool("dynamic_size", False, "ONNX that takes frames of any size, not of the one trained.")
 _DATA = flags.DEFINE_string("data", None, "Prepared dataset to check it on; that of the run if unset.")
@@ -26,14 +28,13 @@ _DATA = flags.DEFINE_string("data", None, "Prepared dataset to check it on; that
 
 def main() -> None:
     """Exports as the flags say."""
-    from fume_jax.backends import exported_file
-    from fume_jax.console import aligned
-    from fume_jax.exporting import export_run
-    from fume_jax.weights import SHIPPED
+    from fume_jax.evaluation.tables import aligned
+    from fume_jax.inference.exporter import export_run
+    from fume_jax.training.weights import PRETRAINED
 
     if not _OUTPUT.value and (_WORKDIR.value is None or _FORMAT.value == "weights"):
         raise UserError("Say where to: --output=PATH.")
-    workdir = _WORKDIR.value or SHIPPED
+    workdir = _WORKDIR.value or PRETRAINED
     path = Path(_OUTPUT.value) if _OUTPUT.value else exported_file(workdir, _FORMAT.value)
     options = {"dynamic_size": _DYNAMIC_SIZE.value, "data": _DATA.value}
     parities, source = export_run(workdir, _FORMAT.value, path, **options)

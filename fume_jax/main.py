@@ -1,31 +1,35 @@
-"""Trains a model: `python -m fume_jax.main --config=configs/demo.py --workdir=runs/demo`.
+"""Trains a model: `fume train --config=demo --workdir=runs/demo`, which is `python -m fume_jax.main`.
 
-The same command goes on with a run that was stopped. Any key of the config can be set after it, such as
+The same command resumes a run that was stopped. Any key of the config can be set after it, such as
 `--config.train.batch_size=8`.
 """
 
 from absl import flags
 from ml_collections import config_flags
 
-from fume_jax import cli, processes
-from fume_jax.stopping import StopRequest
+from fume_jax.runtime import cli, distributed
+from fume_jax.runtime.malloc import keep_freed_memory
+from fume_jax.runtime.preemption import StopRequest
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Python file with get_config().", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Name of a config, such as demo or fume:early_fusion, or path of a Python file.", lock_config=True
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, which is made if it is not there.")
 flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main() -> int:
     """Trains as the flags say; returns the exit code."""
     # After the flags are parsed, so that --help and a mistake in a flag answer at once.
-    from fume_jax import sharding
-    from fume_jax.train import train
+    from fume_jax.runtime.mesh import request_determinism
+    from fume_jax.training.loop import train
 
     if _CONFIG.value.deterministic:
-        sharding.request_determinism()
-    with processes.joined(_WORKDIR.value) as agree, StopRequest(agree) as stop:
+        request_determinism()
+    with distributed.joined(_WORKDIR.value) as agree, StopRequest(agree) as stop:
         return train(_CONFIG.value, _WORKDIR.value, stop)
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     cli.run(main)

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from absl import flags
 
-from fume_jax import cli, model_flags
-from fume_jax.errors import UserError
+from fume_jax.inference import flags as model_flags
+from fume_jax.runtime import cli
+from fume_jax.runtime.errors import UserError
 
 _CO2 = flags.DEFINE_string("co2", None, "CO2 frames: an image, a folder or pattern of images, or a video.")
 _CH4 = flags.DEFINE_string("ch4", None, "CH4 frames, likewise.")
@@ -31,9 +32,9 @@ flags.adopt_module_key_flags(model_flags)
 
 def main() -> int:
     """Predicts as the flags say; returns the exit code."""
-    from fume_jax.frames import open_source
-    from fume_jax.prediction import PRODUCTS, predict_recording
-    from fume_jax.stopping import StopRequest
+    from fume_jax.data.sources import open_source
+    from fume_jax.inference.recording import PRODUCTS, predict_recording
+    from fume_jax.runtime.preemption import StopRequest
 
     unknown = set(_SAVE.value) - {"", *PRODUCTS}
     if unknown:

@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from fume_jax import cli
+from fume_jax.runtime import cli
 
 _HEIGHT = flags.DEFINE_integer("height", 480, "Of the frames, pixels.", lower_bound=64)
 _WIDTH = flags.DEFINE_integer("width", 640, "Of the frames, pixels.", lower_bound=64)

@@ -10,8 +10,8 @@ from typing import Any
 import sky
 import yaml
 
-from fume_jax.errors import RUN_AGAIN, UserError
-from fume_jax.stopping import StopRequest
+from fume_jax.runtime.errors import RUN_AGAIN, UserError
+from fume_jax.runtime.preemption import StopRequest
 from launch import status
 from launch.plan import Run
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import submitit
 
-from fume_jax.errors import RUN_AGAIN
+from fume_jax.runtime.errors import RUN_AGAIN
 from launch import status
 
 # How long a job that was told to end waits for Slurm to end it.

@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import submitit
 
-from fume_jax.errors import UserError
-from fume_jax.stopping import StopRequest
+from fume_jax.runtime.errors import UserError
+from fume_jax.runtime.preemption import StopRequest
 from launch import status, table
 from launch.job import TrainingJob
 from launch.plan import Run

@@ -12,9 +12,9 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from fume_jax import cli
-from fume_jax.errors import UserError
-from fume_jax.settings import check
+from fume_jax.config import validate_config
+from fume_jax.runtime import cli
+from fume_jax.runtime.errors import UserError
 
 # What makes a run one of minutes on a laptop. What a sweep varies comes after it.
 SMOKE = {
@@ -38,15 +38,15 @@ class Sweep:
     """Every entry, with every combination of the grid, with every seed, is one run.
 
     Attributes:
-      config: config file of the runs.
+      config: config of the runs, by name or path.
       entries: overrides of keys by name of the entry, as in `{"fusion_add": {"model.fusion": "add"}}`; among them
-        `config` names another config file. Such names begin the names of runs.
+        `config` names another config. Such names begin the names of runs.
       grid: values to combine by key, as in `{"optimizer.learning_rate": [1e-3, 3e-3]}`.
       seeds: values of the key `seed`.
       names: what keys of the grid are called in the names of runs; by default the last part of the key.
     """
 
-    config: str = "configs/fume.py"
+    config: str = "fume"
     entries: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=lambda: {"": {}})
     grid: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
     seeds: Sequence[int] = (0,)
@@ -123,12 +123,12 @@ def load_config(run: Run) -> ml_collections.ConfigDict:
     Raises:
       UserError: naming the run and what is wrong with its keys or their values.
     """
-    values, arguments = flags.FlagValues(), ["", *run.config_arguments]
     # Parsed as the command does, from the same words.
+    values, arguments = flags.FlagValues(), ["", *cli.canonical_arguments(run.config_arguments)]
     holder = config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True, sys_argv=arguments)
     try:
         values(arguments)
-        check(holder.value)
+        validate_config(holder.value)
     except cli.MISTAKES as error:
         raise UserError(f"run {run.name}: {cli.message(error)}") from error
     return holder.value

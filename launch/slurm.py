@@ -10,8 +10,8 @@ from typing import Any
 import submitit
 from submitit.slurm.slurm import SlurmJob, _make_sbatch_string
 
-from fume_jax.errors import UserError
-from fume_jax.stopping import StopRequest
+from fume_jax.runtime.errors import UserError
+from fume_jax.runtime.preemption import StopRequest
 from launch import status
 from launch.job import TrainingJob
 from launch.plan import Run

@@ -10,9 +10,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fume_jax.errors import DONE as EXIT_DONE
-from fume_jax.errors import RUN_AGAIN
-from fume_jax.files import replace_text
+from fume_jax.runtime.errors import DONE as EXIT_DONE
+from fume_jax.runtime.errors import RUN_AGAIN
+from fume_jax.runtime.files import replace_text
 
 # States of a run. One that was stopped or killed from outside goes on with the next start of the sweep, and so does one
 # that failed.

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from absl import flags
 
-from fume_jax import cli
-from fume_jax.errors import DONE, NOTHING_DONE, PARTLY_DONE, RUN_AGAIN, UserError, needs_extra
-from fume_jax.stopping import StopRequest
+from fume_jax.runtime import cli
+from fume_jax.runtime.errors import DONE, NOTHING_DONE, PARTLY_DONE, RUN_AGAIN, UserError, needs_extra
+from fume_jax.runtime.preemption import StopRequest
 from launch import status, table
 
 _SWEEP = flags.DEFINE_string("sweep", None, "Python file with get_sweep(), such as those of launch/sweeps.")
@@ -58,9 +58,9 @@ def main() -> int:
     # After the flags are parsed, so that --help and a mistake in a flag answer at once.
     import jax
 
-    from fume_jax.checkpoint import save_config
-    from fume_jax.guards import run_lock
-    from fume_jax.sharding import check_batch_size
+    from fume_jax.runtime.mesh import check_batch_size
+    from fume_jax.runtime.preflight import run_lock
+    from fume_jax.training.checkpoint import save_config
     from launch import plan
 
     # This process only reads configs: accelerators are for the runs.
@@ -77,8 +77,8 @@ def main() -> int:
     configs = {run.name: plan.load_config(run) for run in runs}
     engine = _engine(workdir)
     for name, config in configs.items():
-        options = config.train
-        check_batch_size(f"run {name}: train.batch_size", options.batch_size, engine.devices, options.accumulation)
+        parts = config.train.gradient_accumulation_steps
+        check_batch_size(f"run {name}: train.batch_size", config.train.batch_size, engine.devices, parts)
     if _DRY_RUN.value:
         print(engine.preview(runs))
         return DONE

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
-from fume_jax.console import aligned
+from fume_jax.evaluation.tables import aligned
 from launch import status
 
 METRICS = ("iou_gas", "mean_iou", "balanced_accuracy", "macro_f1")

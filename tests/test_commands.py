@@ -315,7 +315,7 @@ def test_a_run_folder_of_another_config_is_refused(trained, tiny_dataset):
         ("config.train.batch_size=8", ["Not understood: config.train.batch_size=8"]),
         ("--config.seed=-1", ["config.seed is -1; expected at least 0"]),
         (
-            "--config.train.accumulation=3",
+            "--config.train.gradient_accumulation_steps=3",
             ["config.train.batch_size is 4, which 1 devices cannot share evenly in 3 parts"],
         ),
         ("--config=configs/nowhere.py", ["configs/nowhere.py"]),

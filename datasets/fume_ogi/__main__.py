@@ -6,8 +6,8 @@ from pathlib import Path
 
 from absl import flags
 
-from fume_jax import cli
-from fume_jax.errors import UserError
+from fume_jax.runtime import cli
+from fume_jax.runtime.errors import UserError
 
 _SOURCE = flags.DEFINE_string("source", None, "Folder that the paths in the CSV files are relative to.")
 _ANNOTATIONS = flags.DEFINE_string(

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from datasets.fume_ogi.faults import Fault
-from fume_jax.errors import UserError
-from fume_jax.vocabulary import CLASSES, GASES, PH_CLASS, SPLITS
+from fume_jax.runtime.errors import UserError
+from fume_jax.schema import CLASSES, GASES, PH_CLASS, SPLITS
 
 SINGLE_COLUMNS = (
     "frame_path",

@@ -9,8 +9,9 @@ from PIL import Image
 
 from datasets.fume_ogi.annotations import Frame, Row
 from datasets.fume_ogi.faults import Fault
-from fume_jax.frames import UnreadableFrame, read_frame
-from fume_jax.vocabulary import MASK_CLASSES
+from fume_jax.data.images import read_frame
+from fume_jax.data.sources import UnreadableFrame
+from fume_jax.schema import MASK_CLASSES
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
-from fume_jax import cli
+from fume_jax.runtime import cli
 
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to write to.")
 _RECORDINGS = flags.DEFINE_integer(
@@ -29,8 +29,8 @@ flags.mark_flag_as_required("output")
 def main() -> None:
     import multiprocessing
 
-    from datasets.ahead import map_ahead
     from datasets.fume_ogi.annotations import SINGLE_COLUMNS
+    from datasets.shards import prefetch_with_bar
     from datasets.synthetic_ogi.plan import counts_by_share, plan_recordings
     from datasets.synthetic_ogi.synthetic_ogi import PUBLISHED_FRAMES
 
@@ -48,7 +48,9 @@ def main() -> None:
     with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
         for split, own in plans.items():
             jobs = [(output, split, plan) for plan in own]
-            lines = [line for found in map_ahead(pool, _write, jobs, desc=split, unit="recording") for line in found]
+            lines = [
+                line for found in prefetch_with_bar(pool, _write, jobs, desc=split, unit="recording") for line in found
+            ]
             with (output / f"{split}_annotations.csv").open("w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, SINGLE_COLUMNS)
                 writer.writeheader()
@@ -61,7 +63,7 @@ def _write(job):
     import cv2
 
     from datasets.synthetic_ogi.recording import render
-    from fume_jax.vocabulary import CLASSES, GASES
+    from fume_jax.schema import CLASSES, GASES
 
     output, split, plan = job
     lines = []

@@ -11,15 +11,15 @@ import numpy as np
 import tensorflow_datasets as tfds
 from scipy import sparse
 
-from datasets.ahead import check_room, map_ahead, shards
 from datasets.fume_ogi.annotations import Row
 from datasets.fume_ogi.content import read_mask
 from datasets.fume_ogi.plan import Options, make_plan, statistics
 from datasets.paired_frames import paired_frames
-from fume_jax.augment_host import resize_frame, resize_mask
-from fume_jax.frames import read_frame
-from fume_jax.guards import full_disk
-from fume_jax.vocabulary import GASES
+from datasets.shards import check_room, prefetch_with_bar, shards
+from fume_jax.data.images import read_frame
+from fume_jax.data.transforms import resize_frame, resize_mask
+from fume_jax.runtime.preflight import full_disk
+from fume_jax.schema import GASES
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -77,7 +77,7 @@ class FumeOgi(tfds.core.ShardBasedBuilder):
         read = functools.partial(_example, source, config.height, config.width)
         iterators = {}
         for split, numbered in _numbered(plan.pairs).items():
-            examples = map_ahead(self._pool, read, numbered, desc=f"store {split}", unit="pair")
+            examples = prefetch_with_bar(self._pool, read, numbered, desc=f"store {split}", unit="pair")
             bytes_each = 4 * config.height * config.width
             iterators[split] = shards(examples, len(numbered), bytes_each, _keyed)
         return iterators

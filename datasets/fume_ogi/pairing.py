@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from datasets.fume_ogi.annotations import Row
-from fume_jax.vocabulary import GASES
+from fume_jax.schema import GASES
 
 
 def at_random(row: Row) -> tuple:

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import cv2
 
-from datasets.ahead import map_ahead
 from datasets.fume_ogi import splits
 from datasets.fume_ogi.annotations import Annotations, Row, read_annotations
 from datasets.fume_ogi.content import Content, check_content
 from datasets.fume_ogi.faults import KINDS, Fault, summary
 from datasets.fume_ogi.pairing import PAIRINGS, pair
-from fume_jax.errors import UserError
-from fume_jax.vocabulary import CLASSES, GASES, SPLITS
+from datasets.shards import prefetch_with_bar
+from fume_jax.runtime.errors import UserError
+from fume_jax.schema import CLASSES, GASES, SPLITS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +167,9 @@ def _check_contents(source, rows_by_split):
     cv2.setNumThreads(1)  # one image a thread
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         check = functools.partial(check_content, source)
-        for row, (found, wrong) in zip(rows, map_ahead(pool, check, rows, desc="check", unit="row"), strict=True):
+        for row, (found, wrong) in zip(
+            rows, prefetch_with_bar(pool, check, rows, desc="check", unit="row"), strict=True
+        ):
             contents |= {frame.frame_path: content for frame, content in zip(row.frames, found, strict=True)}
             faults += wrong
     return contents, faults

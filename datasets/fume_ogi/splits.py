@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from datasets.fume_ogi.annotations import Row
-from fume_jax.errors import UserError
-from fume_jax.vocabulary import SPLITS
+from fume_jax.runtime.errors import UserError
+from fume_jax.schema import SPLITS
 
 SHARES = (0.7, 0.15, 0.15)
 

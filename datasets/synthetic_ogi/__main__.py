@@ -6,7 +6,7 @@ import io
 
 from absl import flags
 
-from fume_jax import cli
+from fume_jax.runtime import cli
 
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder of prepared datasets.")
 _NAME = flags.DEFINE_string("name", "demo", "Which one to render; see datasets/synthetic_ogi/README.md.")

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from fume_jax.vocabulary import GAS, TUBE
+from fume_jax.schema import GAS, TUBE
 
 # A structure is seen when it stands out by about five times the noise (Rose 1948, doi:10.1364/JOSA.38.000196).
 ROSE = 5.0

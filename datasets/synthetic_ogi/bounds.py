@@ -9,7 +9,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from datasets.synthetic_ogi.emission import emission_log_density
-from fume_jax.vocabulary import CLASSES, GASES, PH_CLASS
+from fume_jax.schema import CLASSES, GASES, PH_CLASS
 
 HISTOGRAM_BINS = 32
 

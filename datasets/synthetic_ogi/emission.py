@@ -18,7 +18,7 @@ gas's own scatter leaves some doubt even when both are known exactly.
 import numpy as np
 from scipy.stats import multivariate_normal
 
-from fume_jax.vocabulary import GASES
+from fume_jax.schema import GASES
 
 # Change of the logarithm of the emission rate per pH unit.
 PER_PH = {"co2": -1.0, "ch4": 1.0}

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from fume_jax import cli
-from fume_jax.errors import UserError
+from fume_jax.runtime import cli
+from fume_jax.runtime.errors import UserError
 
 _NAME = flags.DEFINE_string("name", "demo", "Dataset of whose kind it is; see datasets/synthetic_ogi/README.md.")
 _OUTPUT = flags.DEFINE_string("output", "films", "Folder to write to.")
@@ -25,8 +25,8 @@ def main() -> None:
     from datasets.synthetic_ogi.plume import FRAMES_PER_SECOND
     from datasets.synthetic_ogi.recording import render
     from datasets.synthetic_ogi.synthetic_ogi import config_named
-    from fume_jax.video import VideoWriter
-    from fume_jax.vocabulary import CLASSES, GASES
+    from fume_jax.data.video import VideoWriter
+    from fume_jax.schema import CLASSES, GASES
 
     if _MISSING.value == 1:
         raise UserError("--ch4_missing=1 would leave no CH4 frame; choose 2 or more, or 0 for all frames.")

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from absl import flags
 
-from fume_jax import cli
-from fume_jax.errors import UserError
+from fume_jax.runtime import cli
+from fume_jax.runtime.errors import UserError
 
 _NAME = flags.DEFINE_string("name", "demo", "Which dataset to show; see datasets/synthetic_ogi/README.md.")
 _OUTPUT = flags.DEFINE_string("output", "gallery", "Folder to write to.")
@@ -54,8 +54,8 @@ def _jets_and_low_flows(plan):
 def _tiles(plan, frames):
     """For each frame of a recording: CO2 frame, the same with its mask, CH4 frame, with mask; BGR uint8."""
     from datasets.synthetic_ogi.recording import render
-    from fume_jax.pictures import overlay
-    from fume_jax.vocabulary import CLASSES, GASES
+    from fume_jax.evaluation.overlays import overlay
+    from fume_jax.schema import CLASSES, GASES
 
     rows = []
     for example in render(dataclasses.replace(plan, frames=frames, copies=0, kept=tuple(range(frames)))):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from datasets.synthetic_ogi.recording import RecordingPlan
-from fume_jax.vocabulary import GASES
+from fume_jax.schema import GASES
 
 # Recordings of each pH level by the gases they hold: "both" or the name of the only one.
 Counts = dict[float, dict[str, int]]

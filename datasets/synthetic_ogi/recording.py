@@ -6,9 +6,9 @@ import numpy as np
 
 from datasets.synthetic_ogi.scene import Scene, draw_scene
 from datasets.synthetic_ogi.simulator import render_recording
-from fume_jax.augment import BrightnessContrast, HorizontalFlip, ShiftScaleRotate, draw_plan
-from fume_jax.augment_host import apply
-from fume_jax.vocabulary import GASES, PH_CLASS
+from fume_jax.data.transforms import apply
+from fume_jax.learning.augment import BrightnessContrast, HorizontalFlip, ShiftScaleRotate, draw_plan
+from fume_jax.schema import GASES, PH_CLASS
 
 # Changes of an augmented copy, as the published dataset applied them before it was split. Brightness changes always, so
 # that no two copies are the same picture.

@@ -10,14 +10,14 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
-from datasets.ahead import check_room, map_ahead, shards
 from datasets.paired_frames import paired_frames
+from datasets.shards import check_room, prefetch_with_bar, shards
 from datasets.synthetic_ogi import bounds
 from datasets.synthetic_ogi.plan import Counts, counts_by_share, plan_recordings
 from datasets.synthetic_ogi.recording import render
-from fume_jax.errors import UserError
-from fume_jax.guards import full_disk
-from fume_jax.vocabulary import GASES
+from fume_jax.runtime.errors import UserError
+from fume_jax.runtime.preflight import full_disk
+from fume_jax.schema import GASES
 
 # Single-gas frames of each pH level in the published in-vitro recordings.
 PUBLISHED_FRAMES = {6.5: 1008, 6.2: 1050, 5.9: 945, 5.6: 3087, 5.3: 1512, 5.0: 1365}
@@ -121,7 +121,7 @@ class SyntheticOgi(tfds.core.ShardBasedBuilder):
         check_room(self.data_dir_root, pairs, config.height, config.width)
         iterators = {}
         for split, plans in planned.items():
-            rendered = map_ahead(self._pool, render, plans, desc=f"render {split}", unit="recording")
+            rendered = prefetch_with_bar(self._pool, render, plans, desc=f"render {split}", unit="recording")
             iterators[split] = shards(rendered, len(plans), bytes_each, functools.partial(self._keyed, split))
         return iterators
 

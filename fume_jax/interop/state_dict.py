@@ -73,7 +73,7 @@ def _renames_of(options):
 
 
 def _lists_encoder_twice(options):
-    return options.has_streams and options.encoder == "shared"
+    return options.has_streams and options.share_encoder
 
 
 def to_torch_layout(key: str, array: np.ndarray) -> np.ndarray:

@@ -11,13 +11,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from fume_jax.models import Architecture, architecture
-from fume_jax.models.fast_scnn import HIGH_CHANNELS, LOW_CHANNELS, FastSCNN, PyramidPooling
-from fume_jax.vocabulary import CLASSES, GASES, MASK_CLASSES
+from fume_jax.models.fast_scnn import FastSCNN, PyramidPooling
+from fume_jax.schema import CLASSES, GASES, MASK_CLASSES
+
+LOW_CHANNELS, HIGH_CHANNELS = FastSCNN.channels
 
 
 def create_torch_model(name: str, **options) -> nn.Module:
-    """The PyTorch module of a model, with fresh parameters; arguments as of `fume_jax.models.create_model`."""
-    return FUME(architecture(name, **options))
+    """Creates the PyTorch module of a model with fresh parameters; arguments as of `fume_jax.models.create_model`."""
+    return TorchFUME(architecture(name, **options))
 
 
 def _conv_norm(in_channels, out_channels, kernel_size=1, **options):
@@ -204,7 +206,7 @@ def _mlp(sizes):
     return [*layers, nn.Linear(sizes[-1], len(CLASSES))]
 
 
-class FUME(nn.Module):
+class TorchFUME(nn.Module):
     """One model of any architecture; outputs and their names are those of `fume_jax.models.FUME`."""
 
     def __init__(self, options: Architecture):
@@ -215,7 +217,7 @@ class FUME(nn.Module):
         else:
             self.co2_encoder = Encoder()
             # One module under two names, as its state dict lists it.
-            self.ch4_encoder = self.co2_encoder if options.encoder == "shared" else Encoder()
+            self.ch4_encoder = self.co2_encoder if options.share_encoder else Encoder()
         if options.segments:
             for head in ("co2_seg_head", "ch4_seg_head") if options.has_streams else ("seg_head",):
                 self.add_module(head, SegmentationHead())

@@ -12,14 +12,14 @@ __all__ = ["FUME", "MODELS", "Architecture", "architecture", "count_parameters",
 MODELS = tuple(PRESETS)
 
 
-def create_model(name: str, *, dtype=jnp.float32, rngs: nnx.Rngs, **options: str | None) -> FUME:
+def create_model(name: str, *, dtype=jnp.float32, rngs: nnx.Rngs, **options: str | bool | None) -> FUME:
     """Creates a model with fresh parameters, in training mode.
 
     Args:
       name: one of `MODELS`.
       dtype: of the computation, float32 or bfloat16.
       rngs: keys for the parameters.
-      **options: `encoder`, `fusion`, `gas` and `tasks` of `architecture`, which are as `name` says where None.
+      **options: `backbone`, `share_encoder`, `fusion`, `gas` and `tasks` of `architecture`; None is as `name` says.
 
     Raises:
       ValueError: if there is no such model or option, or the options contradict each other.

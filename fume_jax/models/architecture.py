@@ -2,9 +2,9 @@
 
 import dataclasses
 
-from fume_jax.vocabulary import GASES
+from fume_jax.models.backbones import BACKBONES
+from fume_jax.schema import GASES
 
-ENCODERS = ("shared", "separate")
 # Of the features of two streams, one per gas; `early`: the frames are the channels of one input; `none`: every frame by
 # itself through the same weights.
 FUSIONS = ("cross_attention", "self_attention", "add", "concat", "early", "none")
@@ -16,11 +16,13 @@ TASKS = ("both", "segmentation", "classification")
 class Architecture:
     """Options of `fume_jax.models.FUME`.
 
-    `gas` is what the model reads, the other gas being treated as absent. `hidden` are the layers of the classification
-    head, `gas_embedding` the width of what tells it which gas it sees, 0 for none.
+    `backbone` is the encoder, which both gases share or of which each has its own. `gas` is what the model reads, the
+    other gas being treated as absent. `hidden` are the layers of the classification head, `gas_embedding` the width of
+    what tells it which gas it sees, 0 for none.
     """
 
-    encoder: str = "shared"
+    backbone: str = "fast_scnn"
+    share_encoder: bool = True
     fusion: str = "cross_attention"
     gas: str = "both"
     tasks: str = "both"
@@ -28,11 +30,12 @@ class Architecture:
     gas_embedding: int = 0
 
     def __post_init__(self):
-        for key, known in (("encoder", ENCODERS), ("fusion", FUSIONS), ("gas", GAS_CHOICES), ("tasks", TASKS)):
+        known_values = {"backbone": BACKBONES, "fusion": FUSIONS, "gas": GAS_CHOICES, "tasks": TASKS}
+        for key, known in known_values.items():
             if getattr(self, key) not in known:
                 raise ValueError(f"{key} is {getattr(self, key)!r}; expected one of {', '.join(known)}")
-        if self.encoder == "separate" and not self.has_streams:
-            raise ValueError(f"fusion {self.fusion!r} has one encoder; encoder must be 'shared'")
+        if not self.share_encoder and not self.has_streams:
+            raise ValueError(f"fusion {self.fusion!r} has one encoder; share_encoder must be True")
         if self.fusion == "early" and self.gas == "ch4" and self.segments:
             raise ValueError("early fusion segments CO2; gas must be 'co2' or 'both'")
         if self.gas_embedding and not (self.fusion == "none" and self.classifies):
@@ -67,7 +70,7 @@ class Architecture:
 
 PRESETS = {
     "fume": Architecture(),
-    "fume_separate": Architecture(encoder="separate"),
+    "fume_separate": Architecture(share_encoder=False),
     "fume_concat": Architecture(fusion="concat", hidden=(256,)),
     "segmentation_only": Architecture(fusion="none", gas="co2", tasks="segmentation"),
     "classification_only": Architecture(fusion="none", gas="co2", tasks="classification"),
@@ -80,7 +83,8 @@ PRESETS = {
 def architecture(
     name: str,
     *,
-    encoder: str | None = None,
+    backbone: str | None = None,
+    share_encoder: bool | None = None,
     fusion: str | None = None,
     gas: str | None = None,
     tasks: str | None = None,
@@ -89,7 +93,8 @@ def architecture(
 
     Args:
       name: one of `PRESETS`.
-      encoder: one of `ENCODERS`.
+      backbone: of the encoder, one of `BACKBONES`.
+      share_encoder: one encoder for both gases, or one each.
       fusion: one of `FUSIONS`.
       gas: that the model reads, one of `GAS_CHOICES`.
       tasks: one of `TASKS`.
@@ -99,5 +104,5 @@ def architecture(
     """
     if name not in PRESETS:
         raise ValueError(f"There is no model named {name!r}; choose one of: {', '.join(PRESETS)}.")
-    options = {"encoder": encoder, "fusion": fusion, "gas": gas, "tasks": tasks}
+    options = {"backbone": backbone, "share_encoder": share_encoder, "fusion": fusion, "gas": gas, "tasks": tasks}
     return dataclasses.replace(PRESETS[name], **{key: value for key, value in options.items() if value is not None})

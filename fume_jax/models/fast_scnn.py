@@ -3,62 +3,12 @@
 `present` [N] marks the frames that count in batch statistics.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
-from fume_jax.models.batch_norm import BatchNorm
 from fume_jax.models.depthwise import DepthwiseConv
-from fume_jax.models.pointwise import Pointwise
-
-LOW_CHANNELS, HIGH_CHANNELS = 64, 128
-
-
-def resize_bilinear(x: jax.Array, height: int, width: int) -> jax.Array:
-    """Resizes `x` [N, H, W, C] with half-pixel centres and no antialiasing, as PyTorch's `align_corners=False`."""
-    return jax.image.resize(x, (x.shape[0], height, width, x.shape[3]), "bilinear", antialias=False)
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def resize_few_channels(x: jax.Array, height: int, width: int) -> jax.Array:
-    """As `resize_bilinear`, channel by channel: faster for a few, above all backward, where nothing is turned round."""
-    planes = jnp.moveaxis(x, 3, 1)
-    rows, columns = (
-        jax.image.resize(jnp.eye(n, dtype=x.dtype), (m, n), "bilinear", antialias=False)
-        for n, m in zip(planes.shape[2:], (height, width), strict=True)
-    )
-    planes = jnp.matmul(rows, planes, precision="highest")
-    # As one matrix product, and not one for each plane.
-    resized = jnp.matmul(planes.reshape(-1, columns.shape[1]), columns.T, precision="highest")
-    return jnp.moveaxis(resized.reshape(*planes.shape[:3], width), 1, 3)
-
-
-def adaptive_average_pool(x: jax.Array, bins: int) -> jax.Array:
-    """Averages `x` [N, H, W, C] over `bins` x `bins` cells, which may overlap, by PyTorch's rule."""
-
-    def weights(size):
-        matrix = np.zeros((bins, size), np.float32)
-        for i in range(bins):
-            start, stop = i * size // bins, -(-(i + 1) * size // bins)
-            matrix[i, start:stop] = 1 / (stop - start)
-        return matrix.astype(x.dtype)
-
-    return jnp.einsum("nhwc,ih,jw->nijc", x, weights(x.shape[1]), weights(x.shape[2]), precision="highest")
-
-
-class DepthwiseSeparableConv(nnx.Module):
-    """Depthwise 3x3, then 1x1 convolution, then batch norm and ReLU; nothing between the two convolutions."""
-
-    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, dtype, rngs: nnx.Rngs):
-        self.depthwise = DepthwiseConv(in_channels, stride=stride, dtype=dtype, rngs=rngs)
-        self.pointwise = Pointwise(in_channels, out_channels, use_bias=False, dtype=dtype, rngs=rngs)
-        self.norm = BatchNorm(out_channels, dtype=dtype)
-
-    def __call__(self, x, present):
-        return nnx.relu(self.norm(self.pointwise(self.depthwise(x)), present))
+from fume_jax.models.layers import BatchNorm, DepthwiseSeparableConv, Pointwise, adaptive_average_pool, resize_bilinear
 
 
 class InvertedResidual(nnx.Module):
@@ -87,12 +37,13 @@ class LearningToDownsample(nnx.Module):
     def __init__(self, in_channels: int, *, dtype, rngs: nnx.Rngs):
         options = {"dtype": dtype, "rngs": rngs}
         if in_channels == 1:
-            self.conv = DepthwiseConv(32, stride=2, **options)  # which one channel alone is, and faster so on a CPU
+            # One channel makes this a depthwise convolution, which is faster on a CPU.
+            self.conv = DepthwiseConv(32, stride=2, **options)
         else:
             self.conv = nnx.Conv(in_channels, 32, (3, 3), strides=2, padding=1, use_bias=False, **options)
         self.norm = BatchNorm(32, dtype=dtype)
         self.separable1 = DepthwiseSeparableConv(32, 48, stride=2, dtype=dtype, rngs=rngs)
-        self.separable2 = DepthwiseSeparableConv(48, LOW_CHANNELS, stride=2, dtype=dtype, rngs=rngs)
+        self.separable2 = DepthwiseSeparableConv(48, 64, stride=2, dtype=dtype, rngs=rngs)
 
     def __call__(self, x, present):
         x = nnx.relu(self.norm(self.conv(x), present))
@@ -122,8 +73,10 @@ class PyramidPooling(nnx.Module):
 class FastSCNN(nnx.Module):
     """Encoder of one frame into fine features for segmentation and coarse features for everything else."""
 
+    channels = (64, 128)
+    strides = (8, 32)
     # (in channels, out channels, stride of the first block), three blocks a stage
-    STAGES = ((LOW_CHANNELS, 64, 2), (64, 96, 2), (96, HIGH_CHANNELS, 1))
+    STAGES = ((64, 64, 2), (64, 96, 2), (96, 128, 1))
 
     def __init__(self, in_channels: int = 1, *, dtype=jnp.float32, rngs: nnx.Rngs):
         self.downsample = LearningToDownsample(in_channels, dtype=dtype, rngs=rngs)
@@ -133,7 +86,7 @@ class FastSCNN(nnx.Module):
             for _ in range(2):
                 blocks.append(InvertedResidual(out_features, out_features, stride=1, dtype=dtype, rngs=rngs))
             self.stages.append(nnx.List(blocks))
-        self.pyramid = PyramidPooling(HIGH_CHANNELS, dtype=dtype, rngs=rngs)
+        self.pyramid = PyramidPooling(self.channels[1], dtype=dtype, rngs=rngs)
 
     def __call__(self, frames: jax.Array, present: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Encodes `frames` [N, H, W, C]: `low` [N, H/8, W/8, 64] and `high` [N, H/32, W/32, 128], sizes rounded up."""

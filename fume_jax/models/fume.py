@@ -5,10 +5,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from fume_jax.models.architecture import Architecture
-from fume_jax.models.fast_scnn import HIGH_CHANNELS, FastSCNN
+from fume_jax.models.backbones import BACKBONES
 from fume_jax.models.fusion import AttentionFusion, ConvFusion
 from fume_jax.models.heads import ClassificationHead, SegmentationHead
-from fume_jax.vocabulary import GASES
+from fume_jax.schema import GASES
 
 MIN_SIZE = 64
 
@@ -24,20 +24,22 @@ class FUME(nnx.Module):
     def __init__(self, options: Architecture, *, dtype=jnp.float32, rngs: nnx.Rngs):
         """`dtype` (float32 or bfloat16) is that of the computation; parameters and statistics are float32."""
         self.options = options
-        if options.encoder == "separate":
-            self.co2_encoder = FastSCNN(dtype=dtype, rngs=rngs)
-            self.ch4_encoder = FastSCNN(dtype=dtype, rngs=rngs)
+        backbone = BACKBONES[options.backbone]
+        channels = backbone.channels
+        if options.share_encoder:
+            self.encoder = backbone(len(GASES) if options.fusion == "early" else 1, dtype=dtype, rngs=rngs)
         else:
-            self.encoder = FastSCNN(len(GASES) if options.fusion == "early" else 1, dtype=dtype, rngs=rngs)
+            self.co2_encoder = backbone(1, dtype=dtype, rngs=rngs)
+            self.ch4_encoder = backbone(1, dtype=dtype, rngs=rngs)
         if options.has_streams and options.classifies:
-            self.fusion = _fusion(options.fusion, dtype=dtype, rngs=rngs)
+            self.fusion = _fusion(options.fusion, channels[1], dtype=dtype, rngs=rngs)
         if options.segments and options.has_streams:
-            self.co2_seg_head = SegmentationHead(dtype=dtype, rngs=rngs)
-            self.ch4_seg_head = SegmentationHead(dtype=dtype, rngs=rngs)
+            self.co2_seg_head = SegmentationHead(channels, dtype=dtype, rngs=rngs)
+            self.ch4_seg_head = SegmentationHead(channels, dtype=dtype, rngs=rngs)
         elif options.segments:
-            self.seg_head = SegmentationHead(dtype=dtype, rngs=rngs)
+            self.seg_head = SegmentationHead(channels, dtype=dtype, rngs=rngs)
         if options.classifies:
-            features = HIGH_CHANNELS + options.gas_embedding
+            features = channels[1] + options.gas_embedding
             self.cls_head = ClassificationHead(features, options.hidden, dtype=dtype, rngs=rngs)
         if options.gas_embedding:
             self.gas_embedding = nnx.Embed(len(GASES), options.gas_embedding, dtype=dtype, rngs=rngs)
@@ -80,7 +82,7 @@ class FUME(nnx.Module):
 
     def _encode(self, frames, present):
         """Fine and coarse features of each gas."""
-        if self.options.encoder == "separate":
+        if not self.options.share_encoder:
             return {gas: getattr(self, f"{gas}_encoder")(frame, present[gas]) for gas, frame in frames.items()}
         # One pass over all gases. The gas axis goes inside the batch axis, so that each device keeps its examples.
         stacked = jnp.stack(list(frames.values()), axis=1)
@@ -115,10 +117,10 @@ def check_inputs(co2_frame: jax.Array, ch4_frame: jax.Array, modality_mask: jax.
         raise ValueError(f"Frames must be at least {MIN_SIZE} pixels high and wide, got {shape[1]}x{shape[2]}.")
 
 
-def _fusion(kind, *, dtype, rngs):
+def _fusion(kind, channels, *, dtype, rngs):
     if kind in ("cross_attention", "self_attention"):
-        return AttentionFusion(HIGH_CHANNELS, cross=kind == "cross_attention", dtype=dtype, rngs=rngs)
-    return ConvFusion(HIGH_CHANNELS, mean=kind == "add", dtype=dtype, rngs=rngs)
+        return AttentionFusion(channels, cross=kind == "cross_attention", dtype=dtype, rngs=rngs)
+    return ConvFusion(channels, mean=kind == "add", dtype=dtype, rngs=rngs)
 
 
 def _column(present):

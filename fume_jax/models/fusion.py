@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fume_jax.models.batch_norm import BatchNorm
-from fume_jax.models.pointwise import Pointwise
+from fume_jax.models.layers import BatchNorm, Pointwise
 
 
 class SpatialAttention(nnx.Module):

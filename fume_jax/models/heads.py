@@ -7,25 +7,23 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fume_jax.models.batch_norm import BatchNorm
-from fume_jax.models.fast_scnn import (
-    HIGH_CHANNELS,
-    LOW_CHANNELS,
+from fume_jax.models.fusion import ChannelAttention
+from fume_jax.models.layers import (
+    BatchNorm,
     DepthwiseSeparableConv,
+    Pointwise,
     resize_bilinear,
     resize_few_channels,
 )
-from fume_jax.models.fusion import ChannelAttention
-from fume_jax.models.pointwise import Pointwise
-from fume_jax.vocabulary import CLASSES, MASK_CLASSES
+from fume_jax.schema import CLASSES, MASK_CLASSES
 
 
 class FeatureFusion(nnx.Module):
     """Adds coarse features, upsampled, to fine ones and gates the channels of the sum."""
 
-    def __init__(self, channels: int, *, dtype, rngs: nnx.Rngs):
-        self.low = DepthwiseSeparableConv(LOW_CHANNELS, channels, dtype=dtype, rngs=rngs)
-        self.high = Pointwise(HIGH_CHANNELS, channels, use_bias=False, dtype=dtype, rngs=rngs)
+    def __init__(self, low_channels: int, channels: int, *, dtype, rngs: nnx.Rngs):
+        self.low = DepthwiseSeparableConv(low_channels, channels, dtype=dtype, rngs=rngs)
+        self.high = Pointwise(channels, channels, use_bias=False, dtype=dtype, rngs=rngs)
         self.high_norm = BatchNorm(channels, dtype=dtype)
         self.gate = ChannelAttention(channels, channels // 4, dtype=dtype, rngs=rngs)
 
@@ -39,12 +37,14 @@ class FeatureFusion(nnx.Module):
 class SegmentationHead(nnx.Module):
     """Per-pixel logits of background, tube and gas from the features of one gas's frame."""
 
-    def __init__(self, *, dtype=jnp.float32, rngs: nnx.Rngs):
-        self.fusion = FeatureFusion(HIGH_CHANNELS, dtype=dtype, rngs=rngs)
-        self.separable1 = DepthwiseSeparableConv(HIGH_CHANNELS, HIGH_CHANNELS, dtype=dtype, rngs=rngs)
-        self.separable2 = DepthwiseSeparableConv(HIGH_CHANNELS, HIGH_CHANNELS, dtype=dtype, rngs=rngs)
+    def __init__(self, channels: tuple[int, int], *, dtype=jnp.float32, rngs: nnx.Rngs):
+        """`channels` are those of the fine and the coarse features."""
+        low, high = channels
+        self.fusion = FeatureFusion(low, high, dtype=dtype, rngs=rngs)
+        self.separable1 = DepthwiseSeparableConv(high, high, dtype=dtype, rngs=rngs)
+        self.separable2 = DepthwiseSeparableConv(high, high, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(0.1, broadcast_dims=(1, 2))
-        self.classifier = Pointwise(HIGH_CHANNELS, len(MASK_CLASSES), dtype=dtype, rngs=rngs)
+        self.classifier = Pointwise(high, len(MASK_CLASSES), dtype=dtype, rngs=rngs)
 
     def __call__(
         self,
@@ -55,7 +55,7 @@ class SegmentationHead(nnx.Module):
         size: tuple[int, int],
         rngs: nnx.Rngs | None = None,
     ) -> jax.Array:
-        """Logits, float32 [N, *size, 3], from `low` [N, h, w, 64] and `high` [N, h/4, w/4, 128]."""
+        """Logits, float32 [N, *size, 3], from fine features `low` and coarse ones `high`, [N, h, w, channels] each."""
         x = self.fusion(low, high, present)
         x = self.separable2(self.separable1(x, present), present)
         logits = self.classifier(self.dropout(x, rngs=rngs))

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fume_jax.models.fast_scnn import HIGH_CHANNELS, resize_few_channels
+from fume_jax.models.backbones import BACKBONES
 from fume_jax.models.fume import FUME
+from fume_jax.models.layers import resize_few_channels
 
 
 def count_macs(model: FUME, height: int, width: int) -> int:
@@ -19,8 +20,9 @@ def count_macs(model: FUME, height: int, width: int) -> int:
     frame, modality_mask = jnp.zeros((1, height, width, 1)), jnp.ones((1, 2))
     computed = _count(jax.make_jaxpr(lambda s: nnx.merge(graphdef, s)(frame, frame, modality_mask))(state).jaxpr)
     # A segmentation head's 1x1 convolution of upsampled features is computed before upsampling, where it costs less.
-    fine, coarse = (math.ceil(height / k) * math.ceil(width / k) for k in (8, 32))
-    moved = len(model.options.segmented) * (fine - coarse) * HIGH_CHANNELS**2
+    backbone = BACKBONES[model.options.backbone]
+    fine, coarse = (math.ceil(height / stride) * math.ceil(width / stride) for stride in backbone.strides)
+    moved = len(model.options.segmented) * (fine - coarse) * backbone.channels[1] ** 2
     return computed + moved
 
 

@@ -10,29 +10,29 @@ from launch.plan import Sweep
 
 
 def get_sweep() -> Sweep:
-    """Config files of their own where a change takes more than one key."""
+    """Presets where a change takes more than one key."""
     return Sweep(
         entries={
             "reference": {},
-            "encoder_separate": {"model.encoder": "separate"},
+            "encoder_separate": {"model.share_encoder": False},
             "fusion_self_attention": {"model.fusion": "self_attention"},
             "fusion_add": {"model.fusion": "add"},
             "fusion_concat": {"model.fusion": "concat"},
             "fusion_early": {"model.fusion": "early"},
             "fusion_none": {"model.fusion": "none"},
-            "task_segmentation": {"config": "configs/ablation_segmentation.py"},
-            "task_classification": {"config": "configs/ablation_classification.py"},
-            "input_co2": {"config": "configs/ablation_co2.py"},
-            "input_ch4": {"config": "configs/ablation_ch4.py"},
-            "loss_cross_entropy": {"loss.gamma": 0.0, "loss.seg_gamma": 0.0},
-            "loss_cls_cross_entropy": {"loss.gamma": 0.0},
+            "task_segmentation": {"config": "fume:ablation_segmentation"},
+            "task_classification": {"config": "fume:ablation_classification"},
+            "input_co2": {"config": "fume:ablation_co2"},
+            "input_ch4": {"config": "fume:ablation_ch4"},
+            "loss_cross_entropy": {"loss.cls_gamma": 0.0, "loss.seg_gamma": 0.0},
+            "loss_cls_cross_entropy": {"loss.cls_gamma": 0.0},
             "loss_seg_cross_entropy": {"loss.seg_gamma": 0.0},
-            "loss_focal_alone": {"loss.dice_weight": 0.0, "loss.focal_weight": 1.0},
-            "loss_dice_alone": {"loss.dice_weight": 1.0, "loss.focal_weight": 0.0},
+            "loss_focal_alone": {"loss.seg_dice_weight": 0.0, "loss.seg_focal_weight": 1.0},
+            "loss_dice_alone": {"loss.seg_dice_weight": 1.0, "loss.seg_focal_weight": 0.0},
             # The reference balances classes twice, by how often they are drawn and by the weights of their losses.
-            "imbalance_sampling_alone": {"loss.alpha": (1.0, 1.0, 1.0)},
+            "imbalance_sampling_alone": {"loss.cls_alpha": (1.0, 1.0, 1.0)},
             "imbalance_weights_alone": {"data.sampling": "uniform"},
-            "imbalance_ignored": {"loss.alpha": (1.0, 1.0, 1.0), "data.sampling": "uniform"},
-            "modality_dropout_none": {"data.modality_dropout": 0.0},
+            "imbalance_ignored": {"loss.cls_alpha": (1.0, 1.0, 1.0), "data.sampling": "uniform"},
+            "modality_dropout_none": {"augment.modality_dropout": 0.0},
         }
     )

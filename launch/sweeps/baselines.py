@@ -3,7 +3,7 @@
     python -m launch.sweep --sweep=launch/sweeps/baselines.py
 
 Early fusion, two tasks on single frames, each task alone, and single frames of a known gas. The others of
-`python -m fume_jax.summary` are variants of FUME and belong to the ablations; FUME itself is in seeds.py.
+`fume summary` are variants of FUME and belong to the ablations; FUME itself is in seeds.py.
 """
 
 from launch.plan import Sweep
@@ -12,5 +12,5 @@ BASELINES = ("early_fusion", "multi_task", "segmentation_only", "classification_
 
 
 def get_sweep() -> Sweep:
-    """One entry a config file."""
-    return Sweep(entries={name: {"config": f"configs/{name}.py"} for name in BASELINES})
+    """One entry for each preset."""
+    return Sweep(entries={name: {"config": f"fume:{name}"} for name in BASELINES})

@@ -1,0 +1,49 @@
+"""The `fume` command: `fume NAME ...` or `python -m fume_jax NAME ...` runs the command of that name.
+
+A command is a module with flags and a `main` that calls one function. The seven that `python -m fume_jax.NAME` runs lie
+beside this file; all others belong in `fume_jax/commands/`, so that the listing of the package stays short.
+"""
+
+import difflib
+import runpy
+import sys
+
+# Module and purpose of each command, in the order of use.
+COMMANDS = {
+    "train": ("fume_jax.main", "Train a model, or resume a run."),
+    "evaluate": ("fume_jax.evaluate", "Score the best checkpoint of a run again."),
+    "predict": ("fume_jax.predict", "Segment and classify images, folders and videos."),
+    "app": ("fume_jax.app", "Try a model on a page in the browser."),
+    "export": ("fume_jax.export", "Write a model as ONNX, PyTorch, StableHLO or small weights."),
+    "convert": ("fume_jax.convert", "Turn a PyTorch checkpoint into a run folder."),
+    "summary": ("fume_jax.summary", "List the models with their sizes and costs."),
+}
+HELP = "\n".join(
+    [
+        "usage: fume COMMAND --OPTION=VALUE ...",
+        "",
+        *(f"  {name:<10}{purpose}" for name, (_, purpose) in COMMANDS.items()),
+        "",
+        "`fume COMMAND --help` lists the options of a command.",
+    ]
+)
+
+
+def main() -> None:
+    """Runs the command that the first argument names."""
+    name, *arguments = sys.argv[1:] or [""]
+    if name in ("--help", "-h", "help", "--helpfull"):
+        print(HELP)
+        return
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, 1)
+        wrong = f"there is no command {name!r}" + (f"; did you mean {near[0]!r}?" if near else "") if name else ""
+        print(f"error: {wrong or 'name a command'}\n\n{HELP}", file=sys.stderr)
+        sys.exit(1)
+    module, _ = COMMANDS[name]
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

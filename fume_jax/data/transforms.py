@@ -1,0 +1,110 @@
+"""Plans of `fume_jax.learning.augment` carried out by OpenCV, and what becomes of any frame: its size and its scale.
+
+An example is a dict of uint8 `{gas}_frame` [H, W, 1] and `{gas}_mask` [H, W] and float32 `modality_mask` [2]. The zeros
+of an absent gas stay zeros.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+
+from fume_jax.learning.augment import NORMALIZED, Plan
+from fume_jax.schema import GASES
+
+Example = dict[str, Any]
+
+
+def apply(example: Example, plan: Plan) -> Example:
+    """The changed example; the one given is left as it is."""
+    changed = dict(example)
+    move = _move_fn(plan, *example["co2_mask"].shape)
+    for number, gas in enumerate(GASES):
+        frame, mask = f"{gas}_frame", f"{gas}_mask"
+        if example["modality_mask"][number]:
+            if move is not None:
+                # The mean of background and gas is the value of the tube: masks are never interpolated.
+                changed[frame] = move(example[frame], cv2.INTER_LINEAR).reshape(example[frame].shape)
+                changed[mask] = move(example[mask], cv2.INTER_NEAREST)
+            changed[frame] = _change_levels(changed[frame], plan, number)
+    dropped = plan.get("dropped", -1)
+    if dropped >= 0 and example["modality_mask"].all():
+        zeros = {f"{GASES[dropped]}_{kind}": np.zeros_like(changed[f"co2_{kind}"]) for kind in ("frame", "mask")}
+        changed |= zeros | {"modality_mask": np.arange(len(GASES)) != dropped}
+        changed["modality_mask"] = changed["modality_mask"].astype(np.float32)
+    return changed
+
+
+def _move_fn(plan, height, width) -> Callable[[np.ndarray, int], np.ndarray] | None:
+    """What moves an image, by a method of interpolation; None if nothing does."""
+    matrix = plan.get("matrix", np.eye(2, 3))
+    if "nodes" in plan and plan["nodes"].any():
+        source = _source(plan, height, width)
+        return lambda image, method: cv2.remap(image, source, None, method)
+    if np.array_equal(matrix, np.eye(2, 3)):
+        return None
+    if np.array_equal(matrix, [[-1, 0, width - 1], [0, 1, 0]]):
+        return lambda image, method: cv2.flip(image, 1)
+    return lambda image, method: cv2.warpAffine(image, matrix, (width, height), flags=method | cv2.WARP_INVERSE_MAP)
+
+
+def _source(plan, height, width):
+    """Where every pixel comes from, x and y float32 [H, W, 2]."""
+    (a, b, c), (d, e, f) = plan["matrix"]
+    source = cv2.resize(plan["nodes"], (width, height), interpolation=cv2.INTER_CUBIC)
+    x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
+    source[..., 0] += a * x + (b * y + c)
+    source[..., 1] += d * x + (e * y + f)
+    return source
+
+
+def _change_levels(frame, plan, number):
+    if plan.get("deviation", 0):
+        rng = np.random.default_rng([plan["noise_seed"], number])
+        frame = cv2.add(frame, rng.standard_normal(frame.shape, np.float32) * plan["deviation"], dtype=cv2.CV_8U)
+    if "kernel" in plan:
+        frame = _filter(frame, plan["kernel"])
+    if "levels" in plan and not np.array_equal(plan["levels"], np.arange(256)):
+        frame = cv2.LUT(frame, plan["levels"])
+    return frame.reshape(*frame.shape[:2], 1)
+
+
+def _filter(frame, kernel):
+    rows, columns = kernel.sum(1), kernel.sum(0)
+    reach = max(np.ptp(np.flatnonzero(line)) for line in (rows, columns)) // 2
+    if not reach:
+        return frame
+    inner = slice(len(kernel) // 2 - reach, len(kernel) // 2 + reach + 1)
+    if np.allclose(np.outer(rows, columns), kernel, atol=1e-6):
+        return cv2.sepFilter2D(frame, -1, columns[inner], rows[inner])
+    return cv2.filter2D(frame, -1, kernel[inner, inner])
+
+
+def resize(example: Example, *, height: int, width: int) -> Example:
+    """Resizes frames by area (linearly where they grow) and masks to the nearest pixel."""
+    resized = {}
+    for gas in GASES:
+        resized[f"{gas}_frame"] = resize_frame(example[f"{gas}_frame"], height, width)
+        resized[f"{gas}_mask"] = resize_mask(example[f"{gas}_mask"], height, width)
+    return example | resized
+
+
+def resize_frame(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resizes one uint8 frame [H, W, 1]: averages where it shrinks, interpolates where it grows."""
+    if frame.shape[:2] == (height, width):
+        return frame
+    method = cv2.INTER_AREA if frame.shape[0] >= height and frame.shape[1] >= width else cv2.INTER_LINEAR
+    return cv2.resize(frame, (width, height), interpolation=method).reshape(height, width, 1)
+
+
+def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resizes one uint8 mask [H, W] to the nearest pixel."""
+    if mask.shape == (height, width):
+        return mask
+    return cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
+
+
+def normalize(frame: np.ndarray, present: float) -> np.ndarray:
+    """Grey levels 0..255 to float32 [-1, 1]; 0.0 everywhere if the gas is absent."""
+    return cv2.LUT(frame, NORMALIZED * np.float32(present)).reshape(frame.shape)

@@ -1,0 +1,76 @@
+"""What a trained model says of itself, wherever it is stored."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+
+import ml_collections
+
+from fume_jax import __version__
+from fume_jax.config import get_architecture
+from fume_jax.runtime.errors import UserError
+from fume_jax.schema import CLASSES, MASK_CLASSES
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCard:
+    """Everything that whoever uses a model needs to know besides its inputs and outputs, which name themselves.
+
+    `gases` are those that it reads, `segmented` those of them that it segments. Frames are scaled to `height` x `width`
+    pixels, and their grey levels as `normalisation` says. `metrics` are what `metrics.json` said of this step, empty if
+    it was not evaluated.
+    """
+
+    model: str
+    step: int
+    height: int
+    width: int
+    gases: tuple[str, ...]
+    segmented: tuple[str, ...]
+    classifies: bool
+    config: dict
+    config_hash: str
+    metrics: dict
+    version: str
+    classes: tuple[str, ...] = CLASSES
+    mask_classes: tuple[str, ...] = MASK_CLASSES
+    normalisation: str = "(grey / 255 - 0.5) / 0.5, grey levels 0 to 255; 0 everywhere for an absent gas"
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "ModelCard":
+        """The card that `to_json` wrote.
+
+        Raises:
+          UserError: if it is one of another version.
+        """
+        try:
+            values = json.loads(text)
+            card = cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+            if (card.classes, card.mask_classes) != (CLASSES, MASK_CLASSES):
+                raise ValueError(f"its classes are {card.classes} and {card.mask_classes}")
+            return card
+        except (TypeError, ValueError) as error:
+            raise UserError(f"The card in the file is one of another version: {error}. Export it anew.") from error
+
+
+def create_card(config: ml_collections.ConfigDict, step: int, metrics: Mapping) -> ModelCard:
+    """The card of a model trained by `config` for so many steps."""
+    options = get_architecture(config)
+    values = json.loads(config.to_json())
+    return ModelCard(
+        model=config.model.name,
+        step=step,
+        height=config.data.height,
+        width=config.data.width,
+        gases=options.gases,
+        segmented=options.segmented,
+        classifies=options.classifies,
+        config=values,
+        config_hash=hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest(),
+        metrics=dict(metrics),
+        version=__version__,
+    )

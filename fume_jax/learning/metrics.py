@@ -1,0 +1,154 @@
+"""Segmentation and classification metrics from confusion counts.
+
+Counting happens on the device, per batch; what the counts mean is computed once at the end, on the host. A confusion
+matrix has the truth in rows and the prediction in columns.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fume_jax.schema import CLASSES, GASES, MASK_CLASSES
+
+# What tables show and a checkpoint may be chosen by, larger is better, and the tasks that it needs.
+_SEG, _CLS = frozenset({"segmentation"}), frozenset({"classification"})
+HEADLINES = {
+    "iou_gas": _SEG,
+    "mean_iou": _SEG,
+    "mean_dice": _SEG,
+    "pixel_accuracy": _SEG,
+    "accuracy": _CLS,
+    "balanced_accuracy": _CLS,
+    "macro_f1": _CLS,
+    "joint_score": _SEG | _CLS,
+}
+
+
+def confusion_matrix(labels: jax.Array, predictions: jax.Array, counted: jax.Array, classes: int) -> jax.Array:
+    """Counts int32 [classes, classes] over three arrays of one shape: ints, ints and bool."""
+    cell = jnp.where(counted, labels * classes + predictions, -1).reshape(-1)
+    # A comparison per cell is one fused pass; scattering into nine cells is serial on an accelerator.
+    return (cell[None, :] == jnp.arange(classes**2)[:, None]).sum(1, dtype=jnp.int32).reshape(classes, classes)
+
+
+def example_confusions(outputs: dict[str, jax.Array], batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Confusion counts of every example of a batch; those of padding and of absent gases are 0.
+
+    Args:
+      outputs: logits as the model returns them; an absent head adds no entry.
+      batch: see `fume_jax.schema`.
+
+    Returns:
+      `cls_confusion` and `{gas}_confusion`, int32 [B, 3, 3] each, to be summed over examples in 64 bits.
+    """
+    counts = {}
+    if "cls_logits" in outputs:
+        predictions = outputs["cls_logits"].argmax(-1)
+        counts["cls_confusion"] = _confusions(batch["labels"], predictions, batch["valid"], len(CLASSES))
+    for i, gas in enumerate(GASES):
+        if f"{gas}_seg_logits" in outputs:
+            predictions = outputs[f"{gas}_seg_logits"].argmax(-1)
+            present = batch["valid"] & (batch["modality_mask"][:, i] > 0)
+            counted = jnp.broadcast_to(present[:, None, None], predictions.shape)
+            counts[f"{gas}_confusion"] = _confusions(batch[f"{gas}_mask"], predictions, counted, len(MASK_CLASSES))
+    return counts
+
+
+def compute_metrics(counts: dict[str, np.ndarray]) -> dict[str, float]:
+    """All metrics of an evaluation from its summed confusion counts.
+
+    Args:
+      counts: any of `cls_confusion`, `co2_confusion`, `ch4_confusion`, int [3, 3].
+
+    Returns:
+      Classification metrics by name; segmentation metrics pooled over gases by name and as `{gas}/{name}` each; with
+      both tasks `joint_score`, half mean IoU and half balanced accuracy.
+    """
+    metrics = {}
+    if "cls_confusion" in counts:
+        metrics |= classification_metrics(np.asarray(counts["cls_confusion"]))
+    by_gas = {gas: np.asarray(counts[f"{gas}_confusion"]) for gas in GASES if f"{gas}_confusion" in counts}
+    if by_gas:
+        metrics |= segmentation_metrics(sum(by_gas.values()))
+    for gas, confusion in by_gas.items():
+        metrics |= {f"{gas}/{name}": value for name, value in segmentation_metrics(confusion).items()}
+    if {"mean_iou", "balanced_accuracy"} <= metrics.keys():
+        metrics["joint_score"] = 0.5 * metrics["mean_iou"] + 0.5 * metrics["balanced_accuracy"]
+    return metrics
+
+
+def segmentation_metrics(confusion: np.ndarray) -> dict[str, float]:
+    """IoU and Dice per class and their means, and pixel accuracy, from int [3, 3] counts of pixels.
+
+    A class absent from both truth and prediction is NaN and left out of the means.
+    """
+    tp, truth, predicted = _counts(confusion)
+    iou = _divide(tp, truth + predicted - tp)
+    dice = _divide(2 * tp, truth + predicted)
+    metrics = {"mean_iou": _nanmean(iou), "mean_dice": _nanmean(dice)}
+    metrics["pixel_accuracy"] = float(_divide(tp.sum(), confusion.sum()))
+    for i, name in enumerate(MASK_CLASSES):
+        metrics |= {f"iou_{name}": float(iou[i]), f"dice_{name}": float(dice[i])}
+    return metrics
+
+
+def classification_metrics(confusion: np.ndarray) -> dict[str, float]:
+    """Accuracy, balanced accuracy, precision, recall and F1 (macro, weighted, per class), Cohen's kappa.
+
+    Definitions are scikit-learn's, `zero_division=0`: precision of a class that is never predicted is 0, and so is
+    recall of one that is predicted without being there. A class absent from both truth and prediction is NaN and left
+    out of the macro means. Balanced accuracy is the mean recall of the classes that are there: unlike `macro_recall` it
+    leaves out one that is only predicted. `weighted_recall` is the accuracy.
+
+    Args:
+      confusion: int [3, 3] counts of examples.
+    """
+    tp, truth, predicted = _counts(confusion)
+    total = confusion.sum()
+    f1 = _divide(2 * tp, truth + predicted)
+    # Without an example to count there is no hit either: 0 / 1.
+    hits = np.where(np.isnan(f1), np.nan, tp)
+    precision, recall = hits / np.maximum(predicted, 1), hits / np.maximum(truth, 1)
+    accuracy = _divide(tp.sum(), total)
+    chance = _divide((truth * predicted).sum(), total**2)
+    metrics = {
+        "accuracy": float(accuracy),
+        "balanced_accuracy": _nanmean(recall[truth > 0]),
+        "cohens_kappa": float(_divide(accuracy - chance, 1 - chance)),
+    }
+    for name, values in (("precision", precision), ("recall", recall), ("f1", f1)):
+        metrics[f"macro_{name}"] = _nanmean(values)
+        metrics[f"weighted_{name}"] = float(_divide(np.nansum(values * truth), total))
+    for i, name in enumerate(CLASSES):
+        metrics |= {f"{name}_precision": float(precision[i]), f"{name}_recall": float(recall[i])}
+        metrics |= {f"{name}_f1": float(f1[i]), f"{name}_support": int(truth[i])}
+    return metrics
+
+
+def absent_classes(metrics: dict[str, float]) -> list[str]:
+    """What neither truth nor prediction holds, so that its metrics are NaN, as in "Acidotic" or "ch4 tube".
+
+    Args:
+      metrics: as `compute_metrics` returns them; what was not scored is not listed.
+    """
+    keys = {name: f"{name}_f1" for name in CLASSES}
+    keys |= {f"{gas} {name}": f"{gas}/iou_{name}" for gas in GASES for name in MASK_CLASSES}
+    return [name for name, key in keys.items() if np.isnan(metrics.get(key, 0.0))]
+
+
+def _confusions(labels, predictions, counted, classes):
+    return jax.vmap(confusion_matrix, in_axes=(0, 0, 0, None))(labels, predictions, counted, classes)
+
+
+def _counts(confusion):
+    confusion = confusion.astype(np.float64)
+    return np.diag(confusion), confusion.sum(1), confusion.sum(0)
+
+
+def _divide(a, b):
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(np.asarray(b) != 0, np.divide(a, b), np.nan)
+
+
+def _nanmean(values):
+    return float(np.mean(values[~np.isnan(values)])) if (~np.isnan(values)).any() else float("nan")

@@ -1,0 +1,77 @@
+"""The names that every part of the project shares: gases, classes, mask values, pH levels and the batch.
+
+A batch is one dict with these keys (B examples of H x W pixels; one example is one pair of frames):
+
+| key | dtype, shape | meaning |
+| --- | --- | --- |
+| `co2_frame`, `ch4_frame` | float32 [B, H, W, 1] | `(grey / 255 - 0.5) / 0.5` in [-1, 1]; 0.0 everywhere if absent |
+| `co2_mask`, `ch4_mask` | int32 [B, H, W] | index into `MASK_CLASSES` per pixel; all background if absent |
+| `modality_mask` | float32 [B, 2] | 1.0 where the gas of `GASES` was recorded, else 0.0 |
+| `labels` | int32 [B] | index into `CLASSES` |
+| `valid` | bool [B] | False for padding, which nothing may count |
+| `example_index` | int32 [B] | position in the split, -1 for padding |
+| `recording_index` | int32 [B] | connected group of recordings that the pair belongs to, -1 for padding |
+
+`modality_mask` alone says which gas is there: a frame of zeros may just as well be a grey one.
+
+Pairs that share a recording, directly or through other pairs, have one `recording_index`: only pairs of different ones
+are independent, so whoever resamples examples draws these.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+GASES = ("co2", "ch4")
+SPLITS = ("train", "val", "test")
+CLASSES = ("Healthy", "Transitional", "Acidotic")
+MASK_CLASSES = ("background", "tube", "gas")
+TUBE, GAS = MASK_CLASSES.index("tube"), MASK_CLASSES.index("gas")
+
+# Class of each pH level of the in-vitro recordings.
+PH_CLASS = {6.5: 0, 6.2: 0, 5.9: 1, 5.6: 2, 5.3: 2, 5.0: 2}
+
+
+def batch_spec(batch_size: int, height: int, width: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shape and dtype of every entry of a batch, in the order of the table above."""
+    frame = jax.ShapeDtypeStruct((batch_size, height, width, 1), np.float32)
+    mask = jax.ShapeDtypeStruct((batch_size, height, width), np.int32)
+    index = jax.ShapeDtypeStruct((batch_size,), np.int32)
+    return {
+        "co2_frame": frame,
+        "ch4_frame": frame,
+        "co2_mask": mask,
+        "ch4_mask": mask,
+        "modality_mask": jax.ShapeDtypeStruct((batch_size, len(GASES)), np.float32),
+        "labels": index,
+        "valid": jax.ShapeDtypeStruct((batch_size,), np.bool_),
+        "example_index": index,
+        "recording_index": index,
+    }
+
+
+def make_example(
+    *,
+    frames: Mapping[str, Any],
+    masks: Mapping[str, Any],
+    modality_mask: Any,
+    label: Any,
+    valid: Any,
+    example_index: Any,
+    recording_index: Any,
+) -> dict[str, Any]:
+    """Builds one example of a batch from its arrays, of numpy or JAX: an entry of the table above each, without B.
+
+    `frames` and `masks` are by gas.
+    """
+    return {
+        **{f"{gas}_frame": frames[gas] for gas in GASES},
+        **{f"{gas}_mask": masks[gas] for gas in GASES},
+        "modality_mask": modality_mask,
+        "labels": label,
+        "valid": valid,
+        "example_index": example_index,
+        "recording_index": recording_index,
+    }

@@ -1,0 +1,159 @@
+"""The training loop."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+
+import jax
+import ml_collections
+
+from fume_jax.config import (
+    create_optimizer,
+    data_options,
+    headline_metrics,
+    steps_per_epoch,
+    train_batch_shape,
+    validate_config,
+)
+from fume_jax.data.dataset import Dataset
+from fume_jax.data.loader import Loader
+from fume_jax.runtime import preflight
+from fume_jax.runtime.console import Console
+from fume_jax.runtime.errors import DONE, RUN_AGAIN
+from fume_jax.runtime.mesh import abstract_batch, assert_equal, check_batch_size, create_mesh
+from fume_jax.runtime.preemption import Stopped, StopRequest
+from fume_jax.training import setup
+from fume_jax.training.checkpoint import save_config
+from fume_jax.training.finetune import init_from_run
+from fume_jax.training.logger import Logger, Throughput
+from fume_jax.training.loop_state import LoopState
+from fume_jax.training.tensorboard import EventLog
+
+
+def train(config: ml_collections.ConfigDict, workdir: str, stop: StopRequest) -> int:
+    """Trains a model, or resumes the run in `workdir`, then scores its best checkpoint.
+
+    The run folder holds `config.json`, `checkpoints/STEP/`, `validation.json` (the scores of every evaluation),
+    `events/`, and what `evaluation.report.write_report` writes.
+
+    Returns:
+      `DONE`, or `RUN_AGAIN` if `stop` was requested before the last step.
+
+    Raises:
+      UserError: if the config cannot be trained as it is, `workdir` holds a run of another config or one that is being
+        trained, the loss is no longer finite, or memory or disk is short.
+    """
+    validate_config(config)
+    mesh = create_mesh()
+    assert_equal("settings", config.to_json(sort_keys=True), "All take the same command.")
+    accumulation_steps = config.train.gradient_accumulation_steps
+    check_batch_size("config.train.batch_size", config.train.batch_size, mesh.size, accumulation_steps)
+    dataset = Dataset(config.data.path)
+    with preflight.run_lock(workdir), preflight.out_of_memory(**train_batch_shape(config)):
+        save_config(config, workdir)
+        with ExitStack() as stack:
+            return _train(config, workdir, stop, mesh, dataset, stack)
+
+
+def _train(config, workdir, stop, mesh, dataset, stack):
+    """As `train`; whatever ends the run, `stack` closes what is open, so that all that was logged is on disk."""
+    # Model and optimiser.
+    epoch_steps = steps_per_epoch(config, len(dataset.split("train")))
+    total_steps = config.train.epochs * epoch_steps
+    schedule, tx = create_optimizer(config, epoch_steps)
+    abstract_state = setup.abstract_state(config, tx, mesh)
+    console = Console(quiet=config.log.quiet)
+    console.info(setup.describe_run(config, mesh, total_steps))
+    if dataset.leak:
+        console.warn(dataset.leak)
+    if jax.process_index() == 0:
+        disk_bytes = setup.estimate_disk_bytes(config, abstract_state) - preflight.folder_size(workdir)
+        preflight.check_free_space(workdir, disk_bytes, "Training")
+
+    # State, and the step that changes it. The step is traced while the state is made or read, and compiled, which an
+    # error would have to wait for, while the input starts.
+    executor = stack.enter_context(ThreadPoolExecutor(1))
+    batch_spec = abstract_batch(**train_batch_shape(config), mesh=mesh)
+    lowered = executor.submit(setup.create_train_fn(config, tx).lower, abstract_state, batch_spec)
+    eval_steps, save_steps, keep_steps = (
+        epochs * epoch_steps
+        for epochs in (config.eval.every_epochs, config.checkpoint.every_epochs, config.checkpoint.keep_every_epochs)
+    )
+    checkpoints = stack.enter_context(closing(setup.open_checkpoints(config, workdir, keep_every_steps=keep_steps)))
+    start_step = checkpoints.latest_step
+    state, loop_state = _start(config, tx, checkpoints, abstract_state, mesh, console)
+    compiled = executor.submit(lambda: lowered.result().compile())
+    events = stack.enter_context(closing(EventLog(workdir, start_step=start_step, wandb=config.log.wandb)))
+    step = start_step = start_step or 0
+    loader = Loader(dataset, data_options(config), mesh, console)
+    logger = Logger(config, loader, mesh, schedule, console, events, start_step, epoch_steps)
+    stack.enter_context(closing(logger))
+    batches = stack.enter_context(closing(loader.train(start_step)))
+    train_fn = compiled.result()
+    host_bytes = setup.estimate_host_bytes(config, loader, train_fn)
+    console.info(f"compiled; expects to take about {host_bytes / 1e6:,.0f} MB more of this machine's memory")
+    preflight.warn_of_host_memory(host_bytes, console)
+
+    # Loop.
+    throughput = Throughput(batches, config.train.batch_size)
+    while True:
+        stopping = stop.agreed()
+        evaluating = step > 0 and (step == total_steps or step % eval_steps == 0)
+        # What is logged of a step comes after its checkpoint, so that a run that resumes there logs it again.
+        saving = evaluating or stopping or step % save_steps == 0 or (keep_steps and step % keep_steps == 0)
+        if saving and step > start_step:
+            to_save = loop_state.to_json() | {"devices": mesh.size}
+            events.flush()
+            checkpoints.save(state, to_save)
+        if step > 0 and not stopping and (evaluating or step % config.log.every_steps == 0):
+            logger.log(step, loop_state, throughput)
+        if evaluating and not stopping:
+            try:
+                scores = logger.validate(step, state, stop)
+            except Stopped:
+                stopping = True
+            else:
+                checkpoints.record(step, scores)
+                loop_state.early_stopping.update(scores)
+            throughput.restart()
+        if stopping:
+            logger.close()
+            console.print(f"stopped after step {step} of {total_steps}; the same command goes on from there")
+            return RUN_AGAIN
+        if step == total_steps or loop_state.early_stopping.due:
+            break
+        batch = throughput.next_batch()
+        state, metrics = train_fn(state, batch)
+        step += 1
+        loop_state.add(step, metrics, batch)
+        logger.step_done(step)
+
+    logger.close()
+    events.flush()
+    from fume_jax.training.scoring import score_run  # plots and distances between outlines: training waits for neither
+
+    try:
+        scores = score_run(config, workdir, checkpoints=checkpoints, stop=stop)
+    except Stopped:
+        console.print("stopped while scoring; the same command scores the run")
+        return RUN_AGAIN
+    events.scalars(step, "test", {name: scores["test"][name] for name in headline_metrics(config)})
+    return DONE
+
+
+def _start(config, tx, checkpoints, abstract_state, mesh, console):
+    """Returns the state and loop state of the last checkpoint, of the best one of another run, or fresh ones."""
+    loop_state = LoopState.create(config)
+    if checkpoints.latest_step is not None:
+        console.info(f"going on after step {checkpoints.latest_step}")
+        state, saved = checkpoints.restore(abstract_state, checkpoints.latest_step)
+        loop_state.restore(saved)
+        if saved["devices"] != mesh.size:
+            console.warn(f"so far on {saved['devices']} device(s), now on {mesh.size}: numbers may differ by rounding")
+        return state, loop_state
+    state = setup.create_state_fn(config, tx, mesh)()
+    if config.init_from is not None:
+        state, summary = init_from_run(config.init_from, state, mesh)
+        console.info(summary)
+        # The other run may have a better checkpoint by the time this one is started again.
+        checkpoints.save(state, loop_state.to_json() | {"devices": mesh.size})
+    return state, loop_state

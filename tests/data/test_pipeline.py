@@ -1,0 +1,169 @@
+"""What the loader delivers: the batch as described, every example as often as promised, from any step on."""
+
+import dataclasses
+import itertools
+import multiprocessing
+import time
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from fume_jax.data.dataset import Dataset, Reading, evaluation_batches, training_batches
+from fume_jax.learning.augment import GaussianNoise, HorizontalFlip, ModalityDropout
+from fume_jax.runtime.errors import Stalled, UserError
+from fume_jax.schema import GASES, batch_spec
+
+SIZE = {"height": 48, "width": 64}
+READING = Reading(num_threads=2, num_workers=0, prefetch=2, timeout_seconds=60.0)
+
+
+@pytest.fixture(scope="module")
+def dataset(tiny_dataset):
+    return Dataset(tiny_dataset)
+
+
+def train(dataset, steps, **options):
+    defaults = {"split": "train", "batch_size": 4, "sampling": "uniform", "seed": 0, "start_step": 0}
+    defaults |= {"augmentation": (HorizontalFlip(0.5), ModalityDropout(0.5)), "reading": READING}
+    return list(itertools.islice(training_batches(dataset, **SIZE, **defaults | options), steps))
+
+
+def evaluate(dataset, batch_size, split="val"):
+    return list(evaluation_batches(dataset, split=split, batch_size=batch_size, **SIZE, reading=READING))
+
+
+def indices(batches):
+    return np.concatenate([b["example_index"][b["valid"]] for b in batches])
+
+
+def test_batches_are_as_described(dataset):
+    for batch in (train(dataset, 1)[0], evaluate(dataset, 4)[0]):
+        assert batch.keys() == batch_spec(4, **SIZE).keys()
+        for key, spec in batch_spec(4, **SIZE).items():
+            assert (batch[key].shape, batch[key].dtype) == (spec.shape, spec.dtype), key
+        for gas in GASES:
+            assert batch[f"{gas}_frame"].min() >= -1
+            assert batch[f"{gas}_frame"].max() <= 1
+            assert set(np.unique(batch[f"{gas}_mask"])) <= {0, 1, 2}
+
+
+def test_an_absent_gas_has_a_frame_of_zeros_and_an_empty_mask(dataset):
+    absent = 0
+    for batch in train(dataset, 6) + evaluate(dataset, 6, "train"):
+        for i, gas in enumerate(GASES):
+            rows = batch["modality_mask"][:, i] == 0
+            absent += rows.sum()
+            assert not batch[f"{gas}_frame"][rows].any()
+            assert not batch[f"{gas}_mask"][rows].any()
+            assert batch[f"{gas}_frame"][~rows].any((1, 2, 3)).all()
+    assert absent > 0
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 12, 16])
+def test_evaluation_delivers_every_example_once_in_order_and_pads(dataset, batch_size):
+    batches = evaluate(dataset, batch_size)
+    assert indices(batches).tolist() == list(range(12))
+    assert all(len(b["labels"]) == batch_size for b in batches)
+    padding = [b["example_index"][~b["valid"]] for b in batches]
+    assert all((p == -1).all() for p in padding)
+
+
+def test_uniform_sampling_delivers_every_example_once_an_epoch_in_a_new_order(dataset):
+    first, second = (indices(batches) for batches in (lambda b: (b[:6], b[6:]))(train(dataset, 12)))
+    assert sorted(first) == sorted(second) == list(range(24))
+    assert first.tolist() != second.tolist()
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "balanced"])
+def test_a_start_in_the_middle_delivers_what_would_have_come_next(dataset, sampling):
+    whole = train(dataset, 10, sampling=sampling)
+    rest = train(dataset, 3, sampling=sampling, start_step=7)
+    chex.assert_trees_all_equal(rest, whole[7:])
+
+
+def test_the_seed_decides_order_and_augmentation(dataset):
+    a, b = train(dataset, 6), train(dataset, 6, seed=1)
+    chex.assert_trees_all_equal(a, train(dataset, 6))
+    assert indices(a).tolist() != indices(b).tolist()
+
+
+def test_balanced_sampling_draws_every_class_equally_often(dataset):
+    labels = dataset.labels("train")
+    drawn = np.concatenate([b["labels"] for b in train(dataset, 150, sampling="balanced", batch_size=8)])
+    np.testing.assert_allclose(np.bincount(drawn, minlength=3) / len(drawn), 1 / 3, atol=0.05)
+    assert np.bincount(labels).max() / len(labels) >= 0.5, "the dataset itself is far from balanced"
+
+
+@pytest.mark.parametrize("workers, threads", [(0, 1), (0, 5), (1, 1), (2, 3)])
+def test_the_number_of_workers_and_threads_changes_nothing(dataset, workers, threads):
+    augmentation = (HorizontalFlip(0.5), GaussianNoise(0.5, low=10.0, high=50.0))
+    reading = dataclasses.replace(READING, num_workers=workers, num_threads=threads)
+    changed = train(dataset, 7, augmentation=augmentation, reading=reading, start_step=3)
+    chex.assert_trees_all_equal(changed, train(dataset, 7, augmentation=augmentation, start_step=3))
+    assert not multiprocessing.active_children(), "workers must not outlive the batches"
+
+
+@pytest.mark.parametrize("batch_size, processes", [(2, 2), (4, 2), (9, 3), (5, 5)])
+@pytest.mark.parametrize("split, size", [("train", 24), ("val", 12)])
+def test_processes_share_the_global_batch(dataset, monkeypatch, batch_size, processes, split, size):
+    """Odd sizes too: most of these batches do not divide the examples, nor the processes the batches an epoch."""
+    steps = 3 * size // batch_size
+    whole = train(dataset, steps, split=split, batch_size=batch_size)
+    whole_val = evaluate(dataset, batch_size, split)
+    monkeypatch.setattr(jax, "process_count", lambda: processes)
+    parts, val_parts = [], []
+    for index in range(processes):
+        monkeypatch.setattr(jax, "process_index", lambda index=index: index)
+        parts.append(train(dataset, steps, split=split, batch_size=batch_size))
+        val_parts.append(evaluate(dataset, batch_size, split))
+
+    def put_together(parts):
+        return [jax.tree.map(lambda *shares: np.concatenate(shares), *batch) for batch in zip(*parts, strict=True)]
+
+    chex.assert_trees_all_equal(put_together(parts), whole)
+    chex.assert_trees_all_equal(put_together(val_parts), whole_val)
+    read = np.bincount(indices(whole)[: steps * batch_size // size * size], minlength=size)
+    assert set(read) == {steps * batch_size // size}, "over whole epochs every example is read equally often"
+
+
+class Slow(HorizontalFlip):
+    def draw(self, *_):
+        time.sleep(3)
+        return {}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_read_that_hangs_ends_the_run(dataset, workers):
+    reading = dataclasses.replace(READING, num_workers=workers, timeout_seconds=0.5)
+    with pytest.raises(Stalled, match=r"No batch came for 0\.5 s"):
+        train(dataset, 1, augmentation=(Slow(1.0),), reading=reading)
+    for worker in multiprocessing.active_children():
+        worker.join(1)
+    assert not multiprocessing.active_children(), "a worker that hangs must not outlive the run"
+
+
+def test_a_worker_that_dies_ends_the_run(dataset):
+    reading = dataclasses.replace(READING, num_workers=1)
+    options = {"split": "train", "batch_size": 4, "sampling": "uniform", "seed": 0, "start_step": 0, "augmentation": ()}
+    batches = training_batches(dataset, **SIZE, **options, reading=reading)
+    next(batches)
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    with pytest.raises(UserError, match=r"A loader worker died .* lower --config.data.num_workers"):
+        for _ in range(1000):
+            next(batches)
+
+
+def test_what_the_user_got_wrong_is_said(dataset, tmp_path):
+    with pytest.raises(UserError, match=r"(?s)no prepared dataset in .*Render the embedded one"):
+        Dataset(str(tmp_path))
+    (tmp_path / "1.0.0").mkdir()
+    (tmp_path / "1.0.0" / "dataset_info.json").touch()
+    with pytest.raises(UserError, match=r"did you mean .*1\.0\.0"):
+        Dataset(str(tmp_path))
+    with pytest.raises(UserError, match="no split 'validation'; it has train, val, test"):
+        dataset.split("validation")
+    with pytest.raises(ValueError, match="one of uniform, balanced, got 'fair'"):
+        train(dataset, 1, sampling="fair")

@@ -1,0 +1,324 @@
+"""Frames from files: what is read, what is refused, what pairs with what."""
+
+import cv2
+import numpy as np
+import pytest
+
+from fume_jax.data.images import read_frame
+from fume_jax.data.sources import Pair, UnreadableFrame, load, match_times, open_source, to_gray
+from fume_jax.runtime.errors import UserError
+from tests.videos import encode, flat, flip, noise
+
+GREY = np.tile(np.arange(0, 200, 4, dtype=np.uint8), (40, 1))
+
+
+def write(path, image):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), image)
+    return path
+
+
+def test_grey_and_colour_images_give_the_same_frame(tmp_path):
+    grey = read_frame(write(tmp_path / "grey.png", GREY))
+    np.testing.assert_array_equal(grey[..., 0], GREY)
+    for name, code in (("rgb", cv2.COLOR_GRAY2BGR), ("rgba", cv2.COLOR_GRAY2BGRA)):
+        np.testing.assert_array_equal(read_frame(write(tmp_path / f"{name}.png", cv2.cvtColor(GREY, code))), grey)
+
+
+def test_colours_of_a_file_count_by_luminance(tmp_path):
+    red = np.zeros((4, 4, 3), np.uint8)
+    red[..., 2] = 200  # OpenCV writes BGR
+    np.testing.assert_array_equal(read_frame(write(tmp_path / "red.png", red)), 60)
+
+
+@pytest.mark.parametrize("dtype, factor, offset", [(np.uint16, 7, 20000), (np.float32, 1e-3, -5)])
+def test_deeper_images_are_scaled_by_their_range(tmp_path, dtype, factor, offset):
+    deep = (GREY.astype(np.float64) * factor + offset).astype(dtype)
+    frame = read_frame(write(tmp_path / "deep.tiff", deep))
+    assert frame.dtype == np.uint8
+    np.testing.assert_allclose(frame[..., 0], GREY / GREY.max() * 255, atol=0.51)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_dead_and_hot_pixels_do_not_decide_the_range(tmp_path, dtype):
+    deep = (GREY.astype(np.float64) * 7 + 20000).astype(dtype)
+    expected = read_frame(write(tmp_path / "deep.tiff", deep))[..., 0]
+    deep[5, 5], deep[9, 20] = 0, 65535
+    frame = read_frame(write(tmp_path / "spoilt.tiff", deep))[..., 0]
+    assert frame[5, 5] == 0 and frame[9, 20] == 255
+    frame[5, 5], frame[9, 20] = expected[5, 5], expected[9, 20]
+    np.testing.assert_allclose(frame, expected, atol=1)
+
+
+def test_a_colour_image_of_floats_is_read(tmp_path):
+    colour = np.repeat(GREY[..., None].astype(np.float64), 3, axis=-1)
+    frame = read_frame(write(tmp_path / "floats.tiff", colour))
+    np.testing.assert_allclose(frame[..., 0], GREY / GREY.max() * 255, atol=0.51)
+
+
+def test_a_16_bit_image_of_one_level_is_black(tmp_path):
+    assert not read_frame(write(tmp_path / "flat.png", np.full((8, 8), 3000, np.uint16))).any()
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"", "empty"),
+        (b"no image at all", "not an image"),
+        (None, "No such file"),
+        # A header that claims more pixels than can be decoded.
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + 2 * (60000).to_bytes(4) + b"\x08\0\0\0\0", "not an image"),
+    ],
+)
+def test_a_file_that_is_no_image_is_said_to_be_none(tmp_path, content, message):
+    path = tmp_path / "frame.png"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UnreadableFrame, match=message):
+        read_frame(path)
+
+
+@pytest.mark.parametrize("dtype, scale", [(np.uint8, 1), (np.uint16, 200), (np.int32, -1), (np.float64, 1e-3)])
+@pytest.mark.parametrize("shape", ["HW", "HW1", "RGB", "RGBA"])
+def test_arrays_of_any_depth_and_channels_become_grey(dtype, scale, shape):
+    grey = (GREY.astype(np.float64) * scale).astype(dtype)
+    alpha = np.full_like(grey, 7)
+    image = {
+        "HW": grey,
+        "HW1": grey[..., None],
+        "RGB": np.stack([grey] * 3, -1),
+        "RGBA": np.stack([grey, grey, grey, alpha], -1),
+    }[shape]
+    found = to_gray(image)
+    assert found.dtype == np.uint8 and found.shape == (*GREY.shape, 1)
+    expected = (
+        GREY if dtype == np.uint8 else (GREY if scale > 0 else GREY.max() - GREY.astype(float)) / GREY.max() * 255
+    )
+    np.testing.assert_allclose(found[..., 0], expected, atol=0.51)
+
+
+def test_luminance_is_that_of_rgb_and_what_is_not_finite_is_black():
+    red, green, blue = np.eye(3, dtype=np.uint8) * 200
+    np.testing.assert_array_equal(to_gray(np.stack([[red, green, blue]]))[0, :, 0], [60, 117, 23])  # 0.299 0.587 0.114
+    np.testing.assert_array_equal(to_gray(np.array([[np.nan, 3.0, 5.0, np.inf]]))[0, :, 0], [0, 0, 255, 0])
+    np.testing.assert_array_equal(to_gray(np.array([[False, True]]))[0, :, 0], [0, 255])
+    with pytest.raises(UnreadableFrame, match="no finite pixel"):
+        to_gray(np.full((2, 2), np.nan))
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 4, 2), (4, 4, 5), (1, 4, 4, 1), (0, 4)])
+def test_arrays_of_other_shapes_are_refused(shape):
+    with pytest.raises(ValueError, match="expected numbers"):
+        to_gray(np.zeros(shape))
+
+
+def make_images(folder, *names):
+    for name in names:
+        write(folder / name, GREY)
+    return folder
+
+
+def found(co2, ch4):
+    """What pairs: file names by name of the pair."""
+    source = open_source(*(path and str(path) for path in (co2, ch4)))
+    pairs = list(source.pairs)
+    assert (source.total, source.rate, {pair.time for pair in pairs}) == (len(pairs), None, {None})
+    return {pair.name: {gas: path.name for gas, path in pair.frames.items()} for pair in pairs}
+
+
+def test_folders_pair_by_name_and_keep_what_has_no_partner(tmp_path):
+    make_images(tmp_path, "co2/b.png", "co2/a.png", "ch4/b.tiff", "ch4/c.png")
+    (tmp_path / "ch4" / "notes.txt").write_text("")
+    pairs = found(tmp_path / "co2", tmp_path / "ch4")
+    assert list(pairs) == ["a", "b", "c"]
+    assert pairs == {"a": {"co2": "a.png"}, "b": {"co2": "b.png", "ch4": "b.tiff"}, "c": {"ch4": "c.png"}}
+
+
+@pytest.mark.parametrize(
+    "co2, ch4, name",
+    [
+        ("a_co2.png", "a_ch4.png", "a"),
+        ("CO2-007.png", "CH4-007.png", "007"),
+        ("a.Co2.b.png", "a_b.png", None),
+        ("run 3 co2 007.png", "run 3 CH4 007.png", "run 3 007"),
+        ("007.png", "007-ch4.png", "007"),
+        # No token: not set off, or all there is.
+        ("aco2.png", "ach4.png", None),
+        ("co2x_1.png", "ch4x_1.png", None),
+        ("co2.png", "ch4.png", None),
+        ("_co2.png", "_ch4.png", None),
+    ],
+)
+def test_a_gas_in_a_name_does_not_count(tmp_path, co2, ch4, name):
+    folders = make_images(tmp_path / "co2", co2), make_images(tmp_path / "ch4", ch4)
+    if name is None:
+        with pytest.raises(UserError, match="No frame of"):
+            found(*folders)
+    else:
+        assert found(*folders) == {name: {"co2": co2, "ch4": ch4}}
+
+
+def test_two_files_are_a_pair_whatever_their_names(tmp_path):
+    make_images(tmp_path, "left.png", "right.png")
+    assert found(tmp_path / "left.png", tmp_path / "right.png") == {"left": {"co2": "left.png", "ch4": "right.png"}}
+
+
+def test_patterns_choose_among_the_images_of_a_folder(tmp_path):
+    make_images(tmp_path, "1_co2.png", "2_co2.png", "11_co2.png", "1_ch4.png", "2_mask.png", "[x]_co2.png")
+    (tmp_path / "1_co2.txt").write_text("")
+    assert found(tmp_path / "?_co2*", tmp_path / "*ch4*") == {
+        "1": {"co2": "1_co2.png", "ch4": "1_ch4.png"},
+        "2": {"co2": "2_co2.png"},
+    }
+    assert list(found(tmp_path / "[12]_co2.png", None)) == ["1", "2"]
+    assert list(found(tmp_path / "[x]_co2.png", None)) == ["[x]"]  # a file that is there is no pattern
+
+
+def test_one_folder_may_hold_both_gases(tmp_path):
+    folder = make_images(tmp_path / "both", "a_co2.png", "a_ch4.png", "CO2-b.png", "c.png")
+    assert found(folder, folder) == {
+        "a": {"co2": "a_co2.png", "ch4": "a_ch4.png"},
+        "b": {"co2": "CO2-b.png"},
+        "c": {"co2": "c.png", "ch4": "c.png"},
+    }
+    assert list(found(folder, None)) == ["a", "b", "c"]
+    make_images(tmp_path / "ch4", "a_ch4.png")
+    with pytest.raises(UserError, match="holds no image for CO2"):
+        found(tmp_path / "ch4", None)
+
+
+def test_what_cannot_be_matched_is_refused(tmp_path):
+    a, b = make_images(tmp_path / "co2", "a.png"), make_images(tmp_path / "ch4", "b.png")
+    (tmp_path / "empty").mkdir()
+    video = encode(tmp_path / "a.avi", [flat(0)])
+    for co2, ch4, message in [
+        (a, b, r"No frame of .*co2 \(such as a.png\) has the name of one of .*ch4 \(such as b.png\)"),
+        (tmp_path / "empty", None, "holds no image"),
+        (tmp_path / "co2" / "*.tif", None, "holds no image"),
+        (tmp_path / "*.avi", None, "A video is given by its own path"),
+        (tmp_path / "nowhere", None, "no file or folder"),
+        (tmp_path / "nowhere.mp4", None, "no file"),
+        (video, b, "a.avi is a video and .*ch4 is none. Give two videos"),
+        (a, video, "a.avi is a video and .*co2 is none. Give two videos"),
+        (None, None, "at least one gas"),
+        (video, video, "are the same file"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            found(co2, ch4)
+    make_images(a, "a_co2.jpg")
+    with pytest.raises(UserError, match="share a name, 'a'"):
+        found(a, None)
+
+
+def matched(first, second, tolerance):
+    """Times that come together, None for none."""
+    streams = (iter([(time, "frame") for time in times]) for times in (first, second))
+    return [
+        tuple(time if frame else None for time, frame in timed) for timed in match_times(*streams, tolerance=tolerance)
+    ]
+
+
+@pytest.mark.parametrize(
+    "first, second, expected",
+    [
+        pytest.param([0, 10, 20], [0, 10, 20], [(0, 0), (10, 10), (20, 20)], id="equal"),
+        pytest.param([0, 10, 20, 30], [0, 20, 30], [(0, 0), (10, None), (20, 20), (30, 30)], id="gap"),
+        pytest.param([20, 30], [0, 10, 20], [(None, 0), (None, 10), (20, 20), (30, None)], id="start"),
+        pytest.param([4, 14, 24], [0, 10, 20], [(4, 0), (14, 10), (24, 20)], id="offset"),
+        pytest.param([5, 15], [0, 10], [(5, 0), (15, 10)], id="half a frame"),
+        pytest.param([6, 16], [0, 10], [(None, 0), (6, 10), (16, None)], id="more than half a frame"),
+        pytest.param([0, 8, 20], [4.5, 20], [(0, None), (8, 4.5), (20, 20)], id="nearest"),
+        pytest.param([], [0, 10], [(None, 0), (None, 10)], id="one"),
+        pytest.param([0], [], [(0, None)], id="other"),
+        pytest.param([], [], [], id="none"),
+    ],
+)
+def test_frames_pair_with_the_nearest_in_time(first, second, expected):
+    assert matched(first, second, 5) == expected
+    assert matched(second, first, 5) == [times[::-1] for times in expected]
+
+
+def test_of_two_rates_every_frame_of_the_slower_pairs_with_one_of_the_faster():
+    fast, slow = [i / 30 for i in range(30)], [0.001 + i / 10 for i in range(10)]
+    pairs = matched(fast, slow, 0.5 / 30)
+    assert len(pairs) == 30
+    assert [i for i, (_, time) in enumerate(pairs) if time is not None] == list(range(0, 30, 3))
+
+
+def test_times_that_are_rounded_make_no_difference():
+    first, second = [0.04 * i for i in range(50)], [0.02 + 0.04 * i for i in range(50)]
+    assert matched(first, second, 0.02) == list(zip(first, second, strict=True))
+
+
+def test_frames_are_used_once_and_in_order_and_pair_whenever_one_is_near_and_free():
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        times = [np.sort(np.arange(40) + random.normal(0, 0.2, 40))[random.random(40) < 0.8] for _ in range(2)]
+        pairs = matched(*times, 0.5)
+        for k in range(2):
+            assert [pair[k] for pair in pairs if pair[k] is not None] == list(times[k])
+        both = [pair for pair in pairs if None not in pair]
+        assert all(abs(a - b) <= 0.5 + 1e-5 for a, b in both) and len(both) > 15
+
+
+def test_streams_are_read_no_further_than_needed():
+    taken = [0, 0]
+
+    def stream(k):
+        for time in range(100):
+            taken[k] += 1
+            yield time, "frame"
+
+    merged = match_times(stream(0), stream(1), 0.4)
+    for i in range(10):
+        next(merged)
+        assert max(taken) <= i + 2
+
+
+def test_two_videos_pair_by_time_where_frames_are_missing_or_damaged(tmp_path):
+    frames = [np.maximum(flat(10 * i), noise(i, 10)) for i in range(20)]
+    kept = [i for i in range(20) if i % 10 != 3]
+    co2 = encode(tmp_path / "left.avi", frames)
+    ch4 = encode(tmp_path / "right.mkv", [frames[i] for i in kept], "ffv1", "gray", times=kept)
+    flip(co2, 5, 0)
+    source = open_source(str(co2), str(ch4))
+    assert (source.total, source.rate) == (None, 25)  # an MKV file does not tell how many
+    pairs = list(source.pairs)
+    assert [pair.name for pair in pairs] == [f"frame_{i:06d}" for i in range(20)]
+    assert [pair.time for pair in pairs] == pytest.approx([0.04 * i for i in range(20)])
+    for i, pair in enumerate(pairs):
+        assert list(pair.frames) == (["co2", "ch4"] if i in kept else ["co2"])
+        read, unreadable = load(pair)
+        if i == 5:
+            assert list(read) == ["ch4"] and list(unreadable) == ["co2"]
+            assert f"{co2} at 0.200 s: not decodable" in unreadable["co2"]
+        else:
+            assert read.keys() == pair.frames.keys() and not unreadable
+            for frame in read.values():
+                np.testing.assert_allclose(np.median(frame), 10 * i, atol=12)
+
+
+def test_of_two_videos_the_faster_says_what_half_a_frame_is(tmp_path):
+    fast = encode(tmp_path / "fast.avi", [flat(i) for i in range(8)])
+    slow = encode(tmp_path / "slow.mp4", [flat(i) for i in range(4)], "libx264", "yuv420p", times=[1, 3, 5, 7])
+    source = open_source(str(slow), str(fast))
+    assert (source.total, source.rate) == (8, 25)
+    assert [sorted(pair.frames) for pair in source.pairs] == [["ch4"], ["ch4", "co2"]] * 4
+
+
+@pytest.mark.parametrize("gas", ["co2", "ch4"])
+def test_one_video_is_read_by_itself(tmp_path, gas):
+    path = str(encode(tmp_path / "a.avi", [flat(i) for i in (10, 20, 30)]))
+    source = open_source(**({"co2": None, "ch4": None} | {gas: path}))
+    assert (source.total, source.rate) == (3, 25)
+    read = [(pair.name, round(pair.time, 6), list(pair.frames)) for pair in source.pairs]
+    assert read == [(f"frame_00000{i}", 0.04 * i, [gas]) for i in range(3)]
+
+
+def test_files_of_a_pair_that_cannot_be_read_are_named(tmp_path):
+    good, bad = write(tmp_path / "a.png", GREY), tmp_path / "b.png"
+    bad.write_bytes(b"")
+    frames, unreadable = load(Pair("a", None, {"co2": good, "ch4": bad}))
+    assert unreadable == {"ch4": f"{bad}: the file is empty"}
+    assert list(frames) == ["co2"]
+    np.testing.assert_array_equal(frames["co2"][..., 0], GREY)

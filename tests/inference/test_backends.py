@@ -1,0 +1,272 @@
+"""Every backend says what the model says, from a file that tells what it holds; bad files are refused."""
+
+import importlib
+import json
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from fume_jax.inference import exporter
+from fume_jax.inference.backends import FORMATS, JaxBackend, TorchBackend, WeightsBackend, open_backend
+from fume_jax.inference.card import ModelCard, create_card
+from fume_jax.interop import from_state_dict
+from fume_jax.interop.stablehlo import PLATFORMS
+from fume_jax.runtime.errors import UserError
+from fume_jax.training.checkpoint import load_config, save_config
+from fume_jax.training.scoring import score_run
+from tests import golden
+from tests.commands import assert_refused, run
+
+HEIGHT, WIDTH = 64, 96
+# The model, and its two smallest baselines.
+NAMES = ("fume", "segmentation_only", "classification_only")
+METRICS = {"step": 7, "test/iou_gas": 0.5}
+
+
+def card_and_model(name):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    config.data.height, config.data.width = HEIGHT, WIDTH
+    return create_card(config, 7, METRICS), from_state_dict(name, golden.state_dict(name))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A folder for each model, which serves as a run folder."""
+    root = tmp_path_factory.mktemp("models")
+    for name in NAMES:
+        card, model = card_and_model(name)
+        WeightsBackend.write(root / name, model, card)
+    return root
+
+
+def batch(count, height=HEIGHT, width=WIDTH):
+    rng = np.random.default_rng(count)
+    frames = {
+        f"{gas}_frame": rng.uniform(-1, 1, (count, height, width, 1)).astype(np.float32) for gas in ("co2", "ch4")
+    }
+    masks = np.array([[1, 1], [1, 0], [0, 1]], np.float32)
+    return frames | {"modality_mask": masks[np.arange(count) % 3]}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "format", ["torch", *(pytest.param(format, marks=pytest.mark.slow) for format in ("stablehlo", "onnx"))]
+)
+def test_an_export_says_what_the_model_says(folders, tmp_path, name, format):
+    model = JaxBackend(folders / name)
+    backend = FORMATS[format]
+    path = tmp_path / f"model{backend.ending}"
+    backend.write(path, model.model, model.card)
+    exported = open_backend(path)
+    assert exported.card == model.card
+    for inputs in (batch(1), batch(3)):
+        expected, outputs = model(**inputs), exported(**inputs)
+        assert outputs.keys() == expected.keys()
+        for key in expected:
+            np.testing.assert_allclose(outputs[key], expected[key], atol=1e-4, rtol=0)
+            assert (outputs[key].argmax(-1) == expected[key].argmax(-1)).mean() > 0.9999
+
+
+@pytest.mark.slow
+def test_onnx_of_dynamic_size_takes_frames_of_any_size_and_has_no_normalisation_left(folders, tmp_path):
+    model = JaxBackend(folders / "fume")
+    backend = FORMATS["onnx"]
+    path = tmp_path / "model.onnx"
+    backend.write(path, model.model, model.card, dynamic_size=True)
+    graph = onnx.load(path).graph
+    assert [value.name for value in graph.input] == ["co2_frame", "ch4_frame", "modality_mask"]
+    assert {value.name for value in graph.output} == {"cls_logits", "co2_seg_logits", "ch4_seg_logits"}
+    shape = [dim.dim_param or dim.dim_value for dim in graph.input[0].type.tensor_type.shape.dim]
+    assert shape == ["batch", 1, "height", "width"]
+    assert "BatchNormalization" not in {node.op_type for node in graph.node}
+    exported = backend(path)
+    for height, width in ((HEIGHT, WIDTH), (65, 131), (128, 64)):
+        inputs = batch(2, height, width)
+        expected, outputs = model(**inputs), exported(**inputs)
+        for key in expected:
+            np.testing.assert_allclose(outputs[key], expected[key], atol=1e-4, rtol=0)
+
+
+def test_stablehlo_is_for_every_platform(folders, tmp_path):
+    import zipfile
+
+    import jax
+
+    model = JaxBackend(folders / "classification_only")
+    FORMATS["stablehlo"].write(tmp_path / "model.stablehlo", model.model, model.card)
+    with zipfile.ZipFile(tmp_path / "model.stablehlo") as file:
+        exported = jax.export.deserialize(bytearray(file.read("model.bin")))
+    assert exported.platforms == PLATFORMS == ("cpu", "cuda", "tpu")
+
+
+def test_a_card_tells_what_it_was_told_and_one_of_another_version_is_refused():
+    card, _ = card_and_model("segmentation_only")
+    assert ModelCard.from_json(card.to_json()) == card
+    assert (card.gases, card.segmented, card.classifies) == (("co2",), ("co2",), False)
+    other, _ = card_and_model("fume")
+    assert card.config_hash != other.config_hash
+    values = json.loads(card.to_json())
+    with pytest.raises(UserError, match=r"another version.*colour"):
+        ModelCard.from_json(json.dumps(values | {"colour": "red"}))
+    del values["step"]
+    with pytest.raises(UserError, match=r"another version.*step"):
+        ModelCard.from_json(json.dumps(values))
+
+
+def test_weights_are_the_parameters_in_half_precision(folders):
+    _, model = card_and_model("fume")
+    backend = JaxBackend(folders / "fume")
+    exact = np.asarray(model.encoder.downsample.conv.kernel[...])
+    loaded = np.asarray(backend.model.encoder.downsample.conv.kernel[...])
+    np.testing.assert_array_equal(loaded, exact.astype(np.float16).astype(np.float32))
+    assert not np.array_equal(loaded, exact)
+    # Statistics stay as they are.
+    np.testing.assert_array_equal(backend.model.fusion.norm.var[...], model.fusion.norm.var[...])
+    assert backend.card.step == 7 and backend.card.metrics == METRICS
+
+
+def test_weights_that_are_damaged_or_of_another_model_are_refused(folders, tmp_path):
+    whole = (folders / "fume" / "weights.npz").read_bytes()
+    flipped = whole[:500_000] + bytes(255 - byte for byte in whole[500_000:500_010]) + whole[500_010:]
+    for name, content in (("cut", whole[:20_000]), ("none", b""), ("flipped", flipped)):
+        shutil.copytree(folders / "fume", tmp_path / name)
+        (tmp_path / name / "weights.npz").write_bytes(content)
+        with pytest.raises(UserError, match=r"weights.npz is damaged"):
+            JaxBackend(tmp_path / name)
+    shutil.copytree(folders / "fume", tmp_path / "other")
+    shutil.copy(folders / "classification_only" / "weights.npz", tmp_path / "other" / "weights.npz")
+    with pytest.raises(UserError, match="another model"):
+        JaxBackend(tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    "path, name, words",
+    [
+        ("nothing", None, "There is no file or run folder"),
+        ("RUN", "onnx", r"There is no .*model.onnx. Write it: .*fume_jax.export --workdir=.* --format=onnx"),
+        (None, "stablehlo", r"export --format=stablehlo --output=model.stablehlo"),
+        ("RUN", "tensorrt", "no backend 'tensorrt'; choose one of: jax, onnx"),
+        ("bad.onnx", None, "bad.onnx is damaged, or no export"),
+        ("bad.stablehlo", None, "bad.stablehlo is damaged, or no export"),
+        ("bad.pth", None, "bad.pth is damaged, or no export"),
+        ("original.pth", None, "fume_jax.convert --from-torch="),
+        ("bad.txt", None, "expected a run folder, or a file that ends in .onnx, .pth, .stablehlo"),
+        ("bad.onnx", "stablehlo", "Backend stablehlo does not read .*bad.onnx, which is a file for onnx"),
+        ("bad.onnx", "jax", "Backend jax does not read"),
+    ],
+)
+def test_what_is_no_model_is_refused(folders, tmp_path, path, name, words):
+    for ending in ("onnx", "stablehlo", "pth", "txt"):
+        (tmp_path / f"bad.{ending}").write_bytes(b"bad")
+    torch.save({"model_state_dict": {}}, tmp_path / "original.pth")
+    with pytest.raises(UserError, match=words):
+        open_backend(path and (folders / "fume" if path == "RUN" else tmp_path / path), name)
+
+
+@pytest.mark.slow
+def test_an_export_that_differs_from_the_model_is_not_written(folders, tmp_path, monkeypatch):
+    class Altered(TorchBackend):
+        def __call__(self, **inputs):
+            return {name: x + 1e-3 * (name == "cls_logits") for name, x in super().__call__(**inputs).items()}
+
+    monkeypatch.setitem(FORMATS, "torch", Altered)
+    (tmp_path / "model.pth").write_text("earlier")
+    with pytest.raises(
+        UserError, match=r"differs from the model on the frames that are shipped: cls_logits by .*1.0e-03"
+    ):
+        exporter.export_run(folders / "fume", "torch", tmp_path / "model.pth")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pth"]
+    assert (tmp_path / "model.pth").read_text() == "earlier"
+
+
+def test_comparison_counts_what_differs():
+    def backend(logits):
+        return lambda **_: {"cls_logits": np.array(logits, np.float32)}
+
+    one, other = backend([[1, 2, 3], [3, 2, 1]]), backend([[1, 2, 3.5], [1, 2, 1]])
+    (parity,) = exporter.compare(one, other, [{}, {}])
+    assert (parity.max_error, parity.agreement, parity.decisions) == (2.0, 0.5, 4)
+    (parity,) = exporter.compare(one, backend([[np.nan] * 3] * 2), [{}])
+    assert parity.max_error == np.inf
+
+
+@pytest.mark.slow
+def test_the_command_exports_a_run_checks_it_on_its_data_and_prediction_takes_the_file(folders, tiny_dataset, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(folders / "fume", workdir)
+    result = run("fume_jax.export", f"--workdir={workdir}", "--format=onnx", f"--data={tiny_dataset}")
+    assert result.returncode == 0, result.stderr
+    assert f"Wrote {workdir / 'model.onnx'}. Beside the model, on the test split of {tiny_dataset}" in result.stdout
+    assert result.stdout.count("100.0000%") == 3
+    frames = [f"--{gas}={exporter.pretrained_examples()['healthy_jet'][gas]}" for gas in ("co2", "ch4")]
+    rows = []
+    for options in (["--backend=onnx", f"--workdir={workdir}"], [f"--model={workdir / 'model.onnx'}"]):
+        output = tmp_path / f"output{len(rows)}"
+        result = run("fume_jax.predict", *frames, *options, f"--output={output}")
+        assert result.returncode == 0, result.stderr
+        rows.append(json.loads((output / "predictions.jsonl").read_text()))
+        del rows[-1]["milliseconds"]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--format=onnx"], "Say where to: --output=PATH"),
+        (["--format=onnx", "--output=model.pth"], "does not end in .onnx"),
+        (["--format=stablehlo", "--output=m.stablehlo", "--dynamic_size"], "is for --format=onnx"),
+        (["--format=tflite", "--output=m"], "tflite"),
+        (["--format=torch", "--workdir=configs"], "is not a run folder"),
+    ],
+)
+def test_mistakes_in_an_export_are_said_in_plain_words(arguments, words):
+    assert_refused(run("fume_jax.export", *arguments), words)
+
+
+def test_weights_are_not_written_over_anything_else(folders, tmp_path):
+    (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+    shutil.copy(folders / "fume" / "weights.npz", tmp_path)
+    for folder in (tmp_path, tmp_path / "checkpoints"):
+        with pytest.raises(UserError, match="holds something else already"):
+            exporter.export_run(folders / "fume", "weights", folder)
+
+
+def test_weights_beside_checkpoints_are_not_the_model(folders, tmp_path):
+    shutil.copytree(folders / "fume", tmp_path / "run")
+    JaxBackend(tmp_path / "run")
+    (tmp_path / "run" / "checkpoints").mkdir()
+    JaxBackend(tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "3").mkdir()
+    with pytest.raises(UserError, match="checkpoints/3 is damaged"):
+        JaxBackend(tmp_path / "run")
+
+
+def test_weights_are_not_evaluated_as_a_run(folders):
+    before = sorted(folders.rglob("*"))
+    with pytest.raises(UserError, match="Evaluate the run itself"):
+        score_run(load_config(folders / "fume"), folders / "fume")
+    assert sorted(folders.rglob("*")) == before
+
+
+def test_training_does_not_start_in_a_folder_of_weights(folders):
+    before = (folders / "fume" / "config.json").read_bytes()
+    with pytest.raises(UserError, match=r"config\.init_from="):
+        save_config(importlib.import_module("configs.demo").get_config(), folders / "fume")
+    assert (folders / "fume" / "config.json").read_bytes() == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["torch", "weights", "stablehlo", "onnx"])
+def test_a_run_in_bfloat16_is_exported(folders, tmp_path, format):
+    shutil.copytree(folders / "classification_only", tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["model"]["dtype"] = "bfloat16"
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    path = tmp_path / f"v1.0{FORMATS[format].ending}"
+    (parity,), source = exporter.export_run(tmp_path / "run", format, path)
+    assert source == "the frames that are shipped" and parity.output == "cls_logits"
+    assert (path / "weights.npz" if format == "weights" else path).is_file()
+    assert open_backend(path).card.config == config

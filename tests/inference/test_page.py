@@ -1,0 +1,179 @@
+"""The page as a browser's script drives it: a real server, real uploads."""
+
+import contextlib
+import re
+import signal
+import socket
+import types
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+
+from configs.fume import get_config
+from fume_jax.inference.card import create_card
+from fume_jax.inference.page import create_page
+from fume_jax.inference.predictor import Predictor, pretrained_examples
+from fume_jax.schema import GASES
+from tests.commands import assert_refused, run, start
+
+pytestmark = pytest.mark.slow
+
+
+@contextlib.contextmanager
+def serving(*arguments):
+    """The server and its address, once it is ready."""
+    process = start("fume_jax.app", "--port=0", *arguments)
+    try:
+        ready = process.stdout.readline()
+        address = re.fullmatch(r"Open (http://127\.0\.0\.1:\d+)\n", ready)
+        assert address, ready + process.stdout.read()
+        yield process, address[1]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def server():
+    with serving() as (_, address):
+        yield address
+
+
+@pytest.fixture(scope="module")
+def predict(server, tmp_path_factory):
+    """Asks the page for a prediction, files by gas."""
+    client = Client(server, verbose=False, analytics_enabled=False, download_files=tmp_path_factory.mktemp("downloads"))
+
+    def ask(**files):
+        given = {gas: handle_file(str(files[gas])) if gas in files else None for gas in GASES}
+        return client.predict(**given, api_name="/predict")
+
+    return ask
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return Predictor.load()
+
+
+@pytest.fixture(scope="module")
+def example():
+    return next(files for files in pretrained_examples().values() if len(files) == 2)
+
+
+def assert_says(answer, expected, files):
+    """The page's answer is what the predictor says of the same files."""
+    *overlays, state, table, milliseconds = answer
+    assert state["label"] == expected.label
+    told = {entry["label"]: entry["confidence"] for entry in state["confidences"]}
+    assert told == pytest.approx(expected.probabilities, abs=1e-4)
+    assert table["headers"] == ["", "CO2", "CH4"]
+    columns = dict(zip(GASES, list(zip(*table["data"], strict=True))[1:], strict=True))
+    for gas, overlay in zip(GASES, overlays, strict=True):
+        if gas not in files:
+            assert overlay is None
+            assert columns[gas] == (None,) * 4
+            continue
+        # The server compiles in another way than this process: a pixel on an edge may differ.
+        plume, (area, share, direction, length) = expected.plumes[gas], columns[gas]
+        assert area == pytest.approx(plume.area_pixels, rel=0.01, abs=2)
+        assert share == pytest.approx(100 * plume.fraction, rel=0.01, abs=0.02)
+        assert (direction is None) == (plume.direction_degrees is None)
+        assert direction is None or abs((direction - plume.direction_degrees + 180) % 360 - 180) < 1
+        assert length == pytest.approx(plume.length_pixels, rel=0.01, abs=2)
+        frame, picture = cv2.imread(str(files[gas]), cv2.IMREAD_GRAYSCALE), cv2.imread(overlay)
+        assert picture.shape == (*frame.shape, 3)
+        background = expected.masks[gas] == 0
+        coloured = np.ptp(picture.astype(int), axis=-1) > 20
+        assert coloured[~background].mean() > 0.9 > 0.1 > coloured[background].mean()
+    assert milliseconds > 0
+
+
+@pytest.mark.parametrize("gases", [("co2", "ch4"), ("co2",), ("ch4",)])
+def test_the_page_says_what_the_predictor_says_of_a_pair_and_of_one_gas(predict, predictor, example, gases):
+    files = {gas: example[gas] for gas in gases}
+    assert_says(predict(**files), predictor(**files), files)
+
+
+@pytest.mark.parametrize("ending, dtype, channels", [("tiff", np.uint16, 3), ("png", np.uint16, 1)])
+def test_deep_frames_of_any_size_are_read_as_everywhere(predict, predictor, example, tmp_path, ending, dtype, channels):
+    grey = cv2.resize(cv2.imread(str(example["co2"]), cv2.IMREAD_GRAYSCALE), (500, 250)).astype(dtype)
+    file = tmp_path / f"deep.{ending}"
+    assert cv2.imwrite(str(file), np.repeat(grey[..., None] * 40 + 1000, channels, axis=-1))
+    answer = predict(co2=file)
+    assert cv2.imread(answer[0]).shape == (250, 500, 3)
+    assert_says(answer, predictor(co2=file), {"co2": file})
+
+
+def test_a_file_that_is_no_image_is_an_error_in_words_and_the_page_goes_on(predict, predictor, example, tmp_path):
+    (tmp_path / "broken.png").write_text("this is no image")
+    with pytest.raises(AppError, match="The CH4 frame: not an image, or a damaged one"):
+        predict(co2=example["co2"], ch4=tmp_path / "broken.png")
+    assert_says(predict(**example), predictor(**example), example)
+
+
+def test_without_a_frame_nothing_is_shown(predict):
+    *overlays, state, table, milliseconds = predict()
+    assert (overlays, state, milliseconds) == ([None, None], {}, None)
+    assert [row[1:] for row in table["data"]] == [[None, None]] * 4
+
+
+@pytest.mark.parametrize("meta", [{}, {"meta": {"_type": "gradio.FileData"}}])
+def test_files_of_this_machine_that_nobody_uploaded_stay_private(server, example, meta):
+    call = f"{server}/gradio_api/call/predict"
+    event = httpx.post(call, json={"data": [{"path": str(example["co2"])} | meta, None]}).json()["event_id"]
+    answer = httpx.get(f"{call}/{event}").text
+    assert answer.startswith("event: error\n"), answer
+
+
+@pytest.mark.parametrize(
+    "name, shown",
+    [
+        ("fume", {"CO2 frame", "CH4 frame", "CO2: plume", "CH4: plume", "pH state", "Plume"}),
+        ("early_fusion", {"CO2 frame", "CH4 frame", "CO2: plume", "pH state", "Plume"}),
+        ("segmentation_only", {"CO2 frame", "CO2: plume", "Plume"}),
+        ("classification_only", {"CO2 frame", "pH state"}),
+    ],
+)
+def test_the_page_shows_what_the_model_has(name, shown):
+    config = get_config()
+    config.model.name = name
+    page = create_page(types.SimpleNamespace(card=create_card(config, 1200, {"test/iou_gas": 0.625})))
+    components = {c["id"]: c["props"] for c in page.config["components"]}
+
+    def labels(node, visible=True):
+        props = components.get(node["id"], {})
+        visible = visible and props.get("visible", True)
+        if visible and not node.get("children"):
+            yield (props.get("label") or "").partition(",")[0].removesuffix(" orange").removesuffix(" green")
+        for child in node.get("children") or []:
+            yield from labels(child, visible)
+
+    assert set(labels(page.config["layout"])) - {"", "Examples", "Milliseconds"} == shown
+    (text,) = (props["value"] for props in components.values() if str(props.get("value")).startswith("# "))
+    assert "trained for 1,200 steps on simulated frames alone" in text
+    assert "gas IoU 0.62" in text
+
+
+def test_without_gradio_the_extra_is_named(monkeypatch, tmp_path):
+    (tmp_path / "gradio.py").write_text("raise ModuleNotFoundError(name='gradio')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert_refused(run("fume_jax.app", "--port=0"), "gradio", 'pip install -e ".[app]"')
+
+
+def test_a_taken_port_is_refused_with_what_to_do():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert_refused(run("fume_jax.app", f"--port={port}"), str(port), "Address already in use", "--port=0")
+
+
+def test_being_told_to_stop_ends_it_in_order():
+    with serving() as (process, _):
+        process.send_signal(signal.SIGTERM)
+        printed, _ = process.communicate(timeout=30)
+        assert process.returncode == 0, printed
+        assert "Traceback" not in printed

@@ -1,0 +1,175 @@
+"""What is said of frames in memory, from logits that are known, and by the model that is shipped."""
+
+import concurrent.futures
+import dataclasses
+import json
+
+import cv2
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from configs.shipped import get_config as shipped_config
+
+import fume_jax
+from fume_jax.data.images import UnreadableFrame, read_frame
+from fume_jax.inference.backends import JaxBackend
+from fume_jax.inference.card import ModelCard
+from fume_jax.inference.predictor import Predictor, prepare_pair, pretrained_examples
+from fume_jax.runtime.errors import UserError
+from fume_jax.schema import CLASSES
+from fume_jax.training import weights
+
+CARD = ModelCard(
+    model="fume",
+    step=1,
+    height=64,
+    width=80,
+    gases=("co2", "ch4"),
+    segmented=("co2", "ch4"),
+    classifies=True,
+    config={},
+    config_hash="",
+    metrics={},
+    version="1",
+)
+
+
+class Known:
+    """Of each frame: gas where it is brighter than grey, tube where it is black; the class counts the gases."""
+
+    def __init__(self, card=CARD):
+        self.card = card
+        self.batches = []
+
+    def __call__(self, co2_frame, ch4_frame, modality_mask):
+        self.batches.append(len(modality_mask))
+        outputs = {"cls_logits": np.log(np.array([[1, 2, 5]] * len(modality_mask))) * modality_mask.sum(1)[:, None]}
+        for gas, frame in (("co2", co2_frame), ("ch4", ch4_frame)):
+            outputs[f"{gas}_seg_logits"] = np.concatenate([0 * frame, -frame - 0.9, frame - 0.1], -1)
+        return outputs
+
+
+def half_bright(height, width):
+    frame = np.full((height, width, 1), 100, np.uint8)
+    frame[:, width // 2 :] = 250
+    return frame
+
+
+def test_masks_have_the_size_of_the_frame_and_what_is_measured_is_in_its_pixels():
+    prediction = Predictor(Known())(co2=half_bright(128, 320))
+    assert prediction.masks.keys() == {"co2"}
+    mask = prediction.masks["co2"]
+    assert mask.shape == (128, 320) and mask.dtype == np.uint8
+    assert (mask[:, :155] == 0).all() and (mask[:, 165:] == 2).all()
+    plume = prediction.plumes["co2"]
+    assert plume.area_pixels == (mask == 2).sum()
+    assert plume.centroid == pytest.approx((240, 63.5), abs=3)
+
+
+def test_probabilities_are_the_softmax_of_the_logits_and_the_label_is_the_likeliest():
+    one, two = half_bright(64, 80), half_bright(64, 80)
+    prediction = Predictor(Known())(co2=one)
+    assert prediction.label == "Acidotic"
+    assert prediction.probabilities == pytest.approx(dict(zip(CLASSES, (1 / 8, 2 / 8, 5 / 8), strict=True)))
+    both = Predictor(Known())(co2=one, ch4=two)
+    assert both.probabilities == pytest.approx(dict(zip(CLASSES, (1 / 30, 4 / 30, 25 / 30), strict=True)))
+
+
+def test_nothing_is_said_of_what_the_model_does_not_read():
+    reads_co2 = dataclasses.replace(CARD, gases=("co2",), segmented=("co2",))
+    prediction = Predictor(Known(reads_co2))(ch4=half_bright(64, 80))
+    assert (prediction.label, prediction.probabilities, prediction.masks, prediction.plumes) == (None, {}, {}, {})
+    segments = dataclasses.replace(CARD, classifies=False)
+    prediction = Predictor(Known(segments))(ch4=half_bright(64, 80))
+    assert prediction.label is None and prediction.masks.keys() == {"ch4"}
+
+
+def test_frames_may_be_files_or_arrays_of_any_kind(tmp_path):
+    frame = half_bright(96, 128)
+    cv2.imwrite(str(tmp_path / "frame.png"), frame)
+    predictor = Predictor(Known())
+    expected = predictor(co2=frame).masks["co2"]
+    for other in (
+        tmp_path / "frame.png",
+        str(tmp_path / "frame.png"),
+        frame[..., 0],
+        np.repeat(frame, 3, -1),
+        jnp.asarray(frame),
+    ):
+        np.testing.assert_array_equal(predictor(co2=other).masks["co2"], expected)
+    deep = predictor(co2=frame.astype(np.uint16) * 100).masks["co2"]  # scaled by its own range: black and white
+    assert (deep[:, 70:] == 2).all() and (deep[:, :58] == 1).all()
+
+
+def test_what_is_no_frame_is_refused(tmp_path):
+    predictor = Predictor(Known())
+    with pytest.raises(ValueError, match="at least one gas"):
+        predictor()
+    with pytest.raises(ValueError, match=r"got uint8 \(5,\)"):
+        predictor(co2=np.zeros(5, np.uint8))
+    (tmp_path / "bad.png").write_text("bad")
+    with pytest.raises(UnreadableFrame, match=r"bad.png: not an image"):
+        predictor(co2=tmp_path / "bad.png")
+
+
+@pytest.mark.parametrize(
+    "pair, words",
+    [
+        ({"CO2": np.zeros((64, 80), np.uint8)}, "co2 or ch4, got CO2"),
+        ({}, "got none"),
+        ({"ch4": None}, "got none"),
+        ({"co2": np.zeros((3, 64, 80, 1), np.uint8)}, r"got uint8 \(3, 64, 80, 1\)"),
+    ],
+)
+def test_a_pair_of_a_batch_is_checked_like_one_alone(pair, words):
+    with pytest.raises(ValueError, match=words):
+        Predictor(Known()).predict([{"co2": half_bright(64, 80)}, pair])
+    assert Predictor(Known()).predict([]) == []
+
+
+def test_a_pair_is_prepared_as_training_prepares_it():
+    inputs = prepare_pair({"ch4": np.full((128, 160, 1), 255, np.uint8)}, 64, 80)
+    assert inputs["co2_frame"].shape == inputs["ch4_frame"].shape == (64, 80, 1)
+    assert (inputs["co2_frame"] == 0).all() and (inputs["ch4_frame"] == 1).all()
+    assert inputs["modality_mask"].tolist() == [0, 1]
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return fume_jax.Predictor.load()
+
+
+def test_the_shipped_model_is_small_and_says_what_made_it(shipped):
+    assert (weights.PRETRAINED / weights.FILE).stat().st_size <= 4e6
+    assert shipped.card.config == json.loads(shipped_config().to_json())
+    assert {"test/iou_gas", "test/balanced_accuracy"} <= shipped.card.metrics.keys()
+    files = [file for files in pretrained_examples().values() for file in files.values()]
+    assert len(files) == 4 and all(read_frame(file).shape == (240, 320, 1) for file in files)
+
+
+@pytest.mark.slow
+def test_the_shipped_model_finds_gas_in_its_examples(shipped):
+    assert isinstance(shipped.backend, JaxBackend)
+    for files in pretrained_examples().values():
+        prediction = shipped(**files)
+        for gas in ("co2", "ch4"):
+            assert prediction.plumes[gas].fraction > 0.01
+            assert (prediction.masks[gas] == 1).any()
+
+
+@pytest.mark.slow
+def test_threads_may_share_a_predictor(shipped):
+    pairs = [files | {} for files in pretrained_examples().values()]
+    pairs += [{"co2": files["co2"]} for files in pretrained_examples().values()]
+    expected = [shipped(**files) for files in pairs]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda i: shipped(**pairs[i % 4]), range(16)))
+    for i, prediction in enumerate(found):
+        assert prediction.probabilities == expected[i % 4].probabilities
+        for gas, mask in prediction.masks.items():
+            np.testing.assert_array_equal(mask, expected[i % 4].masks[gas])
+
+
+def test_a_path_that_is_no_model_is_refused():
+    with pytest.raises(UserError, match="There is no file or run folder nowhere"):
+        Predictor.load("nowhere")

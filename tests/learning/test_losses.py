@@ -1,0 +1,103 @@
+"""Losses against the PyTorch implementation and against cases done by hand."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fume_jax.learning.losses import dice_loss, focal_loss, multi_task_loss, segmentation_loss
+from tests.golden import GOLDEN
+
+ALPHA = (1.0, 8.0, 1.2)
+
+
+def golden_input(name):
+    array = GOLDEN[f"loss/in/{name}"]
+    return jnp.asarray(array.transpose(0, 2, 3, 1) if array.ndim == 4 else array)
+
+
+def golden_batch(modality_mask):
+    outputs = {key: golden_input(key) for key in ("cls_logits", "co2_seg_logits", "ch4_seg_logits")}
+    batch = {key: golden_input(key) for key in ("co2_mask", "ch4_mask")}
+    batch |= {"labels": golden_input("class_label"), "valid": jnp.ones(3, bool)}
+    return outputs, batch | {"modality_mask": jnp.asarray(modality_mask, jnp.float32)}
+
+
+@pytest.mark.parametrize(
+    "name, options", [("focal_plain", {}), ("focal_alpha", {"alpha": ALPHA}), ("focal_gamma0", {"gamma": 0.0})]
+)
+def test_focal_loss_equals_the_reference(name, options):
+    loss = focal_loss(golden_input("cls_logits"), golden_input("class_label"), **options).mean()
+    np.testing.assert_allclose(loss, GOLDEN[f"loss/{name}"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name, loss_fn", [("dice", dice_loss), ("focal_dice", segmentation_loss)])
+def test_segmentation_losses_equal_the_reference(name, loss_fn):
+    loss = loss_fn(golden_input("co2_seg_logits"), golden_input("co2_mask")).mean()
+    np.testing.assert_allclose(loss, GOLDEN[f"loss/{name}"], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "case, modality_mask",
+    [("all", [[1, 1], [1, 1], [1, 1]]), ("mixed", [[1, 0], [0, 1], [1, 1]]), ("co2", [[1, 0], [1, 0], [1, 0]])],
+)
+def test_multi_task_loss_and_its_terms_equal_the_reference(case, modality_mask):
+    terms = multi_task_loss(*golden_batch(modality_mask))
+    for name, value in terms.items():
+        key = "total_loss" if name == "loss" else name
+        np.testing.assert_allclose(value, GOLDEN[f"loss/multi_task/{case}/{key}"], rtol=1e-5, err_msg=name)
+
+
+def test_padded_examples_do_not_count():
+    outputs, batch = golden_batch([[1, 1], [1, 0], [1, 1]])
+    expected = multi_task_loss(*jax.tree.map(lambda x: x[:2], (outputs, batch)))
+    chex.assert_trees_all_close(multi_task_loss(outputs, batch | {"valid": jnp.array([True, True, False])}), expected)
+
+
+def test_focal_loss_by_hand():
+    # p = 3/4 and 1/4: -(1 - p)^2 log p.
+    logits = jnp.log(jnp.array([[3.0, 1.0], [3.0, 1.0]]))
+    expected = [-(0.25**2) * np.log(0.75), -(0.75**2) * np.log(0.25)]
+    np.testing.assert_allclose(focal_loss(logits, jnp.array([0, 1])), expected, rtol=1e-6)
+
+
+def test_dice_loss_of_perfect_wrong_and_empty_predictions():
+    def sure(mask):
+        return 100.0 * jax.nn.one_hot(mask, 3)
+
+    left = jnp.zeros((1, 4, 4), int).at[:, :, 2:].set(1)
+    np.testing.assert_allclose(dice_loss(sure(left), left), 0, atol=1e-6)
+    # Classes 0 and 1 swapped, 8 pixels each: 1 - 1/17; class 2 empty in both: 0.
+    np.testing.assert_allclose(dice_loss(sure(1 - left), left), 2 / 3 * 16 / 17, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e2, 1e4, 1e30])
+@pytest.mark.parametrize("modality_mask", [[[1, 1], [1, 0], [0, 1]], [[1, 0]] * 3, [[0, 0]] * 3])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_extreme_logits_absent_gases_and_empty_classes_stay_finite(scale, modality_mask, dtype):
+    outputs, batch = golden_batch(modality_mask)
+    outputs = jax.tree.map(lambda x: (scale * x).astype(dtype), outputs)
+    batch = batch | {"co2_mask": jnp.zeros_like(batch["co2_mask"])}
+    loss, grads = jax.value_and_grad(lambda o: multi_task_loss(o, batch, alpha=ALPHA)["loss"])(outputs)
+    chex.assert_tree_all_finite((loss, grads))
+    if not np.any(modality_mask):
+        np.testing.assert_array_equal(grads["co2_seg_logits"], 0)
+
+
+def test_gradients_are_those_of_finite_differences():
+    outputs, batch = golden_batch([[1, 0], [0, 1], [1, 1]])
+    outputs, batch = jax.tree.map(lambda x: x[:, :2, :3] if x.ndim > 2 else x, (outputs, batch))
+    names = list(outputs)
+
+    def loss(*arrays):
+        return multi_task_loss(dict(zip(names, arrays, strict=True)), batch)["loss"]
+
+    chex.assert_numerical_grads(loss, tuple(outputs.values()), order=1, atol=1e-2, rtol=1e-2)
+
+
+def test_a_missing_head_drops_its_terms():
+    outputs, batch = golden_batch([[1, 1]] * 3)
+    assert set(multi_task_loss({"cls_logits": outputs["cls_logits"]}, batch)) == {"loss", "cls_loss"}
+    del outputs["cls_logits"], outputs["ch4_seg_logits"]
+    assert set(multi_task_loss(outputs, batch)) == {"loss", "co2_seg_loss", "seg_loss"}

@@ -1,0 +1,55 @@
+"""Multiply-accumulates are those of the architecture, however it is lowered."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from flax import nnx
+
+from fume_jax.models import create_model
+from fume_jax.models.macs import count_macs
+
+ROOT = Path(__file__).parents[2]
+
+
+def macs(name, height=96, width=128, **options):
+    return count_macs(nnx.eval_shape(lambda: create_model(name, **options, rngs=nnx.Rngs(0))), height, width)
+
+
+def test_fume_at_full_size_has_what_was_published():
+    assert macs("fume", 480, 640) == pytest.approx(2.03e9, rel=0.02)
+
+
+def test_counts_add_up():
+    # Two frames through an encoder and a head each, with nothing between them.
+    # The order in which pooling contracts, and so a few operations, depends on the batch.
+    assert macs("fume", tasks="segmentation") == pytest.approx(2 * macs("segmentation_only"), rel=1e-5)
+    assert macs("segmentation_only", gas="both") == pytest.approx(2 * macs("segmentation_only"), rel=1e-5)
+    assert macs("fume") == pytest.approx(macs("fume_separate"), rel=1e-5)
+    # Mean instead of concatenation: the 1x1 convolution to 128 channels at 3x4 positions has 128 inputs fewer.
+    assert macs("fume", fusion="concat") - macs("fume", fusion="add") == 3 * 4 * 128 * 128
+    # One more input channel of the first convolution, 3x3 to 32 channels at half size; one more linear layer, the
+    # last of 3 outputs from 256 instead of 128.
+    first, linear = 48 * 64 * 32 * 9, 256 * 128 + 128 * 3 - 256 * 3
+    assert macs("early_fusion") - macs("multi_task") == first
+    assert macs("classification_only") - macs("multi_task", tasks="classification") == linear
+
+
+def test_the_summary_lists_every_model():
+    result = subprocess.run(
+        [sys.executable, "-m", "fume_jax.summary"], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    lines = [line.split() for line in result.stdout.splitlines()[1:]]
+    assert lines[0] == ["fume", "1,656,236", "2.03", "6.62", "within", "3M"]
+    assert [line[0] for line in lines] == [
+        "fume",
+        "fume_separate",
+        "fume_concat",
+        "segmentation_only",
+        "classification_only",
+        "gas_aware",
+        "early_fusion",
+        "multi_task",
+    ]
