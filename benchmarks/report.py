@@ -1,145 +1,71 @@
-"""What a benchmark found, printed row by row as it comes and in tables at the end, and written as JSON and Markdown."""
+"""Results of a benchmark: rows of tables, printed as they come and as tables at the end, and written as JSON."""
 
-import contextlib
-import datetime
 import importlib.metadata
 import json
+import math
 import os
-import platform
+import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from absl import flags
 
-from benchmarks.account import Ceilings
-from benchmarks.timing import Timing, table
+from fume_jax.runtime.errors import DONE, PARTLY_DONE
 
-OUTPUT = flags.DEFINE_string("output", None, "Folder for results.json and results.md.")
-LIBRARIES = ("jax", "jaxlib", "flax", "optax", "torch", "onnxruntime")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder that results.json is written to, lists of rows by table.")
 
 
 class Report:
-    """Rows of results by the name of their table; a run that is cut short leaves those it has.
+    """Rows by the name of their table; a run that is cut short leaves those it has."""
 
-    What is written is `{"environment": {...}, "results": {table: [row, ...]}, "left_out": [why, ...]}`.
-    """
-
-    def __init__(self, output: str | None, **environment):
-        """Prints where it runs; `environment` is told besides what every report tells."""
-        self.found = {"environment": _environment() | environment, "results": {}, "left_out": []}
-        self.failed = False
-        self._folder = output and Path(output)
-        if self._folder:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        print(_described(self.found["environment"]), "\n", sep="", flush=True)
-
-    def add(self, name: str, **row) -> None:
-        """Adds a row of numbers and words to a table."""
-        self.found["results"].setdefault(name, []).append(row)
-        print(
-            f"{name}:", ", ".join(f"{key.replace('_', ' ')} {_cell(value)}" for key, value in row.items()), flush=True
+    def __init__(self, seconds: float = math.inf, **environment):
+        """Adds where the benchmark runs; `attempt` starts nothing after so many seconds."""
+        self.results, self._failed, self._deadline = {}, False, time.monotonic() + seconds
+        installed = {distribution.name: distribution.version for distribution in importlib.metadata.distributions()}
+        self.add(
+            "environment",
+            cpu=Path("/proc/cpuinfo").read_text().partition("model name\t: ")[2].partition("\n")[0],
+            cores=len(os.sched_getaffinity(0)),
+            load=os.getloadavg()[0],  # processes that ran or waited for a core in the last minute
+            **{name: installed.get(name, "not installed") for name in ("jax", "jaxlib", "flax", "torch")},
+            **environment,
         )
-        self._write()
 
-    def state(self, **facts) -> None:
-        """Tells more of where it runs."""
-        self.found["environment"] |= facts
-        self._write()
+    def add(self, name: str, /, **row) -> None:
+        """Adds a row of numbers and words to a table."""
+        self.results.setdefault(name, []).append(row)
+        print(f"{name}: {', '.join(f'{key} {_cell(value)}' for key, value in row.items())}", flush=True)
+        if _OUTPUT.value:
+            Path(_OUTPUT.value).mkdir(parents=True, exist_ok=True)
+            (Path(_OUTPUT.value) / "results.json").write_text(json.dumps(self.results, indent=1) + "\n")
 
-    def compare(self, name: str, timings: Mapping[str, Timing], batch_size: int, *, to: str) -> None:
-        """Adds a row for each of some implementations of one thing, and its speed relative to one of them."""
-        for implementation, timing in timings.items():
-            self.add(
-                name,
-                batch=batch_size,
-                implementation=implementation,
-                ms=1e3 * timing.seconds,
-                pairs_per_second=batch_size / timing.seconds,
-                runs=timing.runs,
-                **({"speed": timings[to].seconds / timing.seconds, "relative_to": to} if to in timings else {}),
-            )
-
-    @contextlib.contextmanager
-    def attempt(self, what: str) -> Iterator[None]:
-        """Leaves out what fails, whatever the reason: one measurement is not to cost the others."""
+    def attempt(self, name: str, measure: Callable, *args):
+        """Returns what a function returns; None if there is no time left or it fails, so that others are measured."""
+        if time.monotonic() > self._deadline:
+            return self.add("left out", name=name, reason="out of time")
         try:
-            yield
+            return measure(*args)
         except Exception as error:
             traceback.print_exc()
-            self.failed = True
-            self.leave_out(what, f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}")
+            self._failed = True
+            return self.add("left out", name=name, reason=f"{type(error).__name__}: {error}"[:200])
 
-    def ceiling(self, dtype: str, measured: Ceilings) -> None:
-        """Tells what the device can do at most."""
-        self.state(
-            **{f"gflops_of_{dtype}_products": round(measured.flops / 1e9)},
-            gbytes_a_second_of_copies=round(measured.bandwidth / 1e9, 1),
-        )
-
-    def leave_out(self, what: str, why: str) -> None:
-        """Says what was not measured."""
-        self.found["left_out"].append(f"{what}: {why}")
-        print(f"left out: {what}: {why}", flush=True)
-        self._write()
-
-    def finish(self) -> None:
-        """Prints all tables, and the load that they were measured under."""
-        self.found["environment"]["load_at_the_end"] = _load()
-        self._write()
-        print("\n" + self.markdown(), flush=True)
-
-    def markdown(self) -> str:
-        """Everything, as Markdown."""
-        parts = [_described(self.found["environment"])]
-        for name, rows in self.found["results"].items():
-            columns = list(dict.fromkeys(key for row in rows for key in row))
-            cells = [[_cell(row.get(column)) for column in columns] for row in rows]
-            parts += [f"## {name}", table([column.replace("_", " ") for column in columns], cells)]
-        parts += [f"Left out: {line}." for line in self.found["left_out"]]
-        return "\n\n".join(parts)
-
-    def _write(self):
-        if self._folder:
-            (self._folder / "results.json").write_text(json.dumps(self.found, indent=1) + "\n")
-            (self._folder / "results.md").write_text(self.markdown() + "\n")
+    def finish(self) -> int:
+        """Prints all tables; returns the exit code, `PARTLY_DONE` if a measurement failed."""
+        for name, rows in self.results.items():
+            print(f"\n## {name}\n\n{table(rows)}", flush=True)
+        return PARTLY_DONE if self._failed else DONE
 
 
-def _environment():
-    versions = {}
-    for library in LIBRARIES:
-        try:
-            versions[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            versions[library] = "not installed"
-    return {
-        "time": datetime.datetime.now().astimezone().isoformat(timespec="minutes"),
-        "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load_at_the_start": _load(),
-        "python": platform.python_version(),
-        **versions,
-        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
-    }
-
-
-def _described(environment):
-    return "; ".join(f"{key.replace('_', ' ')}: {value}" for key, value in environment.items())
-
-
-def _load():
-    """Processes that ran or waited for a core in the last minute, those of the benchmark included."""
-    return round(os.getloadavg()[0], 1)
-
-
-def _cpu():
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
+def table(rows: Sequence[Mapping]) -> str:
+    """Renders rows as a Markdown table with a column for every key."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    lines = [columns, ["---"] * len(columns), *([_cell(row.get(column)) for column in columns] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _cell(value):
-    if value is None:
-        return ""
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-    return str(value)
+    return "" if value is None else str(value)

@@ -1,11 +1,7 @@
-"""FUME on the embedded dataset at a quarter of the resolution, for a laptop.
+"""FUME on the embedded dataset at a quarter of the resolution, for a laptop. `make demo` runs
 
-    make demo
-
-which is
-
-    python -m datasets.synthetic_ogi --data_dir=data --name=demo
-    fume train --config=demo --workdir=runs/demo
+python -m datasets.synthetic_ogi --data_dir=data --name=demo
+fume train --config=demo --workdir=runs/demo
 """
 
 import ml_collections
@@ -19,17 +15,17 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.height = 120
     config.data.width = 160
     config.data.num_threads = 2
-    # So short a training learns the two gases together first, and what one alone tells only a little.
+    # So short a training learns mainly from both gases together, and little from one alone.
     config.augment.modality_dropout = 0.1
-    # So short a training needs no more variety than its 1,560 pairs and these.
+    # So short a training needs no more variety than its 1,560 pairs and the other operations.
     config.augment.elastic.probability = 0.0
     config.augment.one_of.probability = 0.0
     config.augment.gamma.probability = 0.0
-    # Infrared frames are dark: darker still, faint gas would be clipped to black.
+    # Infrared frames are dark: if they were darker still, faint gas would be clipped to black.
     config.augment.brightness_contrast.brightness = 0.1
     # Sampling already balances the classes; weighing them again would make Transitional the default answer.
     config.loss.cls_alpha = (1.0, 1.0, 1.0)
-    # Outlines are learned sooner than what the two gases say together.
+    # Segmentation is learned sooner than classification, which depends on both gases.
     config.loss.cls_weight = 2.0
     config.optimizer.learning_rate = 3e-3
     config.optimizer.warmup_epochs = 1.0

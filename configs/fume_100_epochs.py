@@ -1,4 +1,4 @@
-"""FUME trained twice as long as published, averaged, and stopped once it no longer gains.
+"""FUME trained up to twice as long as published, with averaged parameters and early stopping.
 
 fume train --config=fume_100_epochs --workdir=runs/fume_100 --config.data.path=DATASET
 """

@@ -1,4 +1,4 @@
-"""FUME on smaller frames, 512x384, for speed: 0.64 of the pixels.
+"""FUME on smaller frames, 512x384, 0.64 of the pixels, for speed.
 
 fume train --config=fume_fast --workdir=runs/fume_fast --config.data.path=DATASET
 """

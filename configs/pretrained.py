@@ -1,4 +1,4 @@
-"""The pretrained FUME of `fume_jax/assets`: all of `published`, at half the resolution.
+"""The pretrained FUME of `fume_jax/assets`, trained on all of `published` at half the resolution.
 
 python -m datasets.synthetic_ogi --data_dir=data --name=published --width=320 --height=240
 fume train --config=pretrained --workdir=runs/pretrained
@@ -16,11 +16,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.height = 240
     config.data.width = 320
     config.data.num_threads = 2
-    # Infrared frames are dark: darker still, faint gas would be clipped to black.
+    # Infrared frames are dark: if they were darker still, faint gas would be clipped to black.
     config.augment.brightness_contrast.brightness = 0.1
     # Sampling already balances the classes; weighing them again would make Transitional the default answer.
     config.loss.cls_alpha = (1.0, 1.0, 1.0)
-    # Outlines are learned sooner than what the two gases say together.
+    # Segmentation is learned sooner than classification, which depends on both gases.
     config.loss.cls_weight = 2.0
     config.optimizer.learning_rate = 3e-3
     config.optimizer.warmup_epochs = 0.5

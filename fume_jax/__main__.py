@@ -1,32 +1,25 @@
-"""The `fume` command: `fume NAME ...` or `python -m fume_jax NAME ...` runs the command of that name.
+"""Runs a command by its name: `fume NAME ...` or `python -m fume_jax NAME ...`.
 
 A command is a module with flags and a `main` that calls one function. The seven that `python -m fume_jax.NAME` runs lie
-beside this file; all others belong in `fume_jax/commands/`, so that the listing of the package stays short.
+beside this file; further ones belong in `fume_jax/commands/`.
 """
 
 import difflib
 import runpy
 import sys
 
-# Module and purpose of each command, in the order of use.
+# The module and purpose of each command, in the order of use.
 COMMANDS = {
     "train": ("fume_jax.main", "Train a model, or resume a run."),
     "evaluate": ("fume_jax.evaluate", "Score the best checkpoint of a run again."),
     "predict": ("fume_jax.predict", "Segment and classify images, folders and videos."),
-    "app": ("fume_jax.app", "Try a model on a page in the browser."),
+    "app": ("fume_jax.app", "Try a model on a web page."),
     "export": ("fume_jax.export", "Write a model as ONNX, PyTorch, StableHLO or small weights."),
-    "convert": ("fume_jax.convert", "Turn a PyTorch checkpoint into a run folder."),
+    "convert": ("fume_jax.convert", "Convert a PyTorch checkpoint to a run folder."),
     "summary": ("fume_jax.summary", "List the models with their sizes and costs."),
 }
-HELP = "\n".join(
-    [
-        "usage: fume COMMAND --OPTION=VALUE ...",
-        "",
-        *(f"  {name:<10}{purpose}" for name, (_, purpose) in COMMANDS.items()),
-        "",
-        "`fume COMMAND --help` lists the options of a command.",
-    ]
-)
+_LIST = "\n".join(f"  {name:<10}{purpose}" for name, (_, purpose) in COMMANDS.items())
+HELP = f"usage: fume COMMAND --OPTION=VALUE ...\n\n{_LIST}\n\n`fume COMMAND --help` lists the options of a command."
 
 
 def main() -> None:

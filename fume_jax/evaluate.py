@@ -1,6 +1,6 @@
-"""Scores the best checkpoint of a run again: `python -m fume_jax.evaluate --workdir=runs/demo`.
+"""Scores the best checkpoint of a run again: `fume evaluate --workdir=runs/demo`.
 
-Prints a table, and writes `metrics.json`, a table of examples and pictures to the run folder.
+It prints a table and writes `metrics.json`, a table of examples and pictures to the run folder.
 """
 
 from absl import flags
@@ -9,14 +9,16 @@ from fume_jax.runtime import cli, distributed
 from fume_jax.runtime.errors import RUN_AGAIN
 from fume_jax.runtime.preemption import Stopped, StopRequest
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
-_SPLIT = flags.DEFINE_list("split", ["val", "test"], "Splits to score, separated by commas.")
-_DATA = flags.DEFINE_string("data", None, "Folder of the prepared dataset, if it is not where the run trained.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run to score.", required=True)
+_SPLIT = flags.DEFINE_list("split", ["val", "test"], "Splits to score, separated by commas: train, val, test.")
+_DATA = flags.DEFINE_string("data", None, "Folder of the prepared dataset; that of the training if unset.")
 _TTA = flags.DEFINE_bool("tta", False, "Average predictions over each frame and its mirror image.")
 _PROTOCOL = flags.DEFINE_enum(
-    "protocol", "present", ["present", "reference"], "Score the gases that are there, or as the PyTorch original did."
+    "protocol",
+    "present",
+    ["present", "reference"],
+    "present scores the gases that were recorded; reference scores CO2 alone, as the PyTorch original did.",
 )
-flags.mark_flag_as_required("workdir")
 flags.register_validator("split", bool, "name at least one split")
 
 
@@ -33,7 +35,7 @@ def main() -> int | None:
         try:
             score_run(config, _WORKDIR.value, _SPLIT.value, tta=_TTA.value, protocol=_PROTOCOL.value, stop=stop)
         except Stopped:
-            Console().print("stopped; the same command starts again")
+            Console().print("stopped; the same command starts the evaluation again")
             return RUN_AGAIN
     return None
 

@@ -1,9 +1,4 @@
-"""Writes a trained model in another format, and checks it there.
-
-    python -m fume_jax.export --workdir=runs/demo --format=onnx
-
-`fume_jax/inference/formats.py` lists the formats.
-"""
+"""Exports a trained model and compares the export with it: `fume export --workdir=runs/demo --format=onnx`."""
 
 from pathlib import Path
 
@@ -13,7 +8,7 @@ from fume_jax.inference.formats import FORMATS, exported_file
 from fume_jax.runtime import cli
 from fume_jax.runtime.errors import UserError
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; the model that is shipped if unset.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run to export; the pretrained model if unset.")
 _FORMAT = flags.DEFINE_enum(
     "format",
     None,
@@ -22,8 +17,10 @@ _FORMAT = flags.DEFINE_enum(
     required=True,
 )
 _OUTPUT = flags.DEFINE_string("output", None, "File to write, or folder for weights; WORKDIR/model.* if unset.")
-_DYNAMIC_SIZE = flags.DEFINE_bool("dynamic_size", False, "ONNX that takes frames of any size, not of the one trained.")
-_DATA = flags.DEFINE_string("data", None, "Prepared dataset to check it on; that of the run if unset.")
+_DYNAMIC_SIZE = flags.DEFINE_bool(
+    "dynamic_size", False, "Write ONNX that takes frames of any size, not only of the training's."
+)
+_DATA = flags.DEFINE_string("data", None, "Folder of the dataset to compare on; that of the run if unset.")
 
 
 def main() -> None:
@@ -33,14 +30,14 @@ def main() -> None:
     from fume_jax.training.weights import PRETRAINED
 
     if not _OUTPUT.value and (_WORKDIR.value is None or _FORMAT.value == "weights"):
-        raise UserError("Say where to: --output=PATH.")
+        raise UserError("Expected a path to write to: add --output=PATH.")
     workdir = _WORKDIR.value or PRETRAINED
     path = Path(_OUTPUT.value) if _OUTPUT.value else exported_file(workdir, _FORMAT.value)
     options = {"dynamic_size": _DYNAMIC_SIZE.value, "data": _DATA.value}
     parities, source = export_run(workdir, _FORMAT.value, path, **options)
     rows = [("", "max error", "same class", "of")]
     rows += [(p.output, f"{p.max_error:.1e}", f"{p.agreement:.4%}", f"{p.decisions:,}") for p in parities]
-    print(f"Wrote {path}. Beside the model, on {source}:\n{aligned(rows)}")
+    print(f"Wrote {path}. Compared with the model on {source}:\n{aligned(rows)}")
 
 
 if __name__ == "__main__":

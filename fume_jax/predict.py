@@ -1,16 +1,14 @@
-"""Segments and classifies the frames of a recording.
-
-    python -m fume_jax.predict --co2=FRAMES --ch4=FRAMES --output=DIR
+"""Segments and classifies the frames of a recording: `fume predict --co2=FRAMES --ch4=FRAMES --output=DIR`.
 
 FRAMES is an image, a folder of images, a pattern such as 'frames/*.png', or a video; one gas may be left out. Images
-pair by name, videos by presentation time, and a frame without partner is predicted alone. DIR receives
+pair by name, videos by presentation time, and a frame without partner is predicted alone. The command writes to DIR
 
 | | |
 | --- | --- |
-| `predictions.csv`, `predictions.jsonl` | a row or line a pair: class, probabilities, measures of each gas's plume |
+| `predictions.csv`, `predictions.jsonl` | one line per pair: class, probabilities, measures of each gas's plume |
 | `masks/NAME_co2.png` | 0 background, 1 tube, 2 gas, at the frame's own size |
-| `overlays/NAME_co2.png` | the same for people |
-| `annotated.mp4` | of videos |
+| `overlays/NAME_co2.png` | the mask drawn on the frame |
+| `annotated.mp4` | frames with masks and probabilities, for videos |
 | `timeline.png` | probabilities and gas over time |
 """
 
@@ -22,11 +20,13 @@ from fume_jax.inference import flags as model_flags
 from fume_jax.runtime import cli
 from fume_jax.runtime.errors import UserError
 
-_CO2 = flags.DEFINE_string("co2", None, "CO2 frames: an image, a folder or pattern of images, or a video.")
-_CH4 = flags.DEFINE_string("ch4", None, "CH4 frames, likewise.")
-_OUTPUT = flags.DEFINE_string("output", None, "Folder for the results.", required=True)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Pairs that the model takes at once.", lower_bound=1)
-_SAVE = flags.DEFINE_list("save", ["masks", "overlays", "video"], "Which of masks, overlays and video to write.")
+_CO2 = flags.DEFINE_string("co2", None, "CO2 frames: path of an image, a folder of images, a pattern or a video.")
+_CH4 = flags.DEFINE_string("ch4", None, "CH4 frames: path of an image, a folder of images, a pattern or a video.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder to write the results to.", required=True)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Number of pairs that the model processes at once.", lower_bound=1)
+_SAVE = flags.DEFINE_list(
+    "save", ["masks", "overlays", "video"], "Files to write besides the tables: masks, overlays, video."
+)
 flags.adopt_module_key_flags(model_flags)
 
 

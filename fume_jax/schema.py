@@ -1,4 +1,4 @@
-"""The names that every part of the project shares: gases, classes, mask values, pH levels and the batch.
+"""Names that every part of the project shares: gases, classes, mask values, pH levels and the batch.
 
 A batch is one dict with these keys (B examples of H x W pixels; one example is one pair of frames):
 
@@ -12,10 +12,10 @@ A batch is one dict with these keys (B examples of H x W pixels; one example is 
 | `example_index` | int32 [B] | position in the split, -1 for padding |
 | `recording_index` | int32 [B] | connected group of recordings that the pair belongs to, -1 for padding |
 
-`modality_mask` alone says which gas is there: a frame of zeros may just as well be a grey one.
+`modality_mask` alone says which gas is present: a frame of zeros may just as well be a grey one.
 
-Pairs that share a recording, directly or through other pairs, have one `recording_index`: only pairs of different ones
-are independent, so whoever resamples examples draws these.
+Pairs that share a recording, directly or through other pairs, have one `recording_index`. Pairs of one group depend on
+each other, so resampling draws whole groups.
 """
 
 from collections.abc import Mapping
@@ -35,37 +35,25 @@ PH_CLASS = {6.5: 0, 6.2: 0, 5.9: 1, 5.6: 2, 5.3: 2, 5.0: 2}
 
 
 def batch_spec(batch_size: int, height: int, width: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shape and dtype of every entry of a batch, in the order of the table above."""
+    """Returns shape and dtype of every entry of a batch, in the order of the table above."""
     frame = jax.ShapeDtypeStruct((batch_size, height, width, 1), np.float32)
     mask = jax.ShapeDtypeStruct((batch_size, height, width), np.int32)
     index = jax.ShapeDtypeStruct((batch_size,), np.int32)
-    return {
-        "co2_frame": frame,
-        "ch4_frame": frame,
-        "co2_mask": mask,
-        "ch4_mask": mask,
-        "modality_mask": jax.ShapeDtypeStruct((batch_size, len(GASES)), np.float32),
-        "labels": index,
-        "valid": jax.ShapeDtypeStruct((batch_size,), np.bool_),
-        "example_index": index,
-        "recording_index": index,
-    }
+    return make_example(
+        frames=dict.fromkeys(GASES, frame),
+        masks=dict.fromkeys(GASES, mask),
+        modality_mask=jax.ShapeDtypeStruct((batch_size, len(GASES)), np.float32),
+        label=index,
+        valid=jax.ShapeDtypeStruct((batch_size,), np.bool_),
+        example_index=index,
+        recording_index=index,
+    )
 
 
 def make_example(
-    *,
-    frames: Mapping[str, Any],
-    masks: Mapping[str, Any],
-    modality_mask: Any,
-    label: Any,
-    valid: Any,
-    example_index: Any,
-    recording_index: Any,
+    *, frames: Mapping[str, Any], masks: Mapping[str, Any], modality_mask, label, valid, example_index, recording_index
 ) -> dict[str, Any]:
-    """Builds one example of a batch from its arrays, of numpy or JAX: an entry of the table above each, without B.
-
-    `frames` and `masks` are by gas.
-    """
+    """Builds one example, an entry for each row of the table above without B; `frames` and `masks` are keyed by gas."""
     return {
         **{f"{gas}_frame": frames[gas] for gas in GASES},
         **{f"{gas}_mask": masks[gas] for gas in GASES},

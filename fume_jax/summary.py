@@ -1,11 +1,11 @@
-"""Prints size and cost of every model: `python -m fume_jax.summary`."""
+"""Prints the size and cost of every model: `fume summary`."""
 
 from absl import flags
 
 from fume_jax.runtime import cli
 
-_HEIGHT = flags.DEFINE_integer("height", 480, "Of the frames, pixels.", lower_bound=64)
-_WIDTH = flags.DEFINE_integer("width", 640, "Of the frames, pixels.", lower_bound=64)
+_HEIGHT = flags.DEFINE_integer("height", 480, "Height of the frames in pixels.", lower_bound=64)
+_WIDTH = flags.DEFINE_integer("width", 640, "Width of the frames in pixels.", lower_bound=64)
 
 BUDGET = 3_000_000  # parameters
 

@@ -1,4 +1,4 @@
-"""Runs on TPUs and GPUs of a cloud, as managed jobs of SkyPilot, which recovers them when they are preempted."""
+"""Backend that trains on TPUs and GPUs of a cloud, in managed jobs of SkyPilot, which recovers preempted ones."""
 
 import dataclasses
 import re
@@ -15,7 +15,7 @@ from fume_jax.runtime.preemption import StopRequest
 from launch import status
 from launch.plan import Run
 
-# Where the machine has the bucket, which holds data/ and runs/ as a checkout does.
+# Mount point of the bucket, which holds data/ and runs/ as a checkout does.
 _BUCKET = "/fume/bucket"
 _DATA = "/fume/data"
 _PYTHON = "~/fume/bin/python"
@@ -23,21 +23,13 @@ _PYTHON = "~/fume/bin/python"
 
 @dataclasses.dataclass(frozen=True)
 class Cloud:
-    """Writes a task for each run and launches them; does not wait.
+    """Writes a task for each run, launches the tasks and does not wait."""
 
-    Attributes:
-      workdir: folder of the sweep, here and in the bucket's `runs/`.
-      bucket: such as gs://NAME.
-      accelerator: in SkyPilot's words, such as tpu-v5litepod-16 or H100:8.
-      infra: cloud, region and zone, such as gcp/us-west4; None is wherever it is cheapest.
-      spot: cheaper machines that may be taken away.
-    """
-
-    workdir: Path
-    bucket: str
-    accelerator: str
-    infra: str | None
-    spot: bool
+    workdir: Path  # folder of the sweep; that of the same name in `runs/` of the bucket receives the runs
+    bucket: str  # address of the bucket, such as gs://NAME
+    accelerator: str  # SkyPilot's name of the accelerator, such as tpu-v5litepod-16 or H100:8
+    infra: str | None  # cloud, region and zone, such as gcp/us-west4; None chooses the cheapest
+    spot: bool  # whether machines are cheaper and may be taken away
 
     def __post_init__(self):
         if "://" not in self.bucket:
@@ -45,12 +37,12 @@ class Cloud:
 
     @property
     def devices(self) -> int:
-        """That share the batch of a run: what the accelerator's name ends with, as far as that counts them."""
+        """Number of devices that share the batch of a run, as far as the name of the accelerator tells it."""
         count = re.search(r"(?:litepod-|v6e-|:)(\d+)$", self.accelerator)
         return int(count[1]) if count else 1
 
     def preview(self, runs: Sequence[Run]) -> str:
-        """Writes the tasks, has SkyPilot check them, and returns where they are and what they run."""
+        """Writes the tasks, has SkyPilot check them, and returns the first one and the commands of all."""
         for run in runs:
             self._load(run)
         commands = [f"{self._path(run)}: {self.task(run)['run'].strip()}" for run in runs]
@@ -65,20 +57,17 @@ class Cloud:
             task = self._load(run)
             try:
                 ids, _ = sky.get(sky.jobs.launch(task, name=task.name))
-            except Exception as error:  # of many types, by cloud
-                raise UserError(
-                    f"SkyPilot did not launch {run.name}: {error}\n`sky check` says what it has."
-                ) from error
+            except Exception as error:  # each cloud raises errors of its own types
+                raise UserError(f"SkyPilot did not launch {run.name}: {error}\nSee `sky check`.") from error
             status.write_job(self.workdir / run.name, status.Job("cloud", str(ids[0])))
             print(f"{run.name}: submitted as managed job {ids[0]}", flush=True)
 
     def task(self, run: Run) -> dict[str, Any]:
-        """The task of a run, as YAML has it."""
+        """Returns the task of a run, as in SkyPilot's YAML files."""
         platform, extra = ("tpu", "tpu") if self.accelerator.startswith("tpu") else ("gpu", "cuda12")
         arguments = run.arguments(f"{_BUCKET}/runs/{self.workdir.name}/{run.name}", platform)
-        # Google's name of what a v5e boots, which SkyPilot takes for a v5p.
+        # Google's name of the runtime of a v5e; SkyPilot would choose that of a v5p.
         boots = {"accelerator_args": {"runtime_version": "v2-alpha-tpuv5-lite"}}
-        recovery = {"strategy": "EAGER_NEXT_REGION", "recover_on_exit_codes": [RUN_AGAIN]}
         return {
             "name": f"{self.workdir.name}-{run.name}",
             "workdir": ".",
@@ -87,12 +76,12 @@ class Cloud:
                 "accelerators": self.accelerator,
                 **(boots if self.accelerator.startswith("tpu-v5lite") else {}),
                 "use_spot": self.spot,
-                "job_recovery": recovery,
+                "job_recovery": {"strategy": "EAGER_NEXT_REGION", "recover_on_exit_codes": [RUN_AGAIN]},
             },
             "file_mounts": {
-                # Checkpoints, which a job that was recovered goes on from.
+                # A recovered job resumes from the checkpoints in the mounted bucket.
                 _BUCKET: {"source": self.bucket, "mode": "MOUNT"},
-                # The dataset, copied: it is read at random.
+                # The dataset is copied, because it is read at random.
                 _DATA: f"{self.bucket}/data",
             },
             "setup": "set -e\n"
@@ -101,7 +90,7 @@ class Cloud:
             "pip install -q uv\n"
             "uv venv -q --python 3.11 --allow-existing ~/fume\n"
             f"uv pip install -q --python {_PYTHON} -e '.[{extra}]'\n",
-            # On every host of a pod; JAX finds the others.
+            # Every host of a pod runs this; JAX finds the others.
             "run": f"{_PYTHON} {shlex.join(arguments)}\n",
         }
 
@@ -109,7 +98,7 @@ class Cloud:
         return self.workdir / "tasks" / f"{run.name}.yaml"
 
     def _load(self, run):
-        """Writes the task and reads it as SkyPilot does."""
+        """Writes the task and lets SkyPilot read it."""
         path = self._path(run)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(yaml.dump(self.task(run), Dumper=_Dumper, sort_keys=False, width=1000))
@@ -122,32 +111,28 @@ class Cloud:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes commands as they are typed."""
-
-    def represent_str(self, text):
-        return self.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    """Writes commands of several lines as blocks."""
 
 
-_Dumper.add_representer(str, _Dumper.represent_str)
+def _represent_text(dumper, text):
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _represent_text)
+# States of managed jobs that SkyPilot reports; any other is a failure.
+_STATES = {
+    **dict.fromkeys(("PENDING", "SUBMITTED", "STARTING"), status.QUEUED),
+    **dict.fromkeys(("RUNNING", "WINDING_DOWN", "RECOVERING", "CANCELLING"), status.RUNNING),
+    "SUCCEEDED": status.DONE,
+    "CANCELLED": status.STOPPED,
+}
 
 
 def states(jobs: Sequence[status.Job]) -> dict[status.Job, str | None]:
-    """What SkyPilot says of managed jobs; None of those that it does not know."""
+    """Returns the states of jobs that SkyPilot reports; None for unknown ones, which another controller may know."""
     try:
         records, *_ = sky.get(sky.jobs.queue_v2(refresh=True, job_ids=[int(job.id) for job in jobs]))
-    except Exception as error:  # of many types, by cloud
-        raise UserError(f"SkyPilot does not tell how the runs go: {error}") from error
-    found = {str(record["job_id"]): record["status"].value for record in records}
-    return {job: _state(found.get(job.id)) for job in jobs}
-
-
-def _state(said):
-    if said in ("PENDING", "SUBMITTED", "STARTING"):
-        return status.QUEUED
-    if said in ("RUNNING", "WINDING_DOWN", "RECOVERING", "CANCELLING"):
-        return status.RUNNING
-    if said == "SUCCEEDED":
-        return status.DONE
-    if said is None:  # Another controller may have known it: better asked for than trained, and paid for, twice.
-        return None
-    return status.STOPPED if said == "CANCELLED" else status.FAILED
+    except Exception as error:  # each cloud raises errors of its own types
+        raise UserError(f"SkyPilot does not report the states of the runs: {error}") from error
+    found = {str(record["job_id"]): _STATES.get(record["status"].value, status.FAILED) for record in records}
+    return {job: found.get(job.id) for job in jobs}

@@ -1,4 +1,4 @@
-"""One run as a job of submitit, which is what says in the run's folder how it goes."""
+"""Job that runs one training under submitit, and writes the state of the run into its folder."""
 
 import os
 import shlex
@@ -14,15 +14,15 @@ import submitit
 from fume_jax.runtime.errors import RUN_AGAIN
 from launch import status
 
-# How long a job that was told to end waits for Slurm to end it.
-_PATIENCE_SECONDS = 600
+# Seconds that a terminated job waits for Slurm to end it.
+_WAIT_FOR_SLURM = 600
 
 
 class TrainingJob:
-    """Runs the command of one run, its output in `log.txt`, and writes `status.json`; the first task of the job does.
+    """Runs the command of one run. The first task of the job writes `status.json`, and the command's output to a log.
 
-    What ends the job asks the command to save first: SIGTERM, and the signal upon which submitit calls `checkpoint` and
-    puts the job back into the queue.
+    SIGTERM ends the job, and so does the signal upon which submitit calls `checkpoint` and requeues the job. Both ask
+    the command to save first.
     """
 
     def __init__(self, command: Sequence[str], workdir: Path):
@@ -40,39 +40,36 @@ class TrainingJob:
                 for line in (began, shlex.join(self._command)):
                     print(f"{status.HEADER}{line}", file=log, flush=True)
                 self._process = subprocess.Popen(self._command, stdout=log, stderr=subprocess.STDOUT)
-        else:  # whose output, if any, submitit keeps
+        else:  # submitit keeps the output of the other tasks
             self._process = subprocess.Popen(self._command)
         code = self._wait()
         if self._terminated and code == RUN_AGAIN and environment.cluster == "slurm":
-            # Slurm puts what it preempts back into the queue, unless it has ended by then.
-            time.sleep(_PATIENCE_SECONDS)
+            # Slurm requeues a job that it preempts, unless the job has ended by then.
+            time.sleep(_WAIT_FOR_SLURM)
         return code
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission | None:
-        """Called by submitit before it puts the job back into the queue: returns once the run is saved.
-
-        None, for a run that has ended otherwise, leaves it out of the queue.
-        """
+        """Asks the command to save, and returns the job that submitit requeues; None if the command ended otherwise."""
         if self._process is not None:
-            self._tell()
+            self._ask_to_save()
             code = self._wait()
             if code >= 0 and code != RUN_AGAIN:
                 return None
         return submitit.helpers.DelayedSubmission(TrainingJob(self._command, self._workdir))
 
     def _terminate(self, *_):
-        # Once: on its way out the command no longer expects it.
+        # A second signal would end the command without saving.
         if self._process is not None and not self._terminated:
             self._terminated = True
-            self._tell()
+            self._ask_to_save()
 
-    def _tell(self):
-        # Not Popen.terminate(), which would reap a command that has just ended before `_wait` does.
+    def _ask_to_save(self):
+        # Popen.terminate() would reap a command that has just ended, before `_wait` does.
         os.kill(self._process.pid, signal.SIGTERM)
 
     def _wait(self):
-        """Exit code of the command, negative the signal that killed it."""
-        # Not Popen.wait(), which holds a lock that `checkpoint`, called in the middle of it, would wait for for ever.
+        """Returns the exit code of the command, or the negative signal that killed it."""
+        # Popen.wait() holds a lock that `checkpoint`, called in the middle of it, would wait for forever.
         ended = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
         code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
         if self._started is not None:

@@ -1,5 +1,6 @@
-"""Runs on this machine, some at once, by submitit's local executor."""
+"""Backend that runs trainings on this machine, several at once, by submitit's local executor."""
 
+import contextlib
 import dataclasses
 import os
 import shlex
@@ -9,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -22,61 +22,54 @@ from launch.job import TrainingJob
 from launch.plan import Run
 
 _POLL_SECONDS = 0.5
-_CLOCK_SECONDS = 10  # that the clock may be set forth or back
+_CLOCK_SECONDS = 10  # largest change of the clock between two starts
 _NO_LIMIT = 10 * 365 * 24 * 60  # minutes; submitit's default is two
 
 
 @dataclasses.dataclass(frozen=True)
 class Local:
-    """Starts a run as another ends, and waits for all.
+    """Starts a run whenever another one ends, and waits for all."""
 
-    Attributes:
-      workdir: folder of the sweep.
-      slots: the GPUs of each of the runs that are trained at once; empty where there are none.
-    """
-
-    workdir: Path
-    slots: Sequence[Sequence[int]]
+    workdir: Path  # folder of the sweep
+    slots: Sequence[Sequence[int]]  # GPUs of each of the runs that train at once; empty without GPUs
 
     @property
     def devices(self) -> int:
-        """That share the batch of a run."""
+        """Number of devices that share the batch of a run."""
         return max(1, len(self.slots[0]))
 
     def preview(self, runs: Sequence[Run]) -> str:
-        """The commands."""
+        """Returns the commands of the runs."""
         at_once = f"# {len(runs)} runs, {len(self.slots)} at once" + f", GPUs {self.slots}" * bool(self.slots[0])
         return "\n".join([at_once, *(shlex.join(self._command(run, self.slots[0])) for run in runs)])
 
     def launch(self, runs: Sequence[Run], running: Sequence[str], stop: StopRequest) -> None:
-        """Runs until all have ended, or until a stop is requested and those that are training have saved.
+        """Trains the runs, and waits for them and for `running` ones, which an earlier command started.
 
-        Args:
-          runs: to do.
-          running: names of others, which an earlier command left; they are waited for, too.
-          stop: ends the runs, which go on with the next start.
+        After a stop request it starts no more runs, and waits until those that train have saved.
         """
-        waiting, told = list(runs), False
-        going = {name: job for name in running if (job := status.read_job(self.workdir / name)).backend == "local"}
+        waiting, stopping = list(runs), False
+        jobs = {name: job for name in running if (job := status.read_job(self.workdir / name)).backend == "local"}
         while True:
-            for name, job in list(going.items()):
-                now = status.state(self.workdir / name, states([job]))
-                if now != status.RUNNING:
-                    del going[name]
-                    print(f"{name}: {now}  {table.summary(self.workdir / name)}".rstrip(), flush=True)
+            for name, job in list(jobs.items()):
+                state = status.state(self.workdir / name, states([job]))
+                if state != status.RUNNING:
+                    del jobs[name]
+                    print(f"{name}: {state}  {table.summary(self.workdir / name)}".rstrip(), flush=True)
             if stop.requested:
-                if not told:
-                    print(f"stopping; {len(going)} run(s) save first", flush=True)
-                    told = True
-                for job in going.values():
-                    # Again and again, for a job that is only just starting does not hear it.
-                    _terminate(job)
+                if not stopping:
+                    print(f"stopping; {len(jobs)} run(s) save first", flush=True)
+                    stopping = True
+                for job in jobs.values():
+                    # The process passes SIGTERM on; one that is just starting misses it, so it is repeated.
+                    if (process := _process(job)) is not None:
+                        process.terminate()
             else:
-                for slot in free_slots(self.slots, [job.gpus for job in going.values()])[: len(waiting)]:
+                for slot in free_slots(self.slots, [job.gpus for job in jobs.values()])[: len(waiting)]:
                     run = waiting.pop(0)
-                    going[run.name] = self._submit(run, slot)
+                    jobs[run.name] = self._submit(run, slot)
                     print(f"{run.name}: started, {len(waiting)} waiting", flush=True)
-            if not going and (stop.requested or not waiting):
+            if not jobs and (stop.requested or not waiting):
                 return
             time.sleep(_POLL_SECONDS)
 
@@ -84,46 +77,33 @@ class Local:
         folder = self.workdir / run.name
         executor = submitit.LocalExecutor(self.workdir / ".submitit")
         executor.update_parameters(timeout_min=_NO_LIMIT, gpus_per_node=len(gpus), visible_gpus=tuple(gpus))
-        with _deaf_to_ctrl_c():
-            job = executor.submit(TrainingJob(self._command(run, gpus), folder))
-        created = psutil.Process(int(job.job_id)).create_time()
-        submitted = status.Job("local", job.job_id, tuple(gpus), created, socket.gethostname())
-        status.write_job(folder, submitted)
-        return submitted
+        with _ignore_terminal():
+            submitted = executor.submit(TrainingJob(self._command(run, gpus), folder))
+        created = psutil.Process(int(submitted.job_id)).create_time()
+        job = status.Job("local", submitted.job_id, tuple(gpus), created, socket.gethostname())
+        status.write_job(folder, job)
+        return job
 
     def _command(self, run, gpus):
-        # Though the sweep may itself be a task of Slurm, this run is no part of one.
+        # The sweep may itself be a task of Slurm, but the run is not a part of it.
         return [sys.executable, *run.arguments(self.workdir / run.name, "gpu" if gpus else None), "--num_processes=1"]
 
 
-def states(jobs: Sequence[status.Job]) -> dict[status.Job, str]:
-    """Whether the processes of jobs live; None for those of another machine with the same disk."""
-    here = socket.gethostname()
-    said = {job: status.RUNNING if _controller(job) else status.STOPPED for job in jobs if job.host == here}
-    return dict.fromkeys(jobs) | said
+def states(jobs: Sequence[status.Job]) -> dict[status.Job, str | None]:
+    """Returns the states of jobs by their processes; None for jobs of another machine with the same disk."""
+    host = socket.gethostname()
+    found = {job: status.RUNNING if _process(job) else status.STOPPED for job in jobs if job.host == host}
+    return dict.fromkeys(jobs) | found
 
 
 def free_slots(slots: Sequence[Sequence[int]], busy: Sequence[Sequence[int]]) -> list[Sequence[int]]:
-    """The slots that can be given away.
-
-    Args:
-      slots: GPUs of each slot.
-      busy: GPUs of each run that is being trained, which an earlier start may have divided otherwise.
-    """
+    """Returns the slots that may start a run; `busy` has the GPUs of each run that trains, maybe in other slots."""
     taken = {gpu for gpus in busy for gpu in gpus}
     return [slot for slot in slots if not taken & set(slot)][: max(0, len(slots) - len(busy))]
 
 
 def divide_gpus(gpus: Sequence[int], parallel: int | None) -> list[tuple[int, ...]]:
-    """The GPUs of each of the runs that are trained at once, equally many.
-
-    Args:
-      gpus: that there are.
-      parallel: how many runs; None is one for each GPU, or one where there is none.
-
-    Raises:
-      UserError: if there are fewer GPUs than runs.
-    """
+    """Divides GPUs equally among runs at once, by default one for each GPU; raises UserError if there are too few."""
     parallel = parallel or max(1, len(gpus))
     if 0 < len(gpus) < parallel:
         raise UserError(f"--parallel is {parallel}; expected at most {len(gpus)}, a GPU for each run.")
@@ -132,11 +112,7 @@ def divide_gpus(gpus: Sequence[int], parallel: int | None) -> list[tuple[int, ..
 
 
 def visible_gpus(count: int | None) -> list[int]:
-    """The GPUs to divide: the first `count`, or all, of those that CUDA_VISIBLE_DEVICES or nvidia-smi lists.
-
-    Raises:
-      UserError: if there are fewer.
-    """
+    """Returns `count` GPUs, or all, that CUDA_VISIBLE_DEVICES or nvidia-smi lists; raises UserError if too few."""
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is None:
         try:
@@ -152,31 +128,25 @@ def visible_gpus(count: int | None) -> list[int]:
     return [int(name) for name in names][:count]
 
 
-def _controller(job):
-    """The process that submitit started for the job, unless it has ended; its number may be another's by now."""
+def _process(job):
+    """Returns the process that submitit started for a job, or None if it has ended."""
     try:
         process = psutil.Process(int(job.id))
+        # Another process may have the same number by now.
         same = abs(process.create_time() - job.created) < _CLOCK_SECONDS
         return process if same and process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.NoSuchProcess:
         return None
 
 
-def _terminate(job):
-    controller = _controller(job)
-    if controller is not None:
-        controller.terminate()  # which it passes on
+@contextlib.contextmanager
+def _ignore_terminal() -> Iterator[None]:
+    """Makes jobs that start inside ignore Ctrl-C, at which submitit would kill them, and a closed terminal.
 
-
-@contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """What is started inside never hears Ctrl-C, at which submitit would kill a job before its run is saved.
-
-    Nor that the terminal is closed: the runs go on.
+    This process receives these signals at the end.
     """
-    previous = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
     try:
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)

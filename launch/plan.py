@@ -1,4 +1,4 @@
-"""What a sweep is: runs of `python -m fume_jax.main` that differ in some keys of their configs."""
+"""Sweeps: runs of `python -m fume_jax.main` that differ in some keys of their configs."""
 
 import dataclasses
 import itertools
@@ -16,7 +16,7 @@ from fume_jax.config import validate_config
 from fume_jax.runtime import cli
 from fume_jax.runtime.errors import UserError
 
-# What makes a run one of minutes on a laptop. What a sweep varies comes after it.
+# Overrides that make a run take minutes on a laptop. The keys that a sweep varies override them.
 SMOKE = {
     "data.path": "data/synthetic_ogi/tiny/2.0.0",
     "data.height": 64,
@@ -29,33 +29,28 @@ SMOKE = {
     "optimizer.warmup_epochs": 0.0,
     "log.every_steps": 3,
 }
-# SkyPilot's rule, the strictest of those of file systems, Slurm and SkyPilot.
+# SkyPilot's rule for names, which is stricter than those of file systems and Slurm.
 _NAME = re.compile(r"[A-Za-z0-9]+(?:[._-]{1,2}[A-Za-z0-9]+)*")
 
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """Every entry, with every combination of the grid, with every seed, is one run.
+    """Description of a sweep: each entry, with each combination of the grid, with each seed, is one run."""
 
-    Attributes:
-      config: config of the runs, by name or path.
-      entries: overrides of keys by name of the entry, as in `{"fusion_add": {"model.fusion": "add"}}`; among them
-        `config` names another config. Such names begin the names of runs.
-      grid: values to combine by key, as in `{"optimizer.learning_rate": [1e-3, 3e-3]}`.
-      seeds: values of the key `seed`.
-      names: what keys of the grid are called in the names of runs; by default the last part of the key.
-    """
-
-    config: str = "fume"
+    config: str = "fume"  # name or path of the config of the runs
+    # Overrides by name of the entry, which begins the names of its runs, as in {"fusion_add": {"model.fusion": "add"}}.
+    # The key "config" names another config.
     entries: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=lambda: {"": {}})
+    # Values of keys that are combined, as in {"optimizer.learning_rate": [1e-3, 3e-3]}.
     grid: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
     seeds: Sequence[int] = (0,)
+    # Words for keys of the grid in the names of runs; the default is the last part of the key.
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One training: its name, which is that of its folder, its config file and what is overridden of that."""
+    """One training: its name, which is that of its folder, its config and the overrides of keys."""
 
     name: str
     config: str
@@ -63,22 +58,17 @@ class Run:
 
     @property
     def config_arguments(self) -> list[str]:
-        """What says the config to `python -m fume_jax.main`."""
+        """Arguments of `python -m fume_jax.main` that describe the config."""
         return [f"--config={self.config}", *(f"--config.{key}={value}" for key, value in self.overrides.items())]
 
     def arguments(self, workdir: str | Path, platform: str | None) -> list[str]:
-        """What `python` is given to train the run; without the accelerator of a platform that is named it fails."""
+        """Returns the arguments of `python` that train the run, which fails if a given `platform` has no device."""
         required = [f"--platform={platform}"] if platform else []
         return ["-m", "fume_jax.main", *self.config_arguments, f"--workdir={workdir}", *required]
 
 
 def load_sweep(path: str | Path) -> Sweep:
-    """What `get_sweep()` of a Python file returns.
-
-    Raises:
-      UserError: if the file has no such function or it returns something else.
-      OSError: if it cannot be read.
-    """
+    """Returns the sweep that `get_sweep()` of a Python file returns; raises UserError if there is none."""
     found = runpy.run_path(str(path))
     sweep = found["get_sweep"]() if "get_sweep" in found else None
     if not isinstance(sweep, Sweep):
@@ -87,15 +77,9 @@ def load_sweep(path: str | Path) -> Sweep:
 
 
 def expand(sweep: Sweep, *, smoke: bool = False, settings: Mapping[str, Any] | None = None) -> list[Run]:
-    """The runs of a sweep.
+    """Returns the runs of a sweep. `smoke` makes them small and short; `settings` override every key of every run.
 
-    Args:
-      sweep: what to vary.
-      smoke: small and short runs, see `SMOKE`.
-      settings: overrides of every run, which win over the sweep's own.
-
-    Raises:
-      UserError: if names cannot be those of folders, or two runs have the same.
+    Raises UserError if a name cannot be that of a folder, or two runs have the same name.
     """
     runs = []
     combinations = [dict(zip(sweep.grid, values, strict=True)) for values in itertools.product(*sweep.grid.values())]
@@ -114,21 +98,18 @@ def expand(sweep: Sweep, *, smoke: bool = False, settings: Mapping[str, Any] | N
 
 
 def _text(value):
-    return re.sub(r"[^A-Za-z0-9.]+", "_", str(value)).strip("_") if not isinstance(value, float) else f"{value:g}"
+    return f"{value:g}" if isinstance(value, float) else re.sub(r"[^A-Za-z0-9.]+", "_", str(value)).strip("_")
 
 
 def load_config(run: Run) -> ml_collections.ConfigDict:
-    """The config that the run would train by, checked.
-
-    Raises:
-      UserError: naming the run and what is wrong with its keys or their values.
-    """
-    # Parsed as the command does, from the same words.
-    values, arguments = flags.FlagValues(), ["", *cli.canonical_arguments(run.config_arguments)]
-    holder = config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True, sys_argv=arguments)
+    """Returns the config that a run trains with; raises UserError, naming the run, if a key or a value is wrong."""
+    # The command parses the same arguments in the same way.
+    values = flags.FlagValues()
     try:
+        arguments = ["", *cli.canonical_arguments(run.config_arguments)]
+        holder = config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True, sys_argv=arguments)
         values(arguments)
         validate_config(holder.value)
-    except cli.MISTAKES as error:
+    except cli.FLAG_ERRORS as error:
         raise UserError(f"run {run.name}: {cli.message(error)}") from error
     return holder.value

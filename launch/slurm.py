@@ -1,4 +1,4 @@
-"""Runs on a Slurm cluster, as one array job, by submitit."""
+"""Backend that runs trainings on a Slurm cluster, as one array job, by submitit."""
 
 import dataclasses
 import shlex
@@ -16,31 +16,20 @@ from launch import status
 from launch.job import TrainingJob
 from launch.plan import Run
 
-# What an epoch's checkpoint and the way out take, with much to spare.
-_SECONDS_TO_SAVE = 180
-# How often a run may use up its time and go back into the queue.
-_TIMEOUTS = 1000
+_SECONDS_TO_SAVE = 180  # far more than a run needs to save a checkpoint and end
+_TIMEOUTS = 1000  # number of times that a run may use up its time and be requeued
 
 
 @dataclasses.dataclass(frozen=True)
 class Slurm:
-    """Submits the runs and does not wait.
+    """Submits the runs and does not wait."""
 
-    Attributes:
-      workdir: folder of the sweep, on a disk that all nodes share.
-      nodes: of each run.
-      gpus: of each node; 0 trains on CPUs.
-      minutes: that a run may take before it saves and goes back into the queue.
-      parallel: how many runs may be trained at once; None is as many as the cluster lets.
-      options: further ones, by the names submitit has for those of sbatch.
-    """
-
-    workdir: Path
-    nodes: int
-    gpus: int
-    minutes: int
-    parallel: int | None
-    options: Mapping[str, Any]
+    workdir: Path  # folder of the sweep, on a disk that all nodes share
+    nodes: int  # nodes of each run
+    gpus: int  # GPUs of each node; 0 trains on CPUs
+    minutes: int  # time after which a run saves and is requeued
+    parallel: int | None  # number of runs that train at once; None leaves it to the cluster
+    options: Mapping[str, Any]  # further options of sbatch, by submitit's names for them
 
     def __post_init__(self):
         known = submitit.SlurmExecutor._valid_parameters()
@@ -50,13 +39,13 @@ class Slurm:
 
     @property
     def devices(self) -> int:
-        """That share the batch of a run."""
+        """Number of devices that share the batch of a run."""
         return self.nodes * max(1, self.gpus)
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """In submitit's words."""
-        # On Slurm `jax.distributed.initialize` takes a process for each GPU, the one of the same number on its node.
+        """Options of the array job, by submitit's names for them."""
+        # On Slurm `jax.distributed.initialize` expects a process for each GPU, numbered alike on a node.
         parameters = {"gpus_per_node": self.gpus} if self.gpus else {}
         parameters |= {"nodes": self.nodes, "ntasks_per_node": max(1, self.gpus), "time": self.minutes}
         parameters |= {"array_parallelism": self.parallel} if self.parallel else {}
@@ -64,15 +53,15 @@ class Slurm:
         return parameters | {"additional_parameters": {"requeue": True}} | self.options
 
     def preview(self, runs: Sequence[Run]) -> str:
-        """The script that submitit would give to sbatch, and the command of each of its tasks."""
+        """Returns the script that submitit would give to sbatch, and the command of each of its tasks."""
         submit = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {self._folder.absolute()}"
         count = {"map_count": len(runs)} if len(runs) > 1 else {}
         script = _make_sbatch_string(submit, self._folder, **self.parameters, **count)
         return "\n".join([script, *(f"# {i}: {shlex.join(self._command(run))}" for i, run in enumerate(runs))])
 
     def launch(self, runs: Sequence[Run], running: Sequence[str], stop: StopRequest) -> None:
-        """Submits the runs."""
-        del running, stop  # which are for those that wait
+        """Submits the runs as one array job."""
+        del running, stop  # only a backend that waits needs them
         if not runs:
             return
         try:
@@ -80,15 +69,12 @@ class Slurm:
         except RuntimeError as error:
             raise UserError(f"{error} --backend=slurm starts from a node that has sbatch and srun.") from error
         executor.update_parameters(**self.parameters)
-        folders = [self.workdir / run.name for run in runs]
         try:
-            jobs = executor.submit_array(
-                [TrainingJob(self._command(run), folder) for run, folder in zip(runs, folders, strict=True)]
-            )
+            jobs = executor.submit_array([TrainingJob(self._command(run), self.workdir / run.name) for run in runs])
         except submitit.core.utils.FailedJobError as error:
             raise UserError(f"sbatch refused: {error}") from error
-        for run, folder, job in zip(runs, folders, jobs, strict=True):
-            status.write_job(folder, status.Job("slurm", job.job_id))
+        for run, job in zip(runs, jobs, strict=True):
+            status.write_job(self.workdir / run.name, status.Job("slurm", job.job_id))
             print(f"{run.name}: submitted as {job.job_id}")
 
     @property
@@ -100,15 +86,15 @@ class Slurm:
 
 
 def states(jobs: Sequence[status.Job]) -> dict[status.Job, str | None]:
-    """What sacct says; it is asked once for all."""
-    found = {job: SlurmJob(folder=".", job_id=job.id) for job in jobs}
-    return {job: _state(slurm_job) for job, slurm_job in found.items()}
+    """Returns the states of jobs that sacct reports, which runs once for all; None for jobs that it does not know."""
+    slurm_jobs = {job: SlurmJob(folder=".", job_id=job.id) for job in jobs}  # all exist before the first one asks
+    return {job: _state(slurm_job) for job, slurm_job in slurm_jobs.items()}
 
 
 def _state(slurm_job):
-    said = slurm_job.state
-    if said == "UNKNOWN":  # without accounting, or just after the job was submitted
+    state = slurm_job.state
+    if state == "UNKNOWN":  # the cluster has no accounting, or the job was submitted just now
         return None
     if slurm_job.watcher.is_done(slurm_job.job_id, mode="cache"):
         return status.STOPPED
-    return status.RUNNING if said in ("RUNNING", "COMPLETING") else status.QUEUED
+    return status.RUNNING if state in ("RUNNING", "COMPLETING") else status.QUEUED

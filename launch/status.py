@@ -1,6 +1,6 @@
-"""How a run goes, in two small files of its folder: what was submitted, and what its job says.
+"""State of a run, in two small files of its folder.
 
-`submitted.json` is written by the command that launches, `status.json` by the job, so that neither undoes the other's.
+The command that launches writes `submitted.json`, and the job writes `status.json`, so neither overwrites the other's.
 """
 
 import dataclasses
@@ -10,63 +10,61 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fume_jax.runtime.errors import DONE as EXIT_DONE
-from fume_jax.runtime.errors import RUN_AGAIN
+from fume_jax.runtime import errors
 from fume_jax.runtime.files import replace_text
 
-# States of a run. One that was stopped or killed from outside goes on with the next start of the sweep, and so does one
-# that failed.
+# States of a run. The next start of the sweep resumes a run that failed, or that was stopped or killed from outside.
 QUEUED, RUNNING, DONE, FAILED, STOPPED = "queued", "running", "done", "failed", "stopped"
 LOG = "log.txt"
-HEADER = "# "  # begins the lines that a job writes there before its command does
+HEADER = "# "  # begins the lines that a job writes to the log before its command starts
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What was submitted to an engine."""
+    """Job that was submitted to a backend. The last three fields describe a local job."""
 
     backend: str
     id: str
-    gpus: Sequence[int] = ()  # of this machine, that a local job was given
-    created: float = 0.0  # when the process of a local job was, seconds since 1970
-    host: str = ""  # of a local job
+    gpus: Sequence[int] = ()  # GPUs of this machine that the job uses
+    created: float = 0.0  # creation time of its process, seconds since 1970
+    host: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """What a job says of its run."""
+    """State of a run as its last job wrote it; times are in seconds since 1970."""
 
     job: str
     state: str
     host: str
-    started: float  # seconds since 1970, as is `ended`
-    seconds: float = 0.0  # that earlier jobs of the run took
+    started: float
+    seconds: float = 0.0  # duration of earlier jobs of the run
     ended: float | None = None
-    exit_code: int | None = None  # negative: the signal that killed the command
+    exit_code: int | None = None  # a negative one is the signal that killed the command
 
     @property
     def total_seconds(self) -> float:
-        """How long the run took so far."""
+        """Duration of all jobs of the run so far."""
         return self.seconds + (self.ended or time.time()) - self.started
 
 
 def write_job(workdir: Path, job: Job) -> None:
-    """Takes note of what was submitted."""
+    """Writes the job that was submitted for a run."""
     _write(workdir / "submitted.json", job)
 
 
 def read_job(workdir: Path) -> Job | None:
-    """What was submitted last; None if nothing was."""
+    """Returns the job that was submitted last, or None."""
     return _read(workdir / "submitted.json", Job)
 
 
 def read_status(workdir: Path) -> Status | None:
-    """What the last job that began said; None if none did."""
+    """Returns the status that the last job wrote, or None if no job has begun."""
     return _read(workdir / "status.json", Status)
 
 
 def started(workdir: Path, job: str) -> Status:
-    """Writes that a job has begun."""
+    """Writes, and returns, the status of a job that begins."""
     before = read_status(workdir)
     seconds = before.total_seconds if before and before.ended else 0.0
     status = Status(job, RUNNING, socket.gethostname(), time.time(), seconds)
@@ -75,30 +73,26 @@ def started(workdir: Path, job: str) -> Status:
 
 
 def ended(workdir: Path, status: Status, exit_code: int) -> None:
-    """Writes how a job has ended."""
-    state = {EXIT_DONE: DONE, RUN_AGAIN: STOPPED}.get(exit_code, STOPPED if exit_code < 0 else FAILED)
+    """Writes the status of a job whose command has ended."""
+    state = {errors.DONE: DONE, errors.RUN_AGAIN: STOPPED}.get(exit_code, STOPPED if exit_code < 0 else FAILED)
     _write(workdir / "status.json", dataclasses.replace(status, state=state, ended=time.time(), exit_code=exit_code))
 
 
-def state(workdir: Path, said: Mapping[Job, str | None]) -> str:
-    """The state of a run.
+def state(workdir: Path, job_states: Mapping[Job, str | None]) -> str:
+    """Returns the state of a run from its files and from the states of jobs that the backends report.
 
-    Args:
-      workdir: folder of the run.
-      said: what the engines say of jobs: queued or running; done or failed, where the engine knows; stopped, which
-        means that the job is gone; None where the engine does not know the job.
+    A backend reports `stopped` if a job is gone, `done` or `failed` if it knows how the job ended, and None if it does
+    not know the job.
     """
     job, status = read_job(workdir), read_status(workdir)
     if job is None:
         return QUEUED
     own = status.state if status and status.job == job.id else None
-    if own in (DONE, FAILED):
-        return own
-    return own or QUEUED if said[job] is None else said[job]
+    return own if own in (DONE, FAILED) else job_states[job] or own or QUEUED
 
 
 def log_tail(workdir: Path, lines: int) -> list[str]:
-    """The last lines that the last job wrote to a run's log."""
+    """Returns the last lines that the last job wrote to the log of a run."""
     path = workdir / LOG
     text = path.read_text(errors="replace").splitlines() if path.exists() else []
     begin = max((i for i, line in enumerate(text) if line.startswith(HEADER)), default=-1) + 1

@@ -1,4 +1,4 @@
-"""The table of a sweep: how every run goes and what it has reached."""
+"""Table of a sweep: the state, the progress and the scores of every run."""
 
 import json
 import signal
@@ -9,28 +9,23 @@ from fume_jax.evaluation.tables import aligned
 from launch import status
 
 METRICS = ("iou_gas", "mean_iou", "balanced_accuracy", "macro_f1")
-_TAIL = 4  # lines of the log of a run that failed
 
 
 def status_table(workdir: Path, states: Mapping[str, str]) -> str:
-    """A line for each run, and below the last lines of the logs of those that failed.
-
-    Args:
-      workdir: folder of the sweep.
-      states: by name of the run.
-    """
+    """Returns a line for each run of a sweep by the states of its runs, and the ends of the logs of failed runs."""
     rows = [("run", "state", "epoch", "step", "scores of", *METRICS, "time")]
     notes = []
     for name, state in states.items():
-        rows.append((name, state, *progress(workdir / name), *scores(workdir / name), _time(workdir / name)))
-        notes += _notes(workdir / name, name, state)
+        folder = workdir / name
+        rows.append((name, state, *progress(folder), *scores(folder), _time(folder)))
+        notes += _notes(folder, name, state)
     return "\n".join([aligned(rows, words=2), *notes])
 
 
 def progress(workdir: Path) -> tuple[str, str]:
-    """Epochs that were evaluated, of how many, and the step of the last checkpoint."""
+    """Returns the evaluated epochs out of all, and the step of the last checkpoint, as text."""
     config, evaluated = _json(workdir / "config.json"), _json(workdir / "validation.json")
-    # Checkpoints may have been left out where a run was copied from.
+    # A run that was copied here may lack its checkpoints.
     steps = [path.name for path in (workdir / "checkpoints").glob("*") if path.name.isdigit()] + list(evaluated)
     if not config or not steps:
         return "-", "-"
@@ -39,7 +34,7 @@ def progress(workdir: Path) -> tuple[str, str]:
 
 
 def scores(workdir: Path) -> tuple[str, ...]:
-    """Which split, and `METRICS`: of the test split once the run is scored, until then the best validation so far."""
+    """Returns a split and its `METRICS`, as text: test once the run is scored, until then the best of val."""
     final, validation = _json(workdir / "metrics.json"), _json(workdir / "validation.json")
     if final:
         return ("test", *(_number(final.get(f"test/{name}")) for name in METRICS))
@@ -52,30 +47,30 @@ def scores(workdir: Path) -> tuple[str, ...]:
 
 
 def summary(workdir: Path) -> str:
-    """The scores of a run in one line."""
+    """Returns the scores of a run in one line."""
     split, *values = scores(workdir)
     known = [f"{name} {value}" for name, value in zip(METRICS, values, strict=True) if value != "-"]
     return f"{split}: {', '.join(known)}" if known else ""
 
 
 def _notes(workdir, name, state):
-    """What a line of the table cannot hold."""
-    said, job = status.read_status(workdir), status.read_job(workdir)
-    if state == status.STOPPED and said and (said.exit_code or 0) < 0 and said.exit_code != -signal.SIGTERM:
-        return [f"\n{name} was killed by {signal.Signals(-said.exit_code).name}"]
+    """Returns lines below the table: the signal that killed a run, or the end of the log of a failed one."""
+    last, job = status.read_status(workdir), status.read_job(workdir)
+    if state == status.STOPPED and last and (last.exit_code or 0) < 0 and last.exit_code != -signal.SIGTERM:
+        return [f"\n{name} was killed by {signal.Signals(-last.exit_code).name}"]
     if state != status.FAILED:
         return []
-    if said is None or said.job != job.id:  # what a job on a cloud printed stays there
+    if last is None or last.job != job.id:  # the log of a job on a cloud stays there
         return [f"\n{name} failed; sky jobs logs {job.id} has its log"]
-    lines = [f"  {line}" for line in status.log_tail(workdir, _TAIL)]
-    return [f"\n{name} failed with exit code {said.exit_code}; the end of {workdir / status.LOG}:", *lines]
+    lines = [f"  {line}" for line in status.log_tail(workdir, lines=4)]
+    return [f"\n{name} failed with exit code {last.exit_code}; the end of {workdir / status.LOG}:", *lines]
 
 
 def _time(workdir):
-    said = status.read_status(workdir)
-    if said is None:
+    last = status.read_status(workdir)
+    if last is None:
         return "-"
-    minutes, seconds = divmod(round(said.total_seconds), 60)
+    minutes, seconds = divmod(round(last.total_seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
 
 

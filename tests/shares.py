@@ -8,8 +8,11 @@ import numpy as np
 from absl import flags
 
 from configs import fume
+from fume_jax.config import data_options
 from fume_jax.data.dataset import Dataset
+from fume_jax.data.loader import Loader
 from fume_jax.runtime import distributed
+from fume_jax.runtime.console import Console
 from fume_jax.runtime.mesh import create_mesh, local_rows
 
 
@@ -20,9 +23,8 @@ def main(folder, data, *arguments):
     config.data.path, config.data.height, config.data.width, config.data.cache = data, 64, 80, "device"
     config.log.quiet = True
     with distributed.joined(folder):
-        mesh, dataset = create_mesh(), Dataset(data)
-        training = islice(build.training_batches(config, dataset, mesh, 0), 3)
-        batches = chain(training, build.evaluation_batches(config, dataset, mesh, "val"))
+        loader = Loader(Dataset(data), data_options(config), create_mesh(), Console(quiet=True))
+        batches = chain(islice(loader.train(), 3), loader.split("val"))
         shares = [local_rows(dict(batch)) for batch in batches]
         named = {f"{i}/{key}": value for i, share in enumerate(shares) for key, value in share.items()}
         np.savez(f"{folder}/{jax.process_index()}.npz", **named)

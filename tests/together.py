@@ -9,11 +9,13 @@ import jax
 from absl import flags
 from flax import nnx
 
-from fume_jax.config import create_optimizer
+from fume_jax.config import create_optimizer, data_options
 from fume_jax.data.dataset import Dataset
+from fume_jax.data.loader import Loader
 from fume_jax.evaluation import evaluator
 from fume_jax.evaluation.evaluator import create_eval_fns
 from fume_jax.runtime import distributed
+from fume_jax.runtime.console import Console
 from fume_jax.runtime.mesh import create_mesh, local_rows
 from fume_jax.runtime.preemption import StopRequest
 from fume_jax.training.checkpoint import load_config
@@ -28,13 +30,14 @@ def main(workdir, *arguments):
     flags.FLAGS([sys.argv[0], *arguments])
     config = load_config(workdir)
     with distributed.joined(workdir) as agree:
-        mesh, dataset = create_mesh(), Dataset(config.data.path)
-        batches = list(islice(build.training_batches(config, dataset, mesh, 0), STEPS))
+        mesh = create_mesh()
+        loader = Loader(Dataset(config.data.path), data_options(config), mesh, Console(quiet=True))
+        batches = list(islice(loader.train(), STEPS))
         said = {"read": [local_rows(batch["example_index"]).tolist() for batch in batches]}
         said["steps"] = first_steps(config, mesh, batches[:3], agree)
         model, _ = load_best_model(config, workdir, mesh)
         eval_fn, _ = create_eval_fns(config, mesh)
-        val_batches = StopRequest(agree).until(build.evaluation_batches(config, dataset, mesh, "val"))
+        val_batches = StopRequest(agree).until(loader.split("val"))
         results = evaluator.collect_results(eval_fn, model, val_batches)
         said["counts"] = {name: values.tolist() for name, values in evaluator.total_counts(results).items()}
         said["examples"] = results["example_index"].tolist()

@@ -1,1 +1,1 @@
-"""Annotated OGI recordings in image and CSV files, as a TFDS dataset of paired frames; see README.md."""
+"""TFDS dataset of paired frames from annotated OGI recordings in image and CSV files; see README.md."""

@@ -1,12 +1,13 @@
-"""Writes simulated recordings in the layout that `datasets.fume_ogi` reads: to see it, and to try everything on.
+"""Writes simulated recordings in the layout that `datasets.fume_ogi` reads, as an example and to try everything on.
 
     python -m datasets.fume_ogi.example --output=recordings
 
-As the published files are: a CSV file for each split with a row for each single-gas frame, Windows paths, 21 copies of
-every original, and these spread over the splits.
+The files look as the published ones do: a CSV file for each split has a row for each single-gas frame, paths are those
+of Windows, every original has 21 copies, and these are spread over the splits.
 """
 
 import csv
+import functools
 import os
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -15,14 +16,12 @@ from absl import flags
 
 from fume_jax.runtime import cli
 
-_OUTPUT = flags.DEFINE_string("output", None, "Folder to write to.")
-_RECORDINGS = flags.DEFINE_integer(
-    "recordings", 40, "Bottles filmed, most of them through both filters.", lower_bound=9
-)
-_COPIES = flags.DEFINE_integer("copies", 20, "Augmented ones of each filmed frame.", lower_bound=2)
-_HEIGHT = flags.DEFINE_integer("height", 240, "Of the frames, pixels.", lower_bound=48)
-_WIDTH = flags.DEFINE_integer("width", 320, "Of the frames, pixels.", lower_bound=64)
-_SEED = flags.DEFINE_integer("seed", 0, "Other recordings of the same kind.", lower_bound=0)
+_OUTPUT = flags.DEFINE_string("output", None, "Folder that receives the recordings.")
+_RECORDINGS = flags.DEFINE_integer("recordings", 40, "Number of bottles that are filmed.", lower_bound=9)
+_COPIES = flags.DEFINE_integer("copies", 20, "Number of augmented copies of each filmed frame.", lower_bound=2)
+_HEIGHT = flags.DEFINE_integer("height", 240, "Height of the frames in pixels.", lower_bound=48)
+_WIDTH = flags.DEFINE_integer("width", 320, "Width of the frames in pixels.", lower_bound=64)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the recordings; another seed renders others.", lower_bound=0)
 flags.mark_flag_as_required("output")
 
 
@@ -30,13 +29,14 @@ def main() -> None:
     import multiprocessing
 
     from datasets.fume_ogi.annotations import SINGLE_COLUMNS
-    from datasets.shards import prefetch_with_bar
-    from datasets.synthetic_ogi.plan import counts_by_share, plan_recordings
+    from datasets.paired_frames import prefetch_with_bar
+    from datasets.synthetic_ogi.plan import SyntheticOgiConfig, counts_by_share
     from datasets.synthetic_ogi.synthetic_ogi import PUBLISHED_FRAMES
 
-    plans = plan_recordings(
-        counts_by_share(_RECORDINGS.value, PUBLISHED_FRAMES, single_gas=0.3),
-        {"train": 0.7, "val": 0.15, "test": 0.15},
+    config = SyntheticOgiConfig(
+        name="example",
+        recordings=counts_by_share(_RECORDINGS.value, PUBLISHED_FRAMES, single_gas=0.3),
+        splits={"train": 0.7, "val": 0.15, "test": 0.15},
         frames=1,
         copies=_COPIES.value,
         split_over="copies",
@@ -46,50 +46,38 @@ def main() -> None:
     )
     output = Path(_OUTPUT.value)
     with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
-        for split, own in plans.items():
-            jobs = [(output, split, plan) for plan in own]
-            lines = [
-                line for found in prefetch_with_bar(pool, _write, jobs, desc=split, unit="recording") for line in found
-            ]
-            with (output / f"{split}_annotations.csv").open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, SINGLE_COLUMNS)
-                writer.writeheader()
-                writer.writerows(lines)
-            print(f"{output / f'{split}_annotations.csv'}: {len(lines)} frames")
+        for split, plans in config.plan().items():
+            write = functools.partial(_write, output, split)
+            written = prefetch_with_bar(pool, write, plans, desc=split, unit="recording")
+            rows = [row for rows in written for row in rows]
+            path = output / f"{split}_annotations.csv"
+            with path.open("w", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows([SINGLE_COLUMNS, *rows])
+            print(f"{path}: {len(rows)} frames")
 
 
-def _write(job):
-    """Writes the frames and masks of a recording that belong to a split, and returns their rows."""
+def _write(output, split, plan):
+    """Writes the frames and masks of a recording that belong to a split; returns their rows, as SINGLE_COLUMNS."""
     import cv2
 
     from datasets.synthetic_ogi.recording import render
     from fume_jax.schema import CLASSES, GASES
 
-    output, split, plan = job
-    lines = []
+    rows = []
     for example in render(plan):
         for gas, present in zip(GASES, example["modality_mask"], strict=True):
             if not present:
                 continue
             name = f"{plan.number:04d}_{example['copy_index']:02d}.png"
-            for folder, image in (("images", example[f"{gas}_frame"]), ("masks", example[f"{gas}_mask"])):
+            for folder, kind in (("images", "frame"), ("masks", "mask")):
                 path = output / folder / split / gas / name
                 path.parent.mkdir(parents=True, exist_ok=True)
-                if not cv2.imwrite(str(path), image):
+                if not cv2.imwrite(str(path), example[f"{gas}_{kind}"]):
                     raise OSError(f"could not write {path}")
-            lines.append(
-                {
-                    "frame_path": rf"mmseg_dataset\images\{split}\{gas}\{name}",
-                    "mask_path": rf"mmseg_dataset\masks\{split}\{gas}\{name}",
-                    "gas_type": gas,
-                    "ph_value": example["ph"],
-                    "class_id": example["label"],
-                    "class_name": CLASSES[example["label"]],
-                    "original_sample_id": plan.number,
-                    "augmentation_id": example["copy_index"],
-                }
-            )
-    return lines
+            paths = [rf"mmseg_dataset\{folder}\{split}\{gas}\{name}" for folder in ("images", "masks")]
+            label, copy = example["label"], example["copy_index"]
+            rows.append((*paths, gas, example["ph"], label, CLASSES[label], plan.number, copy))
+    return rows
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What can be wrong with a folder of recordings, and how it is reported: everything at once."""
+"""Kinds of faults in a folder of recordings, and the report that lists all of them at once."""
 
 import collections
 import csv
@@ -8,36 +8,36 @@ from collections.abc import Sequence
 from pathlib import Path
 
 KINDS = {
-    "missing_file": "a frame or mask is not named, or is not there",
-    "unreadable_file": "a frame or mask is no image that can be decoded",
+    "missing_file": "a frame or mask is not named, or its file is missing",
+    "unreadable_file": "a frame or mask cannot be decoded as an image",
     "size": "a frame and its mask differ in size",
-    "mask_values": "a mask has other values than 0 background, 1 tube, 2 gas",
-    "gas": "no known gas, or a pair that contradicts itself",
-    "class": "no known class, or a name that is not that of the number",
-    "ph": "no pH between 0 and 14",
-    "original": "no original_sample_id, by which frames are split",
-    "duplicate_row": "a second row of the same frame or pair",
-    "duplicate_frame": "a frame whose pixels are in an earlier split too: a leak",
-    "empty_class": "a split without a single frame of a class",
+    "mask_values": "a mask has values other than 0 background, 1 tube, 2 gas",
+    "gas": "the gas is unknown, or a pair contradicts itself",
+    "class": "the class is unknown, or its name is not that of its number",
+    "ph": "the pH is not between 0 and 14",
+    "original": "original_sample_id, by which frames are split, is empty",
+    "duplicate_row": "an earlier row has the same frame or pair",
+    "duplicate_frame": "an earlier split has a frame of the same pixels: a leak",
+    "empty_class": "a split has no frame of a class",
 }
 WARNINGS = {
     "class_against_ph": "the class is not the usual one of the pH; class_id is kept",
     "frame_used_twice": "a frame is in more than one pair of a split",
 }
-SHOWN = 3
+EXAMPLES_PER_KIND = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """Something wrong: its kind, a key of KINDS or WARNINGS; where; and in words."""
+    """A fault, or a warning, in a row of an annotation file or in a split."""
 
-    kind: str
-    place: str  # file and row
+    kind: str  # key of KINDS or WARNINGS
+    place: str  # file and row number, or split
     message: str
 
 
 def summary(faults: Sequence[Fault]) -> str:
-    """How many of each kind, and the first few of it."""
+    """Returns lines that count the faults of each kind and show the first few."""
     by_kind = collections.defaultdict(list)
     for fault in faults:
         by_kind[fault.kind].append(fault)
@@ -45,13 +45,14 @@ def summary(faults: Sequence[Fault]) -> str:
     for kind, meaning in (KINDS | WARNINGS).items():
         if found := by_kind[kind]:
             lines.append(f"  {len(found):6d} {kind}: {meaning}")
-            lines += [f"           {fault.place}: {fault.message}" for fault in found[:SHOWN]]
-            lines += [f"           and {len(found) - SHOWN} more"] * (len(found) > SHOWN)
+            lines += [f"           {fault.place}: {fault.message}" for fault in found[:EXAMPLES_PER_KIND]]
+            if len(found) > EXAMPLES_PER_KIND:
+                lines.append(f"           and {len(found) - EXAMPLES_PER_KIND} more")
     return "\n".join(lines)
 
 
 def write_report(path: Path, faults: Sequence[Fault]) -> None:
-    """Every fault as a row of a CSV file, in the order of places: kind, place, message."""
+    """Writes a CSV file with a row for each fault, in the order of files and row numbers."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -60,4 +61,5 @@ def write_report(path: Path, faults: Sequence[Fault]) -> None:
 
 
 def _place(fault):
+    # Numbers are compared as numbers: row 9 comes before row 10.
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", fault.place)]

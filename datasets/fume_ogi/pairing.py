@@ -1,4 +1,4 @@
-"""Which CO2 frame goes with which CH4 frame. Pure, and always within one split: a pair ties its originals together."""
+"""Pairs of CO2 and CH4 frames, within one split: a pair ties its two originals together."""
 
 import itertools
 from collections import defaultdict
@@ -9,25 +9,18 @@ import numpy as np
 from datasets.fume_ogi.annotations import Row
 from fume_jax.schema import GASES
 
-
-def at_random(row: Row) -> tuple:
-    """Frames of equal pH and class pair at random, as in the published dataset."""
-    return row.ph, row.label
-
-
-def by_id(row: Row) -> tuple:
-    """Only copies of the same number of the same original pair: one moment, filmed through both filters."""
-    frame = row.frames[0]
-    return row.ph, row.label, frame.original, frame.augmentation
-
-
-PAIRINGS: dict[str, Callable[[Row], tuple]] = {"random": at_random, "id": by_id}
+# Values that the frames of a pair have in common. "random" pairs frames of equal pH and class, as in the published
+# dataset. "id" pairs copies of the same number of the same original: one moment, filmed through both filters.
+PAIRINGS: dict[str, Callable[[Row], tuple]] = {
+    "random": lambda row: (row.ph, row.label),
+    "id": lambda row: (row.ph, row.label, row.frames[0].original, row.frames[0].augmentation),
+}
 
 
 def pair(rows: Sequence[Row], key: Callable[[Row], tuple], seed: int) -> list[Row]:
-    """Joins single-gas rows of equal `key` into pairs, at random; what is left over of a gas stays single.
+    """Pairs single-gas rows of equal `key` at random; rows without a partner stay single.
 
-    Every row is used exactly once. The result does not depend on the order of `rows`.
+    Every row is used exactly once. The order of `rows` does not matter.
     """
     rng = np.random.default_rng([seed, 1])
     groups = defaultdict(lambda: {gas: [] for gas in GASES})
@@ -37,11 +30,8 @@ def pair(rows: Sequence[Row], key: Callable[[Row], tuple], seed: int) -> list[Ro
     for _, by_gas in sorted(groups.items()):
         shuffled = [[rows[i] for i in rng.permutation(len(rows))] for rows in by_gas.values()]
         for both in itertools.zip_longest(*shuffled):
-            pairs.append(_join([row for row in both if row is not None]))
-    # In no order, so that the first batch of a split shows more than one recording.
+            members = [row for row in both if row is not None]
+            place = " and ".join(row.place for row in members)
+            pairs.append(Row(place, members[0].ph, members[0].label, tuple(row.frames[0] for row in members)))
+    # Shuffled, so that the first batch of a split shows more than one recording.
     return [pairs[i] for i in rng.permutation(len(pairs))]
-
-
-def _join(rows):
-    place = " and ".join(row.place for row in rows)
-    return Row(place, rows[0].ph, rows[0].label, tuple(frame for row in rows for frame in row.frames))

@@ -1,4 +1,4 @@
-"""From annotation files to checked pairs of every split: read, check, split, look for leaks, pair."""
+"""Plan of a dataset of recordings: reads and checks annotations and images, splits the rows, and pairs the frames."""
 
 import collections
 import concurrent.futures
@@ -8,26 +8,25 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
 
 from datasets.fume_ogi import splits
-from datasets.fume_ogi.annotations import Annotations, Row, read_annotations
+from datasets.fume_ogi.annotations import Annotations, Row, frames, read_annotations
 from datasets.fume_ogi.content import Content, check_content
 from datasets.fume_ogi.faults import KINDS, Fault, summary
 from datasets.fume_ogi.pairing import PAIRINGS, pair
-from datasets.shards import prefetch_with_bar
+from datasets.paired_frames import prefetch_with_bar
 from fume_jax.runtime.errors import UserError
 from fume_jax.schema import CLASSES, GASES, SPLITS
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How recordings become a dataset; see README.md for what each option means."""
+    """Options that make a dataset of recordings; README.md explains them."""
 
-    annotations: str = ""  # pattern of the CSV files; SOURCE/{split}_annotations.csv if empty
+    annotations: str = ""  # path of the CSV files; SOURCE/{split}_annotations.csv if empty
     split: str = "original"  # or "published", or fold K of N as "K/N"
     pairing: str = "random"  # or "id"
     seed: int = 0
@@ -36,56 +35,49 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The pairs of every split, all files of which have been read and found sound."""
+    """Pairs of every split, whose files have all been read and checked."""
 
     pairs: dict[str, list[Row]]
     contents: dict[str, Content]  # by the path of the frame
-    read: dict[str, int]  # rows of each annotation file
-    leak: str  # in words; empty if no original is in two splits
+    read: dict[str, int]  # number of rows of each annotation file
+    leak: str  # a sentence about originals that splits share; empty if there are none
     dropped: list[Fault]
     warnings: list[Fault]
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of most frames."""
-        return self.sizes.most_common(1)[0][0]
-
-    @property
     def sizes(self) -> collections.Counter:
-        """How many frames have each height and width."""
-        frames = (frame for rows in self.pairs.values() for row in rows for frame in row.frames)
-        found = (self.contents[frame.frame_path] for frame in frames)
-        return collections.Counter((content.height, content.width) for content in found)
+        """Number of frames of each (height, width)."""
+        contents = (self.contents[frame.frame_path] for _, _, frame in frames(self.pairs))
+        return collections.Counter((content.height, content.width) for content in contents)
 
     def fingerprint(self, height: int, width: int) -> str:
-        """Of everything that is stored at this size: equal for equal datasets only."""
-        told = [(height, width, self.leak)]
+        """Returns a digest of all that is stored at this size; only equal datasets have equal ones."""
+        stored = [(height, width, self.leak)]
         for split, rows in self.pairs.items():
             for row in rows:
-                contents = [dataclasses.astuple(self.contents[frame.frame_path]) for frame in row.frames]
-                told.append((split, row.ph, row.label, [dataclasses.astuple(frame) for frame in row.frames], contents))
-        return hashlib.blake2b(json.dumps(told).encode(), digest_size=16).hexdigest()
+                contents = [self.contents[frame.frame_path] for frame in row.frames]
+                stored.append((split, row.ph, row.label, row.frames, contents))
+        return hashlib.blake2b(json.dumps(stored, default=dataclasses.astuple).encode(), digest_size=16).hexdigest()
 
 
 class FaultyRecordings(UserError):
-    """Recordings that cannot be used as they are: `faults` are all there are, `refused` those not allowed."""
+    """Error about faults that the options do not allow, which are `refused`; `faults` are all faults."""
 
     def __init__(self, refused: list[Fault], faults: list[Fault], warnings: list[Fault]):
-        self.refused, self.faults, self.warnings = refused, faults, warnings
+        self.faults, self.warnings = faults, warnings
         kinds = ",".join(dict.fromkeys(fault.kind for fault in refused))
         super().__init__(
             f"{len(refused)} fault(s) in the recordings; nothing was prepared.\n{summary(refused)}\n"
-            f"Mend them, or go on without the rows at fault: --allow={kinds}"
+            f"Correct them, or drop the rows at fault: --allow={kinds}"
         )
 
 
 @functools.cache
 def make_plan(source: Path, options: Options) -> Plan:
-    """Reads and checks all annotations and images below `source`.
+    """Reads and checks all annotations and images below `source`, and makes pairs as the options say.
 
-    Raises:
-      FaultyRecordings: if there are faults of other kinds than `options.allow`.
-      UserError: if there are no annotations, or the options do not go with them.
+    Raises FaultyRecordings if there are faults of kinds that `options.allow` does not hold, and another UserError if
+    there are no annotations or they do not fit the options.
     """
     _check_options(options)
     annotations = read_annotations(options.annotations or str(source / "{split}_annotations.csv"))
@@ -110,7 +102,7 @@ def make_plan(source: Path, options: Options) -> Plan:
 
 
 def statistics(pairs: dict[str, list[Row]]) -> list[dict]:
-    """Examples of every split, class and pH: how many, how many have each gas, and how many both."""
+    """Counts, for every split, class and pH, all examples, those that have each gas, and those that have both."""
     counts = collections.defaultdict(collections.Counter)
     for split, rows in pairs.items():
         for row in rows:
@@ -134,7 +126,7 @@ def _check_options(options):
 
 
 def _check_split(options, annotations: Annotations):
-    """Refuses a split or pairing that these annotations cannot have."""
+    """Raises UserError unless the annotations allow the split and the pairing of the options."""
     split, whole = options.split, set(annotations.rows) == set(SPLITS)
     if split == "published" and not whole:
         raise UserError("--split=published takes the split of the files; it needs one each of train, val and test.")
@@ -161,17 +153,15 @@ def _check_split(options, annotations: Annotations):
 
 
 def _check_contents(source, rows_by_split):
-    """Content of every readable frame, by path, and the faults of the others."""
+    """Returns the contents of frames by path, and the faults of their files."""
     rows = [row for rows in rows_by_split.values() for row in rows]
     contents, faults = {}, []
-    cv2.setNumThreads(1)  # one image a thread
+    cv2.setNumThreads(1)  # each thread of the pool decodes an image
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        check = functools.partial(check_content, source)
-        for row, (found, wrong) in zip(
-            rows, prefetch_with_bar(pool, check, rows, desc="check", unit="row"), strict=True
-        ):
+        checked = prefetch_with_bar(pool, functools.partial(check_content, source), rows, desc="check", unit="row")
+        for row, (found, row_faults) in zip(rows, checked, strict=True):
             contents |= {frame.frame_path: content for frame, content in zip(row.frames, found, strict=True)}
-            faults += wrong
+            faults += row_faults
     return contents, faults
 
 
@@ -181,14 +171,14 @@ def _without(rows_by_split, faults):
 
 
 def _split(rows_by_split, annotations, options):
-    """Rows of each split, and in words whether, or how, it leaks."""
+    """Returns the rows of each split, and a sentence about a leak; the sentence is empty if there is none."""
     if options.split == "published" or annotations.paired:
         if not annotations.have_ids:
             unknown = "The files do not say which original a frame is of: whether the splits leak is unknown."
             return rows_by_split, unknown
         shared, count = splits.shared_originals(rows_by_split)
-        words = f"The splits leak: {shared} of {count} originals are in more than one, so a score may be memory."
-        return rows_by_split, words if shared else ""
+        leak = f"The splits leak: {shared} of {count} originals are in more than one, so a score may be memory."
+        return rows_by_split, leak if shared else ""
     rows = [row for rows in rows_by_split.values() for row in rows]
     if options.split == "original":
         return splits.by_original(rows, options.seed), ""
@@ -197,34 +187,30 @@ def _split(rows_by_split, annotations, options):
 
 
 def _duplicate_frames(by_split, contents):
-    """Rows of a later split whose pixels an earlier one has."""
+    """Returns a fault for every frame whose pixels an earlier split has."""
     first, faults = {}, []
-    for split, rows in by_split.items():
-        for row in rows:
-            for frame in row.frames:
-                earlier, place = first.setdefault(contents[frame.frame_path].frame_digest, (split, row.place))
-                if earlier != split:
-                    message = f"{frame.frame_path} ({split}) has the pixels of {place} ({earlier})"
-                    faults.append(Fault("duplicate_frame", row.place, message))
+    for split, row, frame in frames(by_split):
+        earlier, place = first.setdefault(contents[frame.frame_path].frame_digest, (split, row.place))
+        if earlier != split:
+            message = f"{frame.frame_path} ({split}) has the pixels of {place} ({earlier})"
+            faults.append(Fault("duplicate_frame", row.place, message))
     return faults
 
 
-def _empty_classes(by_split: dict[str, Iterable[Row]]):
-    missing = {split: set(range(len(CLASSES))) - {row.label for row in rows} for split, rows in by_split.items()}
+def _empty_classes(by_split):
+    present = {(split, row.label) for split, rows in by_split.items() for row in rows}
     return [
-        Fault("empty_class", f"split {split}", f"has no {CLASSES[label]} frame")
-        for split, labels in missing.items()
-        for label in sorted(labels)
+        Fault("empty_class", f"split {split}", f"has no {name} frame")
+        for split in by_split
+        for label, name in enumerate(CLASSES)
+        if (split, label) not in present
     ]
 
 
 def _frames_used_twice(by_split):
-    faults = []
-    for rows in by_split.values():
-        first = {}
-        for row in rows:
-            for frame in row.frames:
-                place = first.setdefault(frame.frame_path, row.place)
-                if place != row.place:
-                    faults.append(Fault("frame_used_twice", row.place, f"{frame.frame_path} as in {place}"))
-    return faults
+    first, warnings = {}, []
+    for split, row, frame in frames(by_split):
+        place = first.setdefault((split, frame.frame_path), row.place)
+        if place != row.place:
+            warnings.append(Fault("frame_used_twice", row.place, f"{frame.frame_path} as in {place}"))
+    return warnings

@@ -1,1 +1,1 @@
-"""Embedded dataset: simulated dual-gas OGI recordings (see `simulator` for what they model)."""
+"""Embedded dataset of simulated dual-gas OGI recordings; `simulator` describes the model."""

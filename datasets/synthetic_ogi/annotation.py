@@ -1,26 +1,21 @@
-"""Masks as a person would draw them who sees the picture at its brightness and knows what the scene holds."""
+"""Masks as a person would draw them who knows the scene and sees the picture at its brightness."""
 
 import cv2
 import numpy as np
 
 from fume_jax.schema import GAS, TUBE
 
-# A structure is seen when it stands out by about five times the noise (Rose 1948, doi:10.1364/JOSA.38.000196).
+# A viewer sees a structure that stands out by about five times the noise (Rose 1948, doi:10.1364/JOSA.38.000196).
 ROSE = 5.0
-# Noise that display and eye add to the camera's, in grey levels: what is fainter than 5 x 3 of 255 nobody outlines.
+# Noise that display and eye add to that of the camera, in grey levels: nobody outlines gas fainter than 5 x 3 of 255.
 VIEWER_NOISE = 3.0
 
 
 def annotate(levels: np.ndarray, tube: np.ndarray, noise: float, height: int, width: int) -> tuple[np.ndarray, float]:
-    """Outlines tube and gas.
+    """Returns the mask uint8 [height, width], and the visibility of its gas: mean contrast over noise, 0 without gas.
 
-    Args:
-      levels: float32 [h, w], how much the gas changes the picture, in grey levels, without noise.
-      tube: float32 [h, w] in [0, 1], coverage.
-      noise: of the camera, standard deviation in grey levels.
-
-    Returns:
-      The mask uint8 [height, width] and the visibility of its gas: mean contrast over noise, 0 where there is none.
+    `levels` float32 [h, w] is the noiseless change of the picture by the gas in grey levels, `tube` float32 [h, w] the
+    coverage by the tube in [0, 1], and `noise` the standard deviation of the camera's noise in grey levels.
     """
     noise = np.hypot(noise, VIEWER_NOISE)
     smooth = cv2.GaussianBlur(np.abs(levels), (0, 0), levels.shape[1] / 240)
@@ -28,9 +23,8 @@ def annotate(levels: np.ndarray, tube: np.ndarray, noise: float, height: int, wi
     visible = (smooth > ROSE * noise).astype(np.uint8)
     size = width // 60 | 1
     visible = cv2.morphologyEx(visible, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)))
-    area = height * width
-    visible = _drop_small(visible, 5e-4 * area)
-    visible = 1 - _drop_small(1 - visible, 1e-3 * area)
+    visible = _drop_small(visible, 5e-4 * height * width)
+    visible = 1 - _drop_small(1 - visible, 1e-3 * height * width)
     mask = np.where(visible > 0, GAS, 0).astype(np.uint8)
     mask[tube > 0.5] = TUBE
     gas = mask == GAS
@@ -38,7 +32,7 @@ def annotate(levels: np.ndarray, tube: np.ndarray, noise: float, height: int, wi
 
 
 def _drop_small(region, least_area):
-    """Without the connected parts that are smaller than `least_area` pixels."""
+    """Removes the connected parts that are smaller than `least_area` pixels."""
     _, parts, statistics, _ = cv2.connectedComponentsWithStats(region)
     kept = statistics[:, cv2.CC_STAT_AREA] >= least_area
     kept[0] = False

@@ -1,4 +1,4 @@
-"""How hard a rendered dataset is: what must be beaten, and what cannot be."""
+"""Bounds of a rendered dataset: a score that a model must exceed, and scores that no model can exceed."""
 
 from collections.abc import Sequence
 
@@ -14,56 +14,43 @@ from fume_jax.schema import CLASSES, GASES, PH_CLASS
 HISTOGRAM_BINS = 32
 
 
+def summary(example: dict) -> dict:
+    """Returns label, modality mask and emission of an example, and `histograms` [2, HISTOGRAM_BINS] of its frames."""
+    frames = [example[f"{gas}_frame"] for gas in GASES]
+    # Share of pixels in each bin of eight grey levels.
+    histograms = [np.bincount(frame.ravel() >> 3, minlength=HISTOGRAM_BINS) / frame.size for frame in frames]
+    return {key: example[key] for key in ("label", "modality_mask", "emission")} | {"histograms": histograms}
+
+
 def measure(train: list[dict], test: list[dict], recordings: dict[float, int]) -> dict[str, float]:
-    """The bounds of a dataset by the names that evaluation reports them under.
-
-    Args:
-      train, test: examples, see the functions below.
-      recordings: of each pH level; the oracle's prior.
-    """
+    """Returns all bounds by their names in reports, from summaries; `recordings` of each pH are the oracle's prior."""
     paired = [example for example in test if sum(example["modality_mask"]) == len(GASES)]
-    measured = {
-        "oracle/balanced_accuracy": oracle_bound(test, recordings),
-        "oracle/pairs/balanced_accuracy": oracle_bound(paired, recordings),
-    }
-    for gas in GASES:
-        measured[f"oracle/pairs/{gas}_alone/balanced_accuracy"] = oracle_bound(paired, recordings, gases=(gas,))
-    return measured | {"baseline/histogram/balanced_accuracy": histogram_bound(train, test)}
-
-
-def frame_histogram(frame: np.ndarray) -> np.ndarray:
-    """Share of pixels per grey level, float [HISTOGRAM_BINS]."""
-    return np.bincount(frame.ravel() >> 3, minlength=HISTOGRAM_BINS) / frame.size
+    alone = {f"oracle/pairs/{gas}_alone": oracle_bound(paired, recordings, gases=(gas,)) for gas in GASES}
+    oracles = {"oracle": oracle_bound(test, recordings), "oracle/pairs": oracle_bound(paired, recordings)} | alone
+    measured = oracles | {"baseline/histogram": histogram_bound(train, test)}
+    return {f"{name}/balanced_accuracy": value for name, value in measured.items()}
 
 
 def histogram_bound(train: list[dict], test: list[dict]) -> float:
-    """Balanced accuracy of a logistic regression on the histograms of both frames: the score without looking.
-
-    Args:
-      train, test: examples with `label`, `modality_mask` and `histograms` [2, HISTOGRAM_BINS].
-    """
+    """Returns the balanced accuracy of a logistic regression on histograms of both frames, which sees no shapes."""
     model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", C=0.1, max_iter=2000))
     model.fit(_features(train), _labels(train))
     return float(balanced_accuracy_score(_labels(test), model.predict(_features(test))))
 
 
 def oracle_bound(test: list[dict], recordings: dict[float, int], gases: Sequence[str] = GASES) -> float:
-    """Balanced accuracy of the Bayes rule that knows the emissions of the recorded gases: no image says more.
+    """Returns the balanced accuracy of the Bayes rule on the emissions of recorded gases: no image says more.
 
-    Args:
-      test: examples with `label`, `modality_mask` and `emission` [2].
-      recordings: of each pH level; within a class they are the prior, classes weigh the same.
-      gases: what it is told of the recorded ones.
+    `recordings` is the prior of pH levels within a class; classes weigh the same. `gases` limits the emissions that the
+    rule knows.
     """
     predictions = []
     for example in test:
-        emission = dict(zip(GASES, example["emission"], strict=True))
-        present = dict(zip(GASES, example["modality_mask"], strict=True))
-        seen = {gas: emission[gas] for gas in gases if present[gas]}
-        likelihood = np.zeros(len(CLASSES))
-        weight = np.zeros(len(CLASSES))
+        known = zip(GASES, example["emission"], example["modality_mask"], strict=True)
+        emission = {gas: rate for gas, rate, present in known if present and gas in gases}
+        likelihood, weight = np.zeros((2, len(CLASSES)))
         for ph, share in recordings.items():
-            likelihood[PH_CLASS[ph]] += share * np.exp(emission_log_density(ph, seen))
+            likelihood[PH_CLASS[ph]] += share * np.exp(emission_log_density(ph, emission))
             weight[PH_CLASS[ph]] += share
         predictions.append(int(np.argmax(likelihood / weight)))
     return float(balanced_accuracy_score(_labels(test), predictions))

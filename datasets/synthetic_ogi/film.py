@@ -1,9 +1,8 @@
-"""A recording of both gases as two videos: `python -m datasets.synthetic_ogi.film --output=films`.
+"""Writes a recording of both gases as two videos: `python -m datasets.synthetic_ogi.film --output=films`.
 
-Writes `co2.mp4` and `ch4.mp4`, such as `fume_jax.predict` takes, and says what pH they were simulated at.
+`fume predict` takes the videos, `co2.mp4` and `ch4.mp4`. The command prints the pH that they were simulated at.
 """
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +11,16 @@ from absl import flags
 from fume_jax.runtime import cli
 from fume_jax.runtime.errors import UserError
 
-_NAME = flags.DEFINE_string("name", "demo", "Dataset of whose kind it is; see datasets/synthetic_ogi/README.md.")
-_OUTPUT = flags.DEFINE_string("output", "films", "Folder to write to.")
-_FRAMES = flags.DEFINE_integer("frames", 300, "Of the film.", lower_bound=1)
-_RECORDING = flags.DEFINE_integer("recording", 0, "Which of the test recordings of both gases.", lower_bound=0)
-_MISSING = flags.DEFINE_integer(
-    "ch4_missing", 0, "Leave every so many-th CH4 frame out, from 2; 0: none.", lower_bound=0
-)
+_NAME = flags.DEFINE_string("name", "demo", "Name of the dataset, one of those in datasets/synthetic_ogi/README.md.")
+_OUTPUT = flags.DEFINE_string("output", "films", "Folder that receives the videos.")
+_FRAMES = flags.DEFINE_integer("frames", 300, "Number of frames of each video.", lower_bound=1)
+_RECORDING = flags.DEFINE_integer("recording", 0, "Index among the test recordings of both gases.", lower_bound=0)
+_MISSING = flags.DEFINE_integer("ch4_missing", 0, "Leave out every K-th CH4 frame (K > 1), or none (0).", lower_bound=0)
 
 
 def main() -> None:
     from datasets.synthetic_ogi.plume import FRAMES_PER_SECOND
-    from datasets.synthetic_ogi.recording import render
+    from datasets.synthetic_ogi.recording import render_film
     from datasets.synthetic_ogi.synthetic_ogi import config_named
     from fume_jax.data.video import VideoWriter
     from fume_jax.schema import CLASSES, GASES
@@ -32,8 +29,7 @@ def main() -> None:
         raise UserError("--ch4_missing=1 would leave no CH4 frame; choose 2 or more, or 0 for all frames.")
     plans = [plan for plan in config_named(_NAME.value).plan()["test"] if len(plan.gases) == len(GASES)]
     plan = plans[_RECORDING.value % len(plans)]
-    frames = range(_FRAMES.value)
-    examples = render(dataclasses.replace(plan, frames=len(frames), copies=0, kept=tuple(frames)))
+    examples = render_film(plan, _FRAMES.value)
     for gas in GASES:
         left_out = _MISSING.value if gas == "ch4" else 0
         with VideoWriter(Path(_OUTPUT.value) / f"{gas}.mp4", FRAMES_PER_SECOND) as film:

@@ -1,10 +1,10 @@
-"""Pictures of the dataset: `python -m datasets.synthetic_ogi.gallery --name=demo --output=gallery`.
+"""Draws pictures of a dataset: `python -m datasets.synthetic_ogi.gallery --name=demo --output=gallery`.
 
-Writes `sheet.jpg`, frames and masks of recordings that hold both gases, jets and low flows in turns; `film.webp`, one
-of each in motion; and with `--beside=DIR`, `beside.jpg`, the frames of that folder next to simulated ones.
+`sheet.jpg` shows frames and masks of recordings that hold both gases, jets and low flows in turns. `film.webp` shows a
+jet and a low flow in motion. With `--beside=DIR`, `beside.jpg` shows the images of that folder next to simulated
+frames.
 """
 
-import dataclasses
 import itertools
 from pathlib import Path
 
@@ -12,37 +12,45 @@ import cv2
 import numpy as np
 from absl import flags
 
+from fume_jax.data.images import IMAGE_SUFFIXES
 from fume_jax.runtime import cli
 from fume_jax.runtime.errors import UserError
 
-_NAME = flags.DEFINE_string("name", "demo", "Which dataset to show; see datasets/synthetic_ogi/README.md.")
-_OUTPUT = flags.DEFINE_string("output", "gallery", "Folder to write to.")
-_BESIDE = flags.DEFINE_string("beside", None, "Folder of camera frames to show next to simulated ones.")
-_RECORDINGS = flags.DEFINE_integer("recordings", 6, "On the sheet.", lower_bound=1)
-_FRAMES = flags.DEFINE_integer("frames", 45, "Of the film.", lower_bound=1)
+_NAME = flags.DEFINE_string("name", "demo", "Name of the dataset, one of those in datasets/synthetic_ogi/README.md.")
+_OUTPUT = flags.DEFINE_string("output", "gallery", "Folder that receives the pictures.")
+_BESIDE = flags.DEFINE_string("beside", None, "Folder of camera frames that are shown next to simulated ones.")
+_RECORDINGS = flags.DEFINE_integer("recordings", 6, "Number of recordings on the sheet.", lower_bound=1)
+_FRAMES = flags.DEFINE_integer("frames", 45, "Number of frames of the film.", lower_bound=1)
 
-TILE = (320, 240)
-IMAGES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
+TILE = (320, 240)  # width and height in pixels
+JPEG = (cv2.IMWRITE_JPEG_QUALITY, 85)
 
 
 def main() -> None:
+    from datasets.synthetic_ogi.plume import FRAMES_PER_SECOND
     from datasets.synthetic_ogi.synthetic_ogi import config_named
 
     plans = _jets_and_low_flows(config_named(_NAME.value).plan())
     camera_frames = _camera_frames(_BESIDE.value) if _BESIDE.value else []
-    output = Path(_OUTPUT.value)
-    output.mkdir(parents=True, exist_ok=True)
-    _write(output / "sheet.jpg", _grid([t for plan in plans[: _RECORDINGS.value] for t in _tiles(plan, 1)[0]], 4))
+    pictures = {"sheet.jpg": _grid([tile for plan in plans[: _RECORDINGS.value] for tile in _tiles(plan, 1)[0]], 4)}
     if camera_frames:
         rows = zip(camera_frames, plans, strict=False)
-        _write(output / "beside.jpg", _grid([t for own, plan in rows for t in (own, *_tiles(plan, 1)[0][:2])], 3))
+        pictures["beside.jpg"] = _grid([tile for own, plan in rows for tile in (own, *_tiles(plan, 1)[0][:2])], 3)
     films = zip(*(_tiles(plan, _FRAMES.value) for plan in plans[:2]), strict=True)
-    _write_film(output / "film.webp", [_grid([*jet[::2], *low[::2]], 2) for jet, low in films])
-    print(f"Wrote sheet.jpg, film.webp{' and beside.jpg' if camera_frames else ''} into {output}.")
+    film = cv2.Animation()
+    grids = (_grid([*jet[::2], *low_flow[::2]], 2) for jet, low_flow in films)
+    film.frames = [cv2.resize(grid, None, fx=0.8, fy=0.8, interpolation=cv2.INTER_AREA) for grid in grids]
+    film.durations = np.full(len(film.frames), 2 * 1000 // FRAMES_PER_SECOND)  # half speed
+    output = Path(_OUTPUT.value)
+    output.mkdir(parents=True, exist_ok=True)
+    written = [cv2.imwrite(str(output / name), picture, JPEG) for name, picture in pictures.items()]
+    if not all([*written, cv2.imwriteanimation(str(output / "film.webp"), film, (cv2.IMWRITE_WEBP_QUALITY, 60))]):
+        raise OSError(f"could not write the pictures into {output}")
+    print(f"Wrote {', '.join([*pictures, 'film.webp'])} into {output}.")
 
 
 def _jets_and_low_flows(plan):
-    """Plans of the recordings that hold both gases, the two regimes in turns."""
+    """Returns the plans of recordings that hold both gases, jets and low flows in turns."""
     from datasets.synthetic_ogi.recording import scene_of
 
     plans = [p for p in itertools.chain(*plan.values()) if len(p.gases) == 2]
@@ -52,13 +60,13 @@ def _jets_and_low_flows(plan):
 
 
 def _tiles(plan, frames):
-    """For each frame of a recording: CO2 frame, the same with its mask, CH4 frame, with mask; BGR uint8."""
-    from datasets.synthetic_ogi.recording import render
+    """Returns tiles of each frame of a recording: CO2 without and with mask, CH4 without and with mask."""
+    from datasets.synthetic_ogi.recording import render_film
     from fume_jax.evaluation.overlays import overlay
     from fume_jax.schema import CLASSES, GASES
 
     rows = []
-    for example in render(dataclasses.replace(plan, frames=frames, copies=0, kept=tuple(range(frames)))):
+    for example in render_film(plan, frames):
         row = []
         for gas, visibility in zip(GASES, example["visibility"], strict=True):
             frame, mask = example[f"{gas}_frame"][..., 0], example[f"{gas}_mask"]
@@ -69,16 +77,16 @@ def _tiles(plan, frames):
 
 
 def _tile(picture, caption):
-    """A picture of any size and a line of text under it."""
+    """Returns a picture, scaled to a tile, and a line of text under it, BGR uint8."""
     if picture.ndim == 2:
         picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR)
     tile = cv2.copyMakeBorder(cv2.resize(picture, TILE, interpolation=cv2.INTER_AREA), 0, 20, 0, 0, cv2.BORDER_CONSTANT)
-    place = (4, TILE[1] + 14)
-    return cv2.putText(tile, caption, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (255, 255, 255), 1, cv2.LINE_AA)
+    font = cv2.FONT_HERSHEY_SIMPLEX
+    return cv2.putText(tile, caption, (4, TILE[1] + 14), font, 0.42, (255, 255, 255), 1, cv2.LINE_AA)
 
 
 def _camera_frames(folder):
-    paths = [path for path in sorted(Path(folder).glob("*")) if path.suffix.lower() in IMAGES]
+    paths = [path for path in sorted(Path(folder).glob("*")) if path.suffix.lower() in IMAGE_SUFFIXES]
     frames = [frame for frame in (cv2.imread(str(path)) for path in paths) if frame is not None]
     if not frames:
         raise UserError(f"There is no image in {folder!r}, the folder given by --beside.")
@@ -86,24 +94,8 @@ def _camera_frames(folder):
 
 
 def _grid(tiles, columns):
-    blank = np.zeros_like(tiles[0])
-    tiles = tiles + [blank] * (-len(tiles) % columns)
+    tiles = tiles + [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     return np.concatenate([np.concatenate(tiles[i : i + columns], 1) for i in range(0, len(tiles), columns)])
-
-
-def _write_film(path, frames):
-    from datasets.synthetic_ogi.plume import FRAMES_PER_SECOND
-
-    film = cv2.Animation()
-    film.frames = [cv2.resize(frame, None, fx=0.8, fy=0.8, interpolation=cv2.INTER_AREA) for frame in frames]
-    film.durations = np.full(len(frames), 2 * 1000 // FRAMES_PER_SECOND)  # at half speed
-    if not cv2.imwriteanimation(str(path), film, (cv2.IMWRITE_WEBP_QUALITY, 60)):
-        raise OSError(f"could not write {path}")
-
-
-def _write(path, picture):
-    if not cv2.imwrite(str(path), picture, (cv2.IMWRITE_JPEG_QUALITY, 85)):
-        raise OSError(f"could not write {path}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The gas: where it flows and how much of it a line of sight meets."""
+"""Gas plume: its flow, and the amount of gas along each line of sight."""
 
 import dataclasses
 
@@ -13,53 +13,53 @@ GRAVITY = 9.81
 # Density relative to air, minus 1: CO2 falls, CH4 rises (image rows point down).
 EXCESS_DENSITY = {"co2": 0.52, "ch4": -0.45}
 VISCOSITY = 1.5e-5  # m2/s, of air, which carries the gas
-DIFFUSIVITY = 1.8e-5  # m2/s, between CO2 (1.6e-5) and CH4 (2.2e-5) in air
+DIFFUSIVITY = 1.8e-5  # m2/s, between those of CO2 (1.6e-5) and CH4 (2.2e-5) in air
 ENTRAINMENT = 0.1
-# A round jet breaks up `BREAK_UP` diameters from the mouth at the Reynolds number `TURBULENT`, later below it.
+# A round jet breaks up `BREAK_UP` diameters from the mouth at the Reynolds number `TURBULENT`, and later below it.
 TURBULENT, BREAK_UP = 2500, 2
-GUST = 0.5  # s, for which a gust of wind lasts
-FRONT_SPEED = 0.5  # of a starting jet or plume, relative to the flow behind it
+GUST = 0.5  # s, duration of a gust of wind
+FRONT_SPEED = 0.5  # speed of the front of a starting jet or plume, relative to the flow behind it
 FRAMES_PER_SECOND = 30
 FLICKER = 0.12  # standard deviation of the logarithm of the rate of release
-HISTORY_RATE = 240  # samples of it per second
-RELEASE = 1  # tag of its random stream
+HISTORY_RATE = 240  # samples of the rate of release per second
+RELEASE = 1  # tag of the random stream of the release
 
 LAYERS = 2
 EDDY_SIZES = (0.38, 0.19, 0.095, 0.048, 0.024, 0.012)  # in frame widths
 EDDY_PER_RADIUS = 1.5  # size of the eddies that displace most, relative to the local radius
-DISPLACEMENT = 0.3  # by the eddies of all sizes, relative to the local radius
+DISPLACEMENT = 0.3  # displacement by eddies of all sizes, relative to the local radius
 INTERMITTENCY = 0.35  # standard deviation of the logarithm of the column in turbulent flow
 EDDY_GRID, CELLS_PER_EDDY = 128, 8
-STEP = 0.004  # along the path, in frame widths
+STEP = 0.004  # step along the path, in frame widths
 
 
 @dataclasses.dataclass(frozen=True)
 class MeanFlow:
-    """The steady plume by arc length, a row each `STEP`; lengths in frame widths, times in seconds."""
+    """Tables of the steady plume, with a row for each `STEP`; lengths are in frame widths and times in seconds."""
 
-    path: np.ndarray  # [n, 2], from the mouth, away from the tube and down
+    path: np.ndarray  # [n, 2], position relative to the mouth, away from the tube and down
     direction: np.ndarray  # [n, 2]
     speed: np.ndarray
     radius: np.ndarray
-    age: np.ndarray  # since the gas left the mouth
-    column: np.ndarray  # along a line of sight through the axis, in mole fraction times metre
-    dilution: np.ndarray  # what is left of the excess of the gas at the mouth, 1 to 0
+    age: np.ndarray  # time since the gas left the mouth
+    column: np.ndarray  # amount of gas on a line of sight through the axis, mole fraction times metre
+    dilution: np.ndarray  # concentration relative to that at the mouth, 1 to 0
     turbulence: np.ndarray  # 0 laminar, 1 developed
 
 
 def mean_flow(scene: Scene, gas: str) -> MeanFlow:
-    """Integrates the plume's fluxes of volume and momentum along its path."""
+    """Integrates the fluxes of volume and momentum of the plume along its path."""
     r, wide = scene.bore_radius, scene.camera.frame_width
     fraction = min(1.0, scene.mole_fraction * scene.emission[gas])
     buoyancy = GRAVITY * EXCESS_DENSITY[gas] * fraction * r**2 * scene.exit_speed
     reynolds = 2 * r * scene.exit_speed / VISCOSITY
     laminar_length = 2 * r * BREAK_UP * max(1.0, TURBULENT / reynolds) ** 1.5
-    # Fluxes of a round jet over pi.
+    # Fluxes of a round jet, divided by pi.
     volume = r**2 * scene.exit_speed
     mx, my = volume * scene.exit_speed * np.cos(scene.tube_tilt), volume * scene.exit_speed * np.sin(scene.tube_tilt)
     x = y = arc = age = 0.0
     step, rows = STEP * wide, []
-    # Until it has left the frame, which it enters somewhere along one side.
+    # The path ends outside the frame, wherever along a side the tube enters it.
     while arc < 2 * wide and -0.3 * wide < x < 1.1 * wide and abs(y) < 0.9 * wide:
         ux, uy = mx / volume, my / volume
         speed = max(np.hypot(ux, uy), 0.01)
@@ -83,17 +83,18 @@ def mean_flow(scene: Scene, gas: str) -> MeanFlow:
 class Eddies:
     """Turbulence of one eddy size within the box of the frame that the plume can reach."""
 
-    cells: float  # of the field, per frame width
-    speed: float  # of convection, frame widths per second
+    cells: float  # cells of the field per frame width
+    speed: float  # convection speed in frame widths per second
     field: np.ndarray  # [grid, grid, 3], periodic: displacement along and across, texture
-    amplitude: np.ndarray  # [h, w], of the displacement, in frame widths
-    share: np.ndarray  # [h, w], of the texture
+    amplitude: np.ndarray  # [h, w], amplitude of the displacement in frame widths
+    share: np.ndarray  # [h, w], weight of the texture
 
 
 def gas_columns(scene: Scene, gas: str, frames: int, height: int, width: int, rng: np.random.Generator):
-    """Yields, for each frame, what the lines of sight meet, two float32 [height, width].
+    """Yields, for each frame, the columns of gas and their mean dilution, both float32 [height, width].
 
-    These are the path-integrated concentration in mole fraction times metre and the mean dilution, 1 at the mouth.
+    A column is the concentration integrated along a line of sight, in mole fraction times metre. The dilution is 1 at
+    the mouth.
     """
     flow = mean_flow(scene, gas)
     along, across, box = _plume_coordinates(scene, flow, height, width)
@@ -117,11 +118,14 @@ def gas_columns(scene: Scene, gas: str, frames: int, height: int, width: int, rn
 
 
 def _displaced(along, across, turbulence, t, phase):
-    """Where the gas seen at some plume coordinates comes from, and the texture there; `phase` tells layers apart."""
+    """Returns the coordinates that the gas seen at plume coordinates comes from, and its texture.
+
+    `phase` differs between layers.
+    """
     s, n, texture = along.copy(), across.copy(), np.zeros_like(along)
-    # From large to small, each seeing what the larger ones have moved: filaments and curls.
+    # Small eddies act where the larger ones have moved the gas, which makes filaments and curls.
     for eddies in turbulence:
-        # Within one period, because `remap` counts pixels in 16 bits.
+        # The offset stays within one period, because `remap` counts pixels in 16 bits.
         offset = (phase * EDDY_GRID - eddies.speed * t * eddies.cells) % EDDY_GRID
         x, y = s * eddies.cells + offset, n * eddies.cells
         u = cv2.remap(eddies.field, x, y, cv2.INTER_LINEAR, None, cv2.BORDER_WRAP)
@@ -132,16 +136,19 @@ def _displaced(along, across, turbulence, t, phase):
 
 
 def _history(flow, frames, rng):
-    """Seconds between the start of the release and the first frame; relative emission by time, latest last."""
+    """Draws the seconds between the start of the release and the first frame, and the relative emission by time."""
     long_ago, front = rng.random() < 0.5, rng.uniform(0.1, 0.8)
     started = 2 * flow.age[-1] if long_ago else flow.age[int(front * (len(flow.age) - 1))]
     duration = flow.age[-1] + frames / FRAMES_PER_SECOND
-    flicker = np.exp(FLICKER * _smooth_noise(int(duration * HISTORY_RATE) + 2, HISTORY_RATE // 5, rng))
+    samples, scale = int(duration * HISTORY_RATE) + 2, HISTORY_RATE // 5
+    kernel = np.hanning(4 * scale)
+    noise = np.convolve(rng.standard_normal(samples + 8 * scale), kernel, "same")[4 * scale : -4 * scale]
+    flicker = np.exp(FLICKER * (noise / np.sqrt((kernel**2).sum())).astype(np.float32))
     return float(started) / FRONT_SPEED, flicker
 
 
 def _column(flow, s, n, since_start, flicker):
-    """Column at plume coordinates: the steady plume behind a rounded front in which the gas piles up."""
+    """Returns columns at plume coordinates: those of the steady plume, behind a rounded front that collects gas."""
     row = _row(flow, s)
     front_age = FRONT_SPEED * since_start
     radius, column = flow.radius, flow.column
@@ -152,7 +159,7 @@ def _column(flow, s, n, since_start, flicker):
         radius, column = radius * (1 + 0.5 * head), column * (1 + 0.6 * head)
     b = radius[row]
     emitted = flicker[np.clip(((flow.age[-1] - flow.age[row]) * HISTORY_RATE), 0, len(flicker) - 1).astype(np.int32)]
-    # Between the flat profile at the mouth and the bell of a developed jet.
+    # This profile lies between the flat one at the mouth and the bell of a developed jet.
     square = (n / b) ** 2
     value = column[row] * emitted * np.exp(-square * np.sqrt(square))
     value *= _step(s / (0.3 * flow.radius[0]))
@@ -162,18 +169,18 @@ def _column(flow, s, n, since_start, flicker):
 
 
 def _row(flow, s):
-    """Row of the flow's tables at a distance along the path."""
+    """Returns the row of the flow's tables at a distance along the path."""
     return np.clip(s / STEP, 0, len(flow.age) - 1).astype(np.int32)
 
 
 def _step(x):
-    """Smooth step from 0 to 1 between -1 and 1."""
+    """Rises smoothly from 0 at -1 to 1 at 1."""
     x = np.clip(0.5 * x + 0.5, 0, 1)
     return x * x * (3 - 2 * x)
 
 
 def _plume_coordinates(scene, flow, height, width):
-    """Distance along the path and from it, float32, in the box of the frame that the plume can reach; and that box."""
+    """Returns distances along the path and from it, float32, in the box that the plume can reach, and that box."""
     x, y = mouth(scene)
     step = max(1, width // 80)  # the coordinates are smooth
     px, py = np.meshgrid(np.arange(0, width, step), np.arange(0, height, step))
@@ -193,12 +200,12 @@ def _plume_coordinates(scene, flow, height, width):
 
 
 def mouth(scene: Scene) -> tuple[float, float]:
-    """Position of the tube's mouth in frame widths and frame heights."""
+    """Returns the position of the tube's mouth in frame widths and frame heights."""
     return (1 - scene.tube_length if scene.tube_at_right else scene.tube_length), scene.tube_row
 
 
 def _turbulence(scene, flow, row, least, rng):
-    """Eddies of every size that displaces the gas by at least `least`, largest first."""
+    """Draws the eddies of every size that displaces the gas by more than `least`, largest first."""
     sizes = np.array(EDDY_SIZES)[:, None]
     felt = np.exp(-(np.log(sizes / (EDDY_PER_RADIUS * flow.radius)) ** 2) / (2 * 0.7**2))
     felt *= DISPLACEMENT * flow.turbulence * flow.radius / np.sqrt((felt**2).sum(0))
@@ -209,7 +216,7 @@ def _turbulence(scene, flow, row, least, rng):
     eddies = []
     for i, field in zip(acting, _eddy_fields(acting, rng), strict=True):
         size = EDDY_SIZES[i]
-        # They move on with the flow where they act most.
+        # Eddies move with the flow where they act most.
         speed = 0.6 * float(flow.speed[np.abs(flow.radius - size / EDDY_PER_RADIUS).argmin()])
         amplitude, texture = felt[i].astype(np.float32)[row], share[i].astype(np.float32)[row]
         eddies.append(Eddies(CELLS_PER_EDDY / size, speed, field, amplitude, texture))
@@ -217,9 +224,9 @@ def _turbulence(scene, flow, row, least, rng):
 
 
 def _eddy_fields(sizes, rng):
-    """Random fields [sizes, grid, grid, 3] of unit variance: a divergence-free displacement and a texture.
+    """Draws fields [sizes, grid, grid, 3] of unit variance: a divergence-free displacement and a texture.
 
-    `sizes` are indices into `EDDY_SIZES`; the field of one does not depend on which others are asked for.
+    `sizes` are indices into `EDDY_SIZES`; the field of one size does not depend on the other sizes.
     """
     kx, ky = np.arange(EDDY_GRID // 2 + 1), np.fft.fftfreq(EDDY_GRID, 1 / EDDY_GRID)[:, None]
     band = np.exp(-((np.hypot(kx, ky) - EDDY_GRID / CELLS_PER_EDDY) ** 2) / (0.1 * EDDY_GRID))
@@ -229,10 +236,3 @@ def _eddy_fields(sizes, rng):
     spectrum = np.stack([1j * ky * stream, -1j * kx * stream, texture], -1).astype(np.complex64)
     fields = scipy.fft.irfft2(spectrum, axes=(1, 2), overwrite_x=True)
     return fields / fields.std((1, 2), keepdims=True)
-
-
-def _smooth_noise(n, scale, rng):
-    """Noise of unit variance, float32 [n], correlated over about `scale` samples."""
-    kernel = np.hanning(4 * scale)
-    noise = np.convolve(rng.standard_normal(n + 8 * scale), kernel, "same")[4 * scale : -4 * scale]
-    return (noise / np.sqrt((kernel**2).sum())).astype(np.float32)

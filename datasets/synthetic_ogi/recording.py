@@ -1,4 +1,4 @@
-"""One recording: what decides it, and the examples that it gives."""
+"""One recording: the plan that decides it, and the examples rendered from it."""
 
 import dataclasses
 
@@ -10,57 +10,63 @@ from fume_jax.data.transforms import apply
 from fume_jax.learning.augment import BrightnessContrast, HorizontalFlip, ShiftScaleRotate, draw_plan
 from fume_jax.schema import GASES, PH_CLASS
 
-# Changes of an augmented copy, as the published dataset applied them before it was split. Brightness changes always, so
-# that no two copies are the same picture.
+# Operations of augmented copies, which preceded the published split. Brightness always changes, so that copies differ.
 COPY_OPERATIONS = (
     HorizontalFlip(probability=0.5),
     ShiftScaleRotate(probability=0.8, shift=0.1, scale=0.15, rotate=15.0),
     BrightnessContrast(probability=1.0, brightness=0.1, contrast=0.2),
 )
-# Tags of random streams besides the scene's. Not 0: a seed that ends in zeros is the one without them.
+# Tags of random streams, besides that of the scene. They are not 0, because zeros at the end do not change a seed.
 FILM, COPY = 1, 2
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordingPlan:
-    """What decides a recording, pixel for pixel."""
+    """Plan of a recording, which decides every pixel of it."""
 
     number: int
     ph: float
     gases: tuple[str, ...]
-    frames: int  # consecutive ones
-    copies: int  # augmented ones of each frame, besides itself
+    frames: int  # number of consecutive frames
+    copies: int  # number of augmented copies of each frame
     height: int
     width: int
     seed: int
-    kept: tuple[int, ...]  # which of the `frames * (1 + copies)` examples belong to the split
+    kept: tuple[int, ...]  # indices, below `frames * (1 + copies)`, of the examples that belong to the split
 
 
 def scene_of(plan: RecordingPlan) -> Scene:
-    """What a recording films."""
+    """Draws the scene of a recording."""
     return draw_scene(plan.ph, np.random.default_rng([plan.seed, plan.number]))
 
 
 def render(plan: RecordingPlan) -> list[dict]:
-    """Renders the kept examples of one recording, every frame followed by its copies."""
+    """Renders the kept examples of a recording; the copies of a frame follow it."""
     scene = scene_of(plan)
     films = {gas: _film(plan, scene, gas) for gas in GASES}
     examples = []
     for index in plan.kept:
         frame, copy = divmod(index, 1 + plan.copies)
         example = _example(plan, scene, films, frame)
-        if copy:
-            example = _augmented(example, np.random.default_rng([plan.seed, plan.number, COPY, index]))
+        rng = np.random.default_rng([plan.seed, plan.number, COPY, index])
+        # Operations are drawn and applied one after the other: a plan of all would round once and give another picture.
+        for operation in COPY_OPERATIONS if copy else ():
+            example = apply(example, draw_plan([operation], rng, height=plan.height, width=plan.width))
         examples.append(example | {"copy_index": copy})
     return examples
 
 
+def render_film(plan: RecordingPlan, frames: int) -> list[dict]:
+    """Renders so many frames of a recording, without copies."""
+    return render(dataclasses.replace(plan, frames=frames, copies=0, kept=tuple(range(frames))))
+
+
 def _film(plan, scene, gas):
-    """Frames, masks and visibility; zeros where the gas is not filmed."""
+    """Returns frames, masks and visibilities; zeros if the gas is not filmed."""
     if gas not in plan.gases:
-        nothing = np.zeros((plan.frames, plan.height, plan.width), np.uint8)
-        return nothing, nothing, np.zeros(plan.frames, np.float32)
-    # A generator of its own, so that a gas does not depend on whether the other is filmed.
+        zeros = np.zeros((plan.frames, plan.height, plan.width), np.uint8)
+        return zeros, zeros, np.zeros(plan.frames, np.float32)
+    # Each gas has a generator of its own, so that it does not depend on the other one.
     rng = np.random.default_rng([plan.seed, plan.number, FILM, GASES.index(gas)])
     return render_recording(scene, gas, frames=plan.frames, height=plan.height, width=plan.width, rng=rng)
 
@@ -79,11 +85,3 @@ def _example(plan, scene, films, frame):
         "visibility": np.array([films[gas][2][frame] for gas in GASES], np.float32),
         "exit_speed": scene.exit_speed,
     }
-
-
-def _augmented(example, rng):
-    height, width = example["co2_mask"].shape
-    # One after the other: drawn as one plan they would be rounded once, and give another picture.
-    for operation in COPY_OPERATIONS:
-        example = apply(example, draw_plan([operation], rng, height=height, width=width))
-    return example

@@ -1,7 +1,7 @@
-"""What is filmed: a tube, the gas that leaves it, what stands behind, and the camera. SI units and kelvin.
+"""Scene of a recording: a tube, the gas that leaves it, the background and the camera, in SI units.
 
-Temperatures are differences from the background's mean. The distributions below are chosen to cover laboratory and
-controlled-release recordings; none is a measurement.
+Temperatures are differences from the mean of the background in kelvin. The distributions below are chosen to cover
+laboratory and controlled-release recordings; none is a measurement.
 """
 
 import dataclasses
@@ -15,50 +15,50 @@ LOW_FLOW_SHARE = 0.3
 
 @dataclasses.dataclass(frozen=True)
 class Camera:
-    """Optics, detector, display and what the camera draws over the picture."""
+    """Optics, detector, display and overlay of a camera."""
 
-    frame_width: float  # m, seen at the distance of the plume
+    frame_width: float  # m, width of the view at the distance of the plume
     blur: float  # standard deviation of the point spread, in pixels of a 320 pixel wide detector
     vignetting: float  # darkening in the corners, relative
     netd: float  # K, temporal noise
     pattern: float  # K, fixed pattern noise
     bad_pixels: int
-    dust: int  # specks on the optics, out of focus
-    headroom: tuple[float, float]  # of the automatic gain, below and above, relative to the span of the scene
+    dust: int  # number of specks on the optics, out of focus
+    headroom: tuple[float, float]  # margin of the automatic gain below and above, relative to the span of the scene
     jpeg_quality: int
-    overlay: bool  # logo, battery, temperature scale
+    overlay: bool  # whether logo, icons and temperature scale are drawn over the picture
 
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """What both gases of a recording share."""
+    """Scene that the films of both gases share."""
 
     ph: float
     emission: dict[str, float]  # emission rate of each gas, 1 at the reference pH without scatter
-    mole_fraction: float  # of the gas at the mouth at unit emission; the rest is air
+    mole_fraction: float  # mole fraction of the gas at the mouth at unit emission; the rest is air
     exit_speed: float  # m/s
-    bore_radius: float  # m, of the opening
-    tube_radius: float  # m, outside
-    tube_length: float  # that is visible, in frame widths
+    bore_radius: float  # m, radius of the opening
+    tube_radius: float  # m, outer radius
+    tube_length: float  # visible length in frame widths
     tube_row: float  # release height: row of the mouth in frame heights
     tube_at_right: bool
     tube_tilt: float  # rad, positive points down
     tube_temperature: float  # K
-    tube_texture: float  # relative, a braided hose
+    tube_texture: float  # relative contrast of a braided hose
     wind: tuple[float, float]  # m/s, away from the tube and down
     unsteady_wind: float  # m/s
-    contrast: float  # K, gas at the mouth minus background; its sign says which is warmer
+    contrast: float  # K, temperature of the gas at the mouth minus that of the background
     cooling: float  # share of the contrast that is lost when the gas has mixed with the air
-    gradient: tuple[float, float]  # from centre to edge, relative to the contrast
+    gradient: tuple[float, float]  # change of the background from centre to edge, relative to the contrast
     clutter: float  # K, standard deviation of the background
     drift: float  # K/s, slow change of the background
-    objects: int  # things at the edge of the frame, warm where the gas is warm
-    shared_seed: int  # decides background, tube and drawing, and at which stage of the release filming begins
+    objects: int  # number of objects at the edge of the frame, warmer than the background where the gas is
+    shared_seed: int  # seed of background, tube and overlay, and of the stage of the release at which filming begins
     camera: Camera
 
 
 def draw_scene(ph: float, rng: np.random.Generator) -> Scene:
-    """Draws the scene of one recording: a momentum jet, or a low flow that gravity takes over."""
+    """Draws the scene of one recording: a momentum jet, or a low flow that gravity bends."""
     low_flow = rng.random() < LOW_FLOW_SHARE
     warmer = 1 if rng.random() < 0.75 else -1
     contrast = _between(1.0, 4.0, rng)
@@ -85,24 +85,21 @@ def draw_scene(ph: float, rng: np.random.Generator) -> Scene:
         drift=rng.normal(0, 0.2),
         objects=int(rng.choice(3, p=(0.65, 0.25, 0.1))),
         shared_seed=int(rng.integers(2**32)),
-        camera=_draw_camera(rng),
-    )
-
-
-def _draw_camera(rng):
-    return Camera(
-        frame_width=rng.uniform(0.18, 0.34),
-        blur=rng.uniform(0.5, 1.1),
-        vignetting=rng.uniform(0.0, 0.3),
-        netd=_between(0.006, 0.04, rng),
-        pattern=_between(0.005, 0.04, rng),
-        bad_pixels=int(rng.integers(0, 12)),
-        dust=int(rng.choice(4, p=(0.5, 0.3, 0.15, 0.05))),
-        headroom=(rng.uniform(0.0, 0.15), rng.uniform(-0.05, 0.15)),
-        jpeg_quality=int(rng.integers(40, 96)),
-        overlay=bool(rng.random() < 0.5),
+        camera=Camera(
+            frame_width=rng.uniform(0.18, 0.34),
+            blur=rng.uniform(0.5, 1.1),
+            vignetting=rng.uniform(0.0, 0.3),
+            netd=_between(0.006, 0.04, rng),
+            pattern=_between(0.005, 0.04, rng),
+            bad_pixels=int(rng.integers(0, 12)),
+            dust=int(rng.choice(4, p=(0.5, 0.3, 0.15, 0.05))),
+            headroom=(rng.uniform(0.0, 0.15), rng.uniform(-0.05, 0.15)),
+            jpeg_quality=int(rng.integers(40, 96)),
+            overlay=bool(rng.random() < 0.5),
+        ),
     )
 
 
 def _between(low, high, rng):
+    """Draws a number whose logarithm is uniform."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))

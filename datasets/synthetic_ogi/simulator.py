@@ -1,8 +1,8 @@
 """Simulator of dual-gas optical gas imaging (OGI) of gas that leaves a tube.
 
 A recording is a scene (tube, flow, background, camera) filmed for some consecutive frames through a CO2 and a CH4
-filter: two releases of one bottle's gas, filmed from the same stage on. The model, part by part; what is drawn
-at random is in `scene`:
+filter: two releases of one bottle's gas, filmed from the same stage on. `scene` draws the random parts. The model has
+these parts:
 
 **Emission** (`emission`). pH decides the emission `e` of each gas up to scatter. The gas leaves the tube diluted in
 air, at the mole fraction `x0 = min(1, e * mole_fraction)` and the speed `u0`, through an opening of radius `r0`.
@@ -14,21 +14,21 @@ doi:10.1098/rspa.1956.0011). With radius `b` and speed `u` by arc length `s`, vo
     dV/ds = 2 alpha u b + 4 D          entrainment of turbulent, diffusion of laminar flow
     dMx/ds = 0,  dMy/ds = B / u        B = g (rho/rho_air - 1) x0 r0^2 u0, constant
 
-and the wind adds to the speed at which the gas moves. Reynolds number `Re = 2 r0 u0 / nu` and Froude number
+and the gas moves at this speed plus that of the wind. Reynolds number `Re = 2 r0 u0 / nu` and Froude number
 `Fr^2 = u0^2 / (g' r0)` tell the two regimes apart. A fast jet is straight and turbulent: it breaks up some diameters
 from the mouth, the later the lower `Re` (regimes of round jets: McNaughton and Sinclair 1966, J. Fluid Mech. 25, 367),
 and widens as a cone, `db/ds = 2 alpha`. A low flow stays laminar and thin, and gravity bends it within a few radii: CO2
-falls, CH4 rises. How much of it is seen depends on the height of the tube in the frame.
+falls, CH4 rises. The height of the tube in the frame decides how much of it is visible.
 
 **Start** (`plume._column`). Half of the films begin soon after the release. The front of a starting jet or plume moves
 at about half the speed of the flow behind it, and the gas that catches up swells its head (Turner 1962, J. Fluid Mech.
 13, 356; Bhamidipati and Woods 2017, doi:10.1017/jfm.2017.762). The rate of release flickers.
 
 **Turbulence** (`plume.gas_columns`). Divergence-free fields of eddies of six sizes, frozen and convected at 0.6 of the
-speed of the flow where the eddies of that size act most, displace the gas from the mean flow, large eddies first, each
-smaller size where the larger ones have brought it; at the radius `b` the eddies of size about `b` act most. A line of
-sight passes several eddies: the columns of two layers with eddies far apart are averaged. Concentration inside is
-log-normally intermittent. Unsteady wind displaces laminar flow in the same way, the more the longer it has been out.
+speed of the flow where the eddies of that size act most, displace the gas from the mean flow. Large eddies act first,
+and smaller ones where the larger ones have moved the gas; at the radius `b` the eddies of size about `b` act most. A
+line of sight passes several eddies: the columns of two layers with eddies far apart are averaged. The concentration
+inside is log-normally intermittent. Unsteady wind displaces laminar flow in the same way, and more with its age.
 
 **Column** (`plume.mean_flow`). The amount of gas is conserved, so a line of sight through the axis meets the
 path-integrated concentration `C = sqrt(pi) x0 r0^2 u0 / (u b)`, which is nearly constant along a jet.
@@ -39,16 +39,16 @@ minimum detectable vapor concentrations using passive infrared optical imaging s
 
     T = T_background exp(-a C) + T_gas (1 - exp(-a C)),
 
-where the background may be the warmer one. A share of the gas's contrast is lost as it mixes with air. The
+where the background may be warmer than the gas. The gas loses a share of its contrast as it mixes with air. The
 coefficients are assumptions, chosen so that both gases are semi-transparent at the reference pH.
 
 **Camera** (`camera`). Background with gradient, clutter, warm objects and slow drift, which limits sensitivity as much
 as noise does (Hagen 2018, doi:10.1117/1.OE.57.11.114102); blur, vignetting, dust, temporal noise (NETD), fixed pattern
-and bad pixels on a detector at most 320 pixels wide; automatic gain from percentiles of the first frame; 8 bits; logo,
-scale and icons drawn over; JPEG.
+and bad pixels on a detector at most 320 pixels wide; automatic gain from percentiles of the first frame; 8 bits; an
+overlay of logo, scale and icons; JPEG.
 
-**Mask** (`annotation`). What a person who knows the scene would outline at the brightness of that picture, under the
-camera's drawing too, and how visible it is.
+**Mask** (`annotation`). The outline that a person who knows the scene would draw at the brightness of that picture,
+under the overlay too, and its visibility.
 """
 
 import cv2
@@ -59,10 +59,10 @@ from datasets.synthetic_ogi.annotation import annotate
 from datasets.synthetic_ogi.plume import FRAMES_PER_SECOND, gas_columns
 from datasets.synthetic_ogi.scene import Scene
 
-# Optical depth of a metre of pure gas, averaged over the filter's band.
+# Optical depth of a metre of pure gas, averaged over the band of the filter.
 ABSORPTION = {"co2": 1400.0, "ch4": 1400.0}
 DETECTOR_WIDTH = 320
-STILL = 2  # tag of the random stream of what both films show alike
+STILL = 2  # tag of the random stream of background, tube and overlay, which both films share
 
 
 def render_recording(
@@ -70,9 +70,8 @@ def render_recording(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Films one gas of a scene.
 
-    Returns:
-      Frames uint8 [frames, height, width]; masks uint8 of the same shape (0 background, 1 tube, 2 gas); the visibility
-      of each mask's gas, contrast over noise, float32 [frames].
+    Returns frames uint8 [frames, height, width], masks uint8 of the same shape (0 background, 1 tube, 2 gas), and the
+    visibility of the gas in each mask, contrast over noise, float32 [frames].
     """
     w = min(width, DETECTOR_WIDTH)
     h = round(height * w / width)

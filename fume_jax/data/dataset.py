@@ -1,4 +1,4 @@
-"""The splits of one prepared dataset of paired frames, read at random through TFDS and without TensorFlow."""
+"""Reads a prepared dataset of paired frames through TFDS, by random access and without TensorFlow."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,29 +13,23 @@ OTHER_KEYS = ("modality_mask", "label", "recording_index")
 
 
 class Dataset:
-    """Random access to the examples of a folder `NAME/CONFIG/VERSION` that TFDS prepared.
+    """Gives random access to the examples of a folder `NAME/CONFIG/VERSION` that TFDS prepared.
 
     Attributes:
       name: full name of the dataset.
-      bounds: scores that bound the task on this dataset, by name; empty if its maker measured none.
-      leak: how its splits share what they should not, in words; empty if they do not.
+      bounds: scores that bound the task on this dataset, by name; empty if the dataset states none.
+      leak: description of data that the splits share and should not; empty if they share none.
     """
 
     def __init__(self, path: str):
-        """Opens the folder.
-
-        Raises:
-          UserError: if there is no dataset of paired frames in `path`.
-        """
-        # Importing TFDS takes seconds, so only where data are read.
-        import tensorflow_datasets as tfds
+        """Opens the folder; UserError if it holds no dataset of paired frames."""
+        import tensorflow_datasets as tfds  # takes seconds, so only where data are read
 
         if not (Path(path) / "dataset_info.json").is_file():
             below = [str(info.parent) for info in Path(path).glob("*/dataset_info.json")]
             raise UserError(
                 f"There is no prepared dataset in {path!r}{f'; did you mean {below[-1]}' if below else ''}. Render the "
-                "embedded one with\n"
-                "  python -m datasets.synthetic_ogi --data_dir=data --name=demo\n"
+                "embedded one with\n  python -m datasets.synthetic_ogi --data_dir=data --name=demo\n"
                 "prepare your own recordings with python -m datasets.fume_ogi, or name the folder that holds "
                 "dataset_info.json: --config.data.path=DIR to train, --data=DIR to evaluate."
             )
@@ -43,28 +37,22 @@ class Dataset:
         self.name: str = self._builder.info.full_name
         missing = {*PIXEL_KEYS, *OTHER_KEYS} - set(self._builder.info.features)
         if missing:
-            raise UserError(
-                f"The dataset in {path!r} does not hold paired frames; it lacks {', '.join(sorted(missing))}."
-            )
+            raise UserError(f"The dataset in {path!r} holds no paired frames; it lacks {', '.join(sorted(missing))}.")
+        self.splits: list[str] = list(self._builder.info.splits)
         if not set(SPLITS) <= set(self.splits):
-            raise UserError(
-                f"The dataset in {path!r} has the splits {', '.join(self.splits)}; expected {', '.join(SPLITS)}."
-            )
+            splits = ", ".join(self.splits)
+            raise UserError(f"The dataset in {path!r} has the splits {splits}; expected {', '.join(SPLITS)}.")
         metadata = self._builder.info.metadata or {}
         self.bounds: dict[str, float] = dict(metadata.get("bounds", {}))
         self.leak: str = metadata.get("leak", "")
 
-    @property
-    def splits(self) -> list[str]:
-        return list(self._builder.info.splits)
-
     def split(self, name: str) -> Sequence[dict]:
-        """Returns random access to the examples of one split, pixels uint8; UserError if there is no such split."""
+        """Returns random access to the examples of a split, pixels uint8; UserError if there is no such split."""
         self._check_split(name)
         return self._builder.as_data_source(split=name)
 
     def labels(self, name: str) -> np.ndarray:
-        """Returns the class of every example of a split, integers [N], without decoding its pixels."""
+        """Returns the class of every example of a split, int [N], without decoding pixels."""
         import tensorflow_datasets as tfds
 
         self._check_split(name)

@@ -1,9 +1,9 @@
-"""The decoded examples of a split in the memory of the devices, where batches are gathered and augmented."""
+"""Caches the decoded examples of a split in device memory, where batches are gathered and augmented."""
 
-import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +16,14 @@ from fume_jax.runtime.mesh import replicated, to_devices
 from fume_jax.runtime.prefetch import one_ahead, prefetch_map
 from fume_jax.schema import GASES, make_example
 
-# Examples that are decoded before they are passed on.
+# Examples that are copied to the devices at once.
 CHUNK = 64
 
 Arrays = dict[str, np.ndarray]
 
 
 def decoded_spec(count: int, height: int, width: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and dtypes of `count` decoded examples; `pixels` holds `PIXEL_KEYS` in their order."""
+    """Returns shapes and dtypes of `count` decoded examples; `pixels` stacks `PIXEL_KEYS` in their order."""
     return {
         "pixels": jax.ShapeDtypeStruct((count, len(PIXEL_KEYS), height, width), np.uint8),
         "modality_mask": jax.ShapeDtypeStruct((count, len(GASES)), np.float32),
@@ -32,13 +32,13 @@ def decoded_spec(count: int, height: int, width: int) -> dict[str, jax.ShapeDtyp
     }
 
 
-def decoded_bytes(count: int, height: int, width: int) -> int:
-    """Bytes that `count` decoded examples take."""
-    return sum(spec.size * spec.dtype.itemsize for spec in decoded_spec(count, height, width).values())
+def nbytes(tree: Any) -> int:
+    """Returns the size of a tree of arrays, or of their shapes and dtypes, in bytes."""
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def decode(read: Callable[[int], dict], count: int, num_threads: int) -> Iterator[Arrays]:
-    """Yields examples `read(0)` to `read(count - 1)`, read by threads, as arrays of up to `CHUNK` examples."""
+    """Reads examples `read(0)` to `read(count - 1)` in threads and yields them as arrays of up to `CHUNK` examples."""
     with ThreadPoolExecutor(num_threads) as pool:
         examples = prefetch_map(pool, read, range(count), depth=2 * num_threads)
         while chunk := list(itertools.islice(examples, CHUNK)):
@@ -49,54 +49,47 @@ def decode(read: Callable[[int], dict], count: int, num_threads: int) -> Iterato
 
 
 class DeviceCache:
-    """A copy of some decoded examples on every device of the mesh."""
+    """Holds a copy of decoded examples on every device of a mesh."""
 
     def __init__(self, spec: dict[str, jax.ShapeDtypeStruct], chunks: Iterable[Arrays], mesh: Mesh):
-        """Copies the examples chunk by chunk, so that the host holds no more than some chunks at a time.
+        """Copies examples chunk by chunk, so that the host holds only a few chunks at a time.
 
-        Args:
-          spec: shapes and dtypes of all examples, see `decoded_spec`.
-          chunks: their arrays, some examples after another; every process gives all.
-          mesh: of all devices.
+        `spec` is that of all examples, see `decoded_spec`. Every process passes all chunks; `mesh` has all devices.
         """
         everywhere = replicated(mesh)
         create = jax.jit(lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), spec), out_shardings=everywhere)
         self.arrays = create()
-        fill = jax.jit(_fill, donate_argnums=0, in_shardings=everywhere, out_shardings=everywhere)
+
+        def fill(whole, part, start):
+            return jax.tree.map(lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, new, start, 0), whole, part)
+
+        fill = jax.jit(fill, donate_argnums=0, in_shardings=everywhere, out_shardings=everywhere)
         start = 0
         for arrays in chunks:
             self.arrays = fill(self.arrays, arrays, np.int32(start))
             start += len(arrays["label"])
         self._mesh = mesh
         shards = {"in_specs": (PartitionSpec(), PartitionSpec("data")), "out_specs": PartitionSpec("data")}
-        self.gather = jax.jit(jax.shard_map(_gather, mesh=mesh, **shards))
+        examples = jax.vmap(_example, in_axes=(None, 0))
+        self.gather = jax.jit(jax.shard_map(examples, mesh=mesh, **shards))
 
     def batches(self, requests: Iterable[Mapping]) -> Iterator[dict[str, jax.Array]]:
-        """Yields the batches that sample requests name, one of them ahead of the step that takes it.
+        """Yields the batches that this process's shares of sample requests name, each prepared one step ahead.
 
-        Args:
-          requests: `example_index` int32 [B], -1 for padding, and `plan`, plans of `learning.augment` stacked, or none:
-            this process's share.
+        A request has `example_index` int32 [B], -1 for padding, and `plan`, stacked plans of `learning.augment`, which
+        may be empty.
         """
         return one_ahead(self.gather(self.arrays, request) for request in to_devices(requests, self._mesh))
 
 
-def _fill(whole, part, start):
-    return jax.tree.map(lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, new, start, 0), whole, part)
-
-
-def _gather(arrays, requests):
-    return jax.vmap(functools.partial(_example, arrays))(requests)
-
-
 def _example(arrays, request):
-    """Builds the example that a request names, see `fume_jax.schema`."""
+    """Builds the example that a sample request names, see `fume_jax.schema`."""
     index = request["example_index"]
     valid = index >= 0
     row = {key: x[jnp.maximum(index, 0)] for key, x in arrays.items()}
     pixels = dict(zip(PIXEL_KEYS, row["pixels"], strict=True))
     example = {key: x[..., None] if key.endswith("frame") else x for key, x in pixels.items()}
-    example["modality_mask"] = row["modality_mask"] * valid
+    example["modality_mask"] = jnp.where(valid, row["modality_mask"], 0)
     augmented = augment_jax.apply(example, request["plan"])
     return make_example(
         frames={gas: augmented[f"{gas}_frame"] for gas in GASES},

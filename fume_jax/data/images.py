@@ -1,4 +1,4 @@
-"""Reads images of any depth and number of channels as grey levels."""
+"""Reads images of any bit depth and number of channels as grey levels."""
 
 from pathlib import Path
 
@@ -9,15 +9,11 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 
 
 class UnreadableFrame(Exception):
-    """What holds no usable picture; the message says why."""
+    """Signals an image without usable pixels; the message gives the reason."""
 
 
 def read_frame(path: Path) -> np.ndarray:
-    """Reads an image as grey levels, uint8 [H, W, 1]; see `to_gray`.
-
-    Raises:
-      UnreadableFrame: if the file is missing, empty or no image, or has no finite pixel.
-    """
+    """Reads an image as grey levels, uint8 [H, W, 1], with `to_gray`; UnreadableFrame if the file holds no image."""
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
@@ -37,18 +33,14 @@ def read_frame(path: Path) -> np.ndarray:
 
 
 def to_gray(image: np.ndarray) -> np.ndarray:
-    """Grey levels of an image, uint8 [H, W, 1].
+    """Converts an image to grey levels, uint8 [H, W, 1].
 
-    Colour is converted by luminance and alpha dropped. What is not uint8, such as 16-bit images, is scaled by its own
-    range to 0..255, in which single pixels, such as dead and hot ones, do not count; those that are not finite become
-    the lowest.
+    Colour becomes luminance, and alpha is dropped. An image of another dtype than uint8, such as 16-bit, is scaled from
+    its own range to 0..255. Single outliers, such as dead and hot pixels, do not widen that range; pixels that are not
+    finite take its lowest value.
 
-    Args:
-      image: booleans, integers or floats [H, W], [H, W, 1], RGB [H, W, 3] or RGBA [H, W, 4].
-
-    Raises:
-      ValueError: on any other shape or dtype.
-      UnreadableFrame: if no pixel is finite.
+    `image` has booleans, integers or floats [H, W], [H, W, 1], RGB [H, W, 3] or RGBA [H, W, 4], else this raises
+    ValueError, or UnreadableFrame if no pixel is finite.
     """
     channels = image.shape[2] if image.ndim == 3 else 1
     if image.ndim not in (2, 3) or channels not in (1, 3, 4) or not image.size or image.dtype.kind not in "buif":
@@ -58,7 +50,7 @@ def to_gray(image: np.ndarray) -> np.ndarray:
     if channels > 1:
         if image.dtype not in (np.uint8, np.uint16):
             image = image.astype(np.float32)
-        image = cv2.cvtColor(np.ascontiguousarray(image[..., :3]), cv2.COLOR_RGB2GRAY)  # keeps the depth
+        image = cv2.cvtColor(np.ascontiguousarray(image[..., :3]), cv2.COLOR_RGB2GRAY)  # keeps the dtype
     if image.dtype != np.uint8:
         image = _scale_by_range(image)
     return image.reshape(*image.shape[:2], 1)
@@ -70,7 +62,7 @@ def _scale_by_range(image):
     if not finite.any():
         raise UnreadableFrame("no finite pixel")
     image = np.where(finite, image, image[finite].min())
-    offset = image.min()  # so that float32, which the median takes, has digits enough
+    offset = image.min()  # subtracted so that float32, which the median takes, has enough digits
     smooth = cv2.medianBlur((image - offset).astype(np.float32), 3)
     low, high = offset + float(smooth.min()), offset + float(smooth.max())
     return np.rint(np.clip((image - low) / max(high - low, np.finfo(np.float64).tiny), 0, 1) * 255).astype(np.uint8)

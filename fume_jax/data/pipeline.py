@@ -1,10 +1,10 @@
-"""Batches of a split, read at random by grain.
+"""Reads batches of a split with grain, by random access.
 
-What a batch holds is a function of (seed, step) alone: training indexes an endless, shuffled, randomly accessible
-sequence, and a run that resumes at step `s` slices it there. Each process reads its share of every batch.
+The content of a batch is a function of (seed, step) alone: training indexes an endless shuffled sequence, and a run
+that resumes at step `s` slices it there. Each process reads its share of every batch.
 
 A batch is made in two steps. A *sample request* names an example and the augmentation plan drawn for it; `_load` reads
-the example and applies the plan. Where a device cache holds the split, requests alone are batched, see
+the example and applies the plan. If a device cache holds the split, only the requests are batched, see
 `fume_jax.data.device_cache`.
 """
 
@@ -35,10 +35,10 @@ SAMPLINGS = ("uniform", "balanced")
 
 @dataclasses.dataclass(frozen=True)
 class ReadOptions:
-    """How examples are read; none of it changes what a batch holds.
+    """Decides how examples are read; no option changes the content of a batch.
 
-    `num_workers` processes, or this one if 0, read and augment with `num_threads` threads each. `prefetch` batches are
-    held ready. If none comes for `timeout_seconds`, the run ends.
+    `num_workers` processes, or this one if 0, read and augment with `num_threads` threads each. They keep `prefetch`
+    batches ready. A run ends if it gets no batch for `timeout_seconds`.
     """
 
     num_threads: int
@@ -47,104 +47,94 @@ class ReadOptions:
     timeout_seconds: float
 
 
+@dataclasses.dataclass(frozen=True)
+class DataOptions:
+    """Decides the content of batches, and how they are read.
+
+    `height` and `width` are those of the frames in pixels; batch sizes are over all devices. `sampling` is `uniform`,
+    every example once per epoch, or `balanced`, with replacement, every class equally often. `augmentation` are the
+    operations on every training example, in order; `seed` is that of the run; `cache` is one of `loader.CACHES`.
+    """
+
+    height: int
+    width: int
+    train_batch_size: int
+    eval_batch_size: int
+    sampling: str
+    augmentation: Sequence[RandomOperation]
+    seed: int
+    cache: str
+    read: ReadOptions
+
+
 def training_batches(
-    source: Sequence[dict],
-    labels: np.ndarray,
-    *,
-    batch_size: int,
-    height: int,
-    width: int,
-    sampling: str,
-    augmentation: Sequence[RandomOperation],
-    seed: int,
-    start_step: int,
-    read_options: ReadOptions,
-    requests_only: bool = False,
+    source: Sequence[dict], labels: np.ndarray, options: DataOptions, *, start_step: int, requests_only: bool = False
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields endless training batches of this process's share, from step `start_step` on.
 
     Args:
-      source: examples of a split, see `Dataset.split`.
-      labels: int [N], their classes.
-      batch_size: over all processes.
-      height, width: of the frames, pixels.
-      sampling: `uniform`, every example once an epoch, or `balanced`, with replacement, every class equally often.
-      augmentation: applied in this order to every example.
-      seed: of the run.
-      start_step: batches that training has already taken.
-      read_options: how examples are read.
-      requests_only: yield batches of sample requests, `example_index` and `plan`, and read nothing.
+      source, labels: examples of a split, see `Dataset.split`, and their classes, int [N].
+      options, start_step: content of the batches, and number of batches already taken.
+      requests_only: yield batches of sample requests, `example_index` and `plan`, without reading examples.
 
     Raises:
-      UserError: if a class has no example to balance, a worker dies or no batch comes in time.
-      ValueError: if there is no such sampling.
+      UserError: if sampling is balanced and a class has no example, a worker dies or no batch comes in time.
+      ValueError: if the sampling is unknown.
     """
-    if sampling not in SAMPLINGS:
-        raise ValueError(f"Expected sampling to be one of {', '.join(SAMPLINGS)}, got {sampling!r}.")
-    if sampling == "uniform":
-        indices = grain.MapDataset.range(len(labels)).seed(seed).shuffle().repeat()
+    if options.sampling not in SAMPLINGS:
+        raise ValueError(f"Expected sampling to be one of {', '.join(SAMPLINGS)}, got {options.sampling!r}.")
+    if options.sampling == "uniform":
+        indices = grain.MapDataset.range(len(labels)).seed(options.seed).shuffle().repeat()
     else:
-        indices = _balanced_indices(labels, seed)
-    examples = indices.random_map(functools.partial(_request, operations=augmentation, height=height, width=width))
-    if not requests_only:
-        examples = examples.map(functools.partial(_load, source=source, height=height, width=width))
-    # Randomness above belongs to a position in the global sequence; only below is it dealt out to processes.
-    return _read(_process_share(examples, batch_size)[start_step:], read_options)
+        indices = _balanced_indices(labels, options.seed)
+    requests = indices.random_map(functools.partial(_request, options=options))
+    batches = _batches(requests, source, options, options.train_batch_size, requests_only)
+    return _read(batches[start_step:], options.read)
 
 
 def evaluation_batches(
-    source: Sequence[dict],
-    *,
-    batch_size: int,
-    height: int,
-    width: int,
-    read_options: ReadOptions,
-    requests_only: bool = False,
+    source: Sequence[dict], options: DataOptions, batch_size: int, *, requests_only: bool = False
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields this process's share of one pass over a split, in order: every example once, then padding.
 
-    Threads read here whatever `read_options` says: without augmentation, starting workers takes longer than they save.
-    Other arguments are as in `training_batches`.
+    Only threads read: without augmentation, starting worker processes takes longer than they save.
     """
     padded = -(-len(source) // batch_size) * batch_size
-    examples = grain.MapDataset.range(padded).map(
+    requests = grain.MapDataset.range(padded).map(
         lambda index: {"example_index": np.int32(index if index < len(source) else -1), "plan": {}}
     )
-    if not requests_only:
-        examples = examples.map(functools.partial(_load, source=source, height=height, width=width))
-    return _read(_process_share(examples, batch_size), dataclasses.replace(read_options, num_workers=0))
+    batches = _batches(requests, source, options, batch_size, requests_only)
+    return _read(batches, dataclasses.replace(options.read, num_workers=0))
 
 
 def chosen_batch(
-    source: Sequence[dict], indices: Sequence[int], *, batch_size: int, height: int, width: int
+    source: Sequence[dict], indices: Sequence[int], options: DataOptions, batch_size: int
 ) -> dict[str, np.ndarray]:
-    """Returns the examples at those indices, at most `batch_size`, and padding, as one batch."""
+    """Returns the examples at `indices`, at most `batch_size`, and padding, as one batch."""
     padded = [*map(int, indices), *[-1] * (batch_size - len(indices))]
-    requests = [{"example_index": index, "plan": {}} for index in padded]
-    examples = [_load(request, source=source, height=height, width=width) for request in requests]
+    examples = [_load({"example_index": index, "plan": {}}, source=source, options=options) for index in padded]
     return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
 
 
 def read_example(source: Sequence[dict], index: int, *, height: int, width: int) -> dict:
-    """Reads one example and resizes its frames and masks, pixels uint8."""
+    """Reads one example and resizes its uint8 frames and masks."""
     example = source[index]
     kept = {key: example[key] for key in (*PIXEL_KEYS, *OTHER_KEYS)}
     return transforms.resize(kept, height=height, width=width)
 
 
-def padding_example(height: int, width: int) -> dict[str, np.ndarray]:
-    """Returns an example that fills up a batch and counts nowhere."""
-    example = {key: np.zeros(spec.shape[1:], spec.dtype) for key, spec in batch_spec(1, height, width).items()}
-    return example | {"example_index": np.int32(-1), "recording_index": np.int32(-1)}
-
-
 def one_thread_per_image() -> None:
-    """Keeps OpenCV from using threads of its own, which would compete with those that examples are spread over."""
+    """Keeps OpenCV from starting threads of its own, which would compete with those that read examples."""
     cv2.setNumThreads(1)
 
 
-def _process_share(examples, batch_size):
-    """This process's share of every batch: consecutive examples, so that a batch is the same whoever reads it."""
+def _batches(examples, source, options, batch_size, requests_only):
+    """Loads requested examples and slices this process's share of every batch: consecutive ones of the global sequence.
+
+    Random draws come before, so that the number of processes changes no batch.
+    """
+    if not requests_only:
+        examples = examples.map(functools.partial(_load, source=source, options=options))
     count = jax.process_count()
     return examples.batch(batch_size // count, drop_remainder=True)[jax.process_index() :: count]
 
@@ -155,24 +145,22 @@ def _balanced_indices(labels, seed):
         empty = [name for name, count in zip(CLASSES, counts, strict=True) if not count]
         raise UserError(f"No training example of class {', '.join(empty)}; use --config.data.sampling=uniform.")
     members = [np.flatnonzero(labels == c) for c in range(len(CLASSES))]
-
-    def draw(_, rng):
-        return int(rng.choice(members[rng.integers(len(CLASSES))]))
-
-    return grain.MapDataset.range(len(labels)).seed(seed).repeat().random_map(draw)
+    positions = grain.MapDataset.range(len(labels)).seed(seed).repeat()
+    return positions.random_map(lambda _, rng: int(rng.choice(members[rng.integers(len(CLASSES))])))
 
 
-def _request(index, rng, *, operations, height, width):
+def _request(index, rng, *, options):
     """Draws the sample request of one position of the sequence."""
-    plan = draw_plan(operations, rng, height=height, width=width)
+    plan = draw_plan(options.augmentation, rng, height=options.height, width=options.width)
     return {"example_index": np.int32(index), "plan": plan}
 
 
-def _load(request, *, source, height, width):
-    """Builds the example that a request names."""
-    index = int(request["example_index"])
+def _load(request, *, source, options):
+    """Builds the example that a request names; padding for the index -1."""
+    index, height, width = int(request["example_index"]), options.height, options.width
     if index < 0:
-        return padding_example(height, width)
+        zeros = {key: np.zeros(spec.shape[1:], spec.dtype) for key, spec in batch_spec(1, height, width).items()}
+        return zeros | {"example_index": np.int32(-1), "recording_index": np.int32(-1)}
     example = transforms.apply(read_example(source, index, height=height, width=width), request["plan"])
     present = dict(zip(GASES, example["modality_mask"], strict=True))
     return make_example(
@@ -187,11 +175,11 @@ def _load(request, *, source, height, width):
 
 
 def _read(batches, options):
-    """Reads the batches of a grain.MapDataset by threads or by processes."""
+    """Reads the batches of a grain.MapDataset in threads or worker processes."""
     one_thread_per_image()
     batches = batches.to_iter_dataset(grain.ReadOptions(options.num_threads, options.prefetch))
     if options.num_workers:
-        # Grain looks at its flags, which nobody has parsed outside of a command.
+        # Grain reads its flags, which only commands have parsed.
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
         # Each worker is a fresh interpreter: forking a process in which JAX runs threads can hang it.
@@ -201,7 +189,7 @@ def _read(batches, options):
 
 
 def _with_timeout(batches, seconds):
-    """Yields the same batches; a worker that died or a read that hangs ends the run instead of hanging it."""
+    """Yields the same batches; raises if a worker has died or a read hangs, so that the run does not hang."""
     waiter = concurrent.futures.ThreadPoolExecutor(1)
     try:
         while (batch := waiter.submit(next, batches, None).result(seconds)) is not None:
@@ -209,16 +197,14 @@ def _with_timeout(batches, seconds):
     except TimeoutError as error:
         for worker in multiprocessing.active_children():
             worker.kill()
-        raise Stalled(
-            f"No batch came for {seconds:g} s: a disk or a network hangs, or the first batch takes longer than that. "
-            "Look whether the dataset can be read, or raise --config.data.timeout_seconds."
-        ) from error
+        reason = "a disk or a network hangs, or the first batch takes longer than that"
+        remedy = "Check that the dataset can be read, or raise --config.data.timeout_seconds."
+        raise Stalled(f"No batch came for {seconds:g} s: {reason}. {remedy}") from error
     except RuntimeError as error:
         if "Worker process" not in str(error):
             raise
-        raise UserError(
-            f"A loader worker died ({error}). Short memory is the usual reason: lower --config.data.num_workers."
-        ) from error
+        remedy = "The usual reason is too little memory: lower --config.data.num_workers."
+        raise UserError(f"A loader worker died ({error}). {remedy}") from error
     except GeneratorExit:
         batches.close()
         raise
@@ -228,12 +214,12 @@ def _with_timeout(batches, seconds):
 
 def _start_worker(*_):
     one_thread_per_image()
-    # A signal to all processes of a job is for the run, which needs more batches until the step at which it stops.
+    # The main process handles a signal to the whole job, and needs batches until the step at which it stops.
     for number in StopRequest.SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
 
+    def end_with_parent():
+        multiprocessing.parent_process().join()
+        os._exit(1)
 
-def _end_with_parent():
-    multiprocessing.parent_process().join()
-    os._exit(1)
+    threading.Thread(target=end_with_parent, daemon=True).start()

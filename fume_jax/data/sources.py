@@ -1,4 +1,4 @@
-"""Frames of one or two gases, from images or videos: finding, matching and reading them."""
+"""Finds, matches and reads the frames of one or two gases, from images or videos."""
 
 import collections
 import dataclasses
@@ -17,65 +17,61 @@ from fume_jax.runtime.errors import UserError
 from fume_jax.schema import GASES
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".wmv", ".mpg", ".mpeg", ".ts", ".ogv")
-# Times nearer than this are one, seconds.
+# Times that differ by less are equal, in seconds.
 ROUNDING = 1e-6
-# A gas in a name, with what sets it off from the rest.
+# A gas in a file name, with its separator.
 _GAS_TOKEN = re.compile(rf"[-_. ](?:{'|'.join(GASES)})(?=[-_. ]|$)|^(?:{'|'.join(GASES)})[-_. ]", re.IGNORECASE)
-# Of a video that has ended: a frame that never comes.
+# Stands for the next frame of a video that has ended.
 _END = (math.inf, None)
 
 
 class Pair(NamedTuple):
-    """A frame of each gas, or of one."""
+    """Holds a frame of each gas, or of one."""
 
     name: str
-    time: float | None  # seconds from the start of the video; None of images
-    frames: dict[str, Path | np.ndarray | UnreadableFrame]  # by gas: a file, or what was read, uint8 [H, W, 1]
+    time: float | None  # seconds from the start of the video; None for images
+    frames: dict[str, Path | np.ndarray | UnreadableFrame]  # by gas: a file, or the decoded frame, uint8 [H, W, 1]
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Pairs in order. Those of videos are read while they are taken, once."""
+    """Holds pairs in order; those of videos are read once, on iteration."""
 
     pairs: Iterable[Pair]
-    gases: tuple[str, ...]  # that were given
-    total: int | None = None  # of images how many; of video how many at least, if the files tell, undamaged
-    rate: float | None = None  # of video, frames a second; None of images
+    gases: tuple[str, ...]  # those with a path
+    total: int | None = None  # number of images; least number of frames in an undamaged video, if its files state it
+    rate: float | None = None  # frames per second of a video; None for images
 
 
 def open_source(co2: str | None, ch4: str | None) -> Source:
-    """Finds the frames of one or two gases and which belong together.
+    """Finds the frames of one or two gases and pairs them.
 
-    Each gas is an image, a folder of images, a pattern of images (`*`, `?`, `[`) or a video.
+    The path of a gas is an image, a folder of images, a pattern of images (`*`, `?`, `[`) or a video.
 
-    Two images make one pair, whatever their names. Otherwise images pair by file name, without ending and without the
-    gas in it: `a_co2.png` and `CH4-a.tif` are the pair `a`. One folder may hold both: a file named for a gas is of that
-    gas alone. Pairs are in the order of names.
+    Two image paths make one pair, whatever their names. Other images pair by file name without suffix and gas:
+    `a_co2.png` and `CH4-a.tif` are the pair `a`. One folder may hold both gases: a file named for a gas counts for that
+    gas alone. Pairs are sorted by name.
 
-    Frames of two videos pair by time, each with the nearest one if that is at most half a frame away, counted at the
-    higher rate. Pairs are `frame_000000` and so on, in the order of time.
-
-    A frame without partner stands alone, its other gas absent.
+    Frames of two videos pair by time, each with the nearest one at most half a frame away, at the higher frame rate.
+    Pairs are named `frame_000000` and so on, in order of time. A frame without partner makes a pair with one gas.
 
     Raises:
-      UserError: if nothing is given or found, a video is given with images or cannot be read, two images of a gas share
-        a name, or those of two gases share none.
+      UserError: if no path is given, a path holds no frames, a video is combined with images or unreadable, two images
+        of a gas share a name, or the images of two gases share none.
     """
     given = {gas: path for gas, path in zip(GASES, (co2, ch4), strict=True) if path is not None}
     if not given:
         raise UserError("Give the frames of at least one gas: --co2=PATH, --ch4=PATH or both.")
     if co2 == ch4 and Path(co2).is_file():
-        raise UserError(f"--co2 and --ch4 are the same file, {co2}. Give one, or the other's own.")
+        raise UserError(f"--co2 and --ch4 are the same file, {co2}. Give one of them, or a file for each gas.")
     videos = [path for path in given.values() if _is_video(path)]
     if not videos:
         pairs = _match_images(given)
         return Source(pairs, tuple(given), len(pairs))
     if len(videos) < len(given):
         (images,) = set(given.values()) - set(videos)
-        raise UserError(
-            f"{videos[0]} is a video and {images} is none. Give two videos or the images of both gases, or predict one "
-            "gas at a time."
-        )
+        remedy = "Give two videos or the images of both gases, or predict one gas at a time."
+        raise UserError(f"{videos[0]} is a video and {images} is none. {remedy}")
     headers = [video.read_header(path) for path in given.values()]
     counts = [header.num_frames for header in headers]
     rate = max(header.rate for header in headers)
@@ -83,25 +79,21 @@ def open_source(co2: str | None, ch4: str | None) -> Source:
 
 
 def load(pair: Pair) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Frames of a pair by gas, uint8 [H, W, 1], and by gas why others cannot be read, in words that name them."""
+    """Reads the frames of a pair, uint8 [H, W, 1] by gas; the second dict has the error messages of unreadable ones."""
     frames, unreadable = {}, {}
     for gas, frame in pair.frames.items():
-        if isinstance(frame, Path):
-            try:
-                frame = read_frame(frame)
-            except UnreadableFrame as error:
-                frame = UnreadableFrame(f"{frame}: {error}")
-        if isinstance(frame, UnreadableFrame):
-            unreadable[gas] = str(frame)
-        else:
-            frames[gas] = frame
+        try:
+            if isinstance(frame, UnreadableFrame):
+                raise frame
+            frames[gas] = read_frame(frame) if isinstance(frame, Path) else frame
+        except UnreadableFrame as error:
+            unreadable[gas] = f"{frame}: {error}" if isinstance(frame, Path) else str(error)
     return frames, unreadable
 
 
 def _is_video(path):
-    if Path(path).suffix.lower() not in VIDEO_SUFFIXES or Path(path).is_dir():
-        return False
-    return Path(path).is_file() or not glob.has_magic(path)
+    is_pattern = glob.has_magic(path) and not Path(path).is_file()
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES and not Path(path).is_dir() and not is_pattern
 
 
 def _match_images(given):
@@ -110,16 +102,14 @@ def _match_images(given):
         return [Pair(_name(Path(given["co2"])), None, {gas: Path(path) for gas, path in given.items()})]
     if len(given) == 2 and not found["co2"].keys() & found["ch4"].keys():
         co2, ch4 = (f"{given[gas]} (such as {next(iter(files.values())).name})" for gas, files in found.items())
-        raise UserError(
-            f"No frame of {co2} has the name of one of {ch4}. Give the two frames of a pair one name, or predict one "
-            "gas at a time."
-        )
+        remedy = "Give the two frames of a pair one name, or predict one gas at a time."
+        raise UserError(f"No frame of {co2} has the name of one of {ch4}. {remedy}")
     names = sorted(set().union(*found.values()))
     return [Pair(name, None, {gas: files[name] for gas, files in found.items() if name in files}) for name in names]
 
 
 def _find(path, gas):
-    """Image files by the name of their frame; of a folder or pattern not those whose name holds another gas."""
+    """Returns image files by frame name; skips files in a folder or pattern that are named for the other gas."""
     if Path(path).is_file():
         return {_name(Path(path)): Path(path)}
     if Path(path).is_dir():
@@ -130,25 +120,18 @@ def _find(path, gas):
         raise UserError(f"There is no file or folder {path}.")
     frames = {}
     for file in sorted(files):
-        if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file() and _gas(file) in (None, gas):
+        token = _GAS_TOKEN.search(file.stem)
+        of_gas = token is None or token[0].strip("-_. ").lower() == gas
+        if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file() and of_gas:
             name = _name(file)
             if name in frames:
-                raise UserError(
-                    f"{frames[name]} and {file} share a name, {name!r}, by which frames pair (a gas in it does not "
-                    "count). Keep one, or choose with a pattern such as 'folder/a*'."
-                )
+                remedy = "Frames pair by the name without gas: keep one, or choose with a pattern such as 'folder/a*'."
+                raise UserError(f"{frames[name]} and {file} share a name, {name!r}. {remedy}")
             frames[name] = file
     if not frames:
-        raise UserError(
-            f"{path} holds no image for {gas.upper()}; expected files ending in {', '.join(IMAGE_SUFFIXES)}. "
-            "A video is given by its own path."
-        )
+        expected = f"expected files ending in {', '.join(IMAGE_SUFFIXES)}. A video is given by its own path."
+        raise UserError(f"{path} holds no image for {gas.upper()}; {expected}")
     return frames
-
-
-def _gas(path):
-    token = _GAS_TOKEN.search(path.stem)
-    return token and token[0].strip("-_. ").lower()
 
 
 def _name(path):
@@ -163,22 +146,22 @@ def _match_videos(paths, tolerance):
 
 
 def match_times(first: Iterator, second: Iterator, tolerance: float) -> Iterator[tuple]:
-    """Merges two streams of (time, frame), looking no further ahead than the next frame of each.
+    """Merges two streams of (time, frame), reading each at most one frame ahead.
 
     Yields:
       A (time, frame) of each stream, in order of time, each used once: the two nearest ones if they are at most
       `tolerance` apart, else one of them and (inf, None).
     """
-    streams, ahead = (first, second), (collections.deque(), collections.deque())
+    streams, buffers = (first, second), (collections.deque(), collections.deque())
 
-    def look(stream, position):
-        while len(ahead[stream]) <= position:
-            ahead[stream].append(next(streams[stream], _END))
-        return ahead[stream][position]
+    def peek_time(stream, position):
+        while len(buffers[stream]) <= position:
+            buffers[stream].append(next(streams[stream], _END))
+        return buffers[stream][position][0]
 
-    while (times := (look(0, 0)[0], look(1, 0)[0])) != (math.inf, math.inf):
+    while (times := (peek_time(0, 0), peek_time(1, 0))) != (math.inf, math.inf):
         early = int(times[1] < times[0])
-        apart = times[1 - early] - times[early]
-        nearer = abs(look(early, 1)[0] - times[1 - early]) < apart - ROUNDING
-        together = apart <= tolerance + ROUNDING and not nearer
-        yield tuple(ahead[k].popleft() if together or k == early else _END for k in range(2))
+        distance = times[1 - early] - times[early]
+        next_is_nearer = abs(peek_time(early, 1) - times[1 - early]) < distance - ROUNDING
+        paired = distance <= tolerance + ROUNDING and not next_is_nearer
+        yield tuple(buffers[k].popleft() if paired or k == early else _END for k in range(2))

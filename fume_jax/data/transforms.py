@@ -1,4 +1,4 @@
-"""Plans of `fume_jax.learning.augment` carried out by OpenCV, and what becomes of any frame: its size and its scale.
+"""Applies plans of `fume_jax.learning.augment` with OpenCV, and resizes and normalizes frames.
 
 An example is a dict of uint8 `{gas}_frame` [H, W, 1] and `{gas}_mask` [H, W] and float32 `modality_mask` [2]. The zeros
 of an absent gas stay zeros.
@@ -17,46 +17,40 @@ Example = dict[str, Any]
 
 
 def apply(example: Example, plan: Plan) -> Example:
-    """The changed example; the one given is left as it is."""
+    """Returns the augmented example; does not change its argument."""
     changed = dict(example)
-    move = _move_fn(plan, *example["co2_mask"].shape)
+    warp = _warp_fn(plan, *example["co2_mask"].shape)
     for number, gas in enumerate(GASES):
         frame, mask = f"{gas}_frame", f"{gas}_mask"
         if example["modality_mask"][number]:
-            if move is not None:
-                # The mean of background and gas is the value of the tube: masks are never interpolated.
-                changed[frame] = move(example[frame], cv2.INTER_LINEAR).reshape(example[frame].shape)
-                changed[mask] = move(example[mask], cv2.INTER_NEAREST)
+            if warp is not None:
+                # Masks are never interpolated: the mean of background and gas is the value of the tube.
+                changed[frame] = warp(example[frame], cv2.INTER_LINEAR).reshape(example[frame].shape)
+                changed[mask] = warp(example[mask], cv2.INTER_NEAREST)
             changed[frame] = _change_levels(changed[frame], plan, number)
     dropped = plan.get("dropped", -1)
     if dropped >= 0 and example["modality_mask"].all():
         zeros = {f"{GASES[dropped]}_{kind}": np.zeros_like(changed[f"co2_{kind}"]) for kind in ("frame", "mask")}
-        changed |= zeros | {"modality_mask": np.arange(len(GASES)) != dropped}
-        changed["modality_mask"] = changed["modality_mask"].astype(np.float32)
+        changed |= zeros | {"modality_mask": (np.arange(len(GASES)) != dropped).astype(np.float32)}
     return changed
 
 
-def _move_fn(plan, height, width) -> Callable[[np.ndarray, int], np.ndarray] | None:
-    """What moves an image, by a method of interpolation; None if nothing does."""
+def _warp_fn(plan, height, width) -> Callable[[np.ndarray, int], np.ndarray] | None:
+    """Returns the geometric map of a plan, a function of image and interpolation; None for the identity."""
     matrix = plan.get("matrix", np.eye(2, 3))
     if "nodes" in plan and plan["nodes"].any():
-        source = _source(plan, height, width)
+        # Source coordinates of every pixel, x and y, float32 [H, W, 2].
+        (a, b, c), (d, e, f) = matrix
+        source = cv2.resize(plan["nodes"], (width, height), interpolation=cv2.INTER_CUBIC)
+        x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
+        source[..., 0] += a * x + (b * y + c)
+        source[..., 1] += d * x + (e * y + f)
         return lambda image, method: cv2.remap(image, source, None, method)
     if np.array_equal(matrix, np.eye(2, 3)):
         return None
     if np.array_equal(matrix, [[-1, 0, width - 1], [0, 1, 0]]):
         return lambda image, method: cv2.flip(image, 1)
     return lambda image, method: cv2.warpAffine(image, matrix, (width, height), flags=method | cv2.WARP_INVERSE_MAP)
-
-
-def _source(plan, height, width):
-    """Where every pixel comes from, x and y float32 [H, W, 2]."""
-    (a, b, c), (d, e, f) = plan["matrix"]
-    source = cv2.resize(plan["nodes"], (width, height), interpolation=cv2.INTER_CUBIC)
-    x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
-    source[..., 0] += a * x + (b * y + c)
-    source[..., 1] += d * x + (e * y + f)
-    return source
 
 
 def _change_levels(frame, plan, number):
@@ -82,7 +76,7 @@ def _filter(frame, kernel):
 
 
 def resize(example: Example, *, height: int, width: int) -> Example:
-    """Resizes frames by area (linearly where they grow) and masks to the nearest pixel."""
+    """Resizes frames by area, or linearly if they grow, and masks to the nearest pixel."""
     resized = {}
     for gas in GASES:
         resized[f"{gas}_frame"] = resize_frame(example[f"{gas}_frame"], height, width)
@@ -91,7 +85,7 @@ def resize(example: Example, *, height: int, width: int) -> Example:
 
 
 def resize_frame(frame: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resizes one uint8 frame [H, W, 1]: averages where it shrinks, interpolates where it grows."""
+    """Resizes one uint8 frame [H, W, 1]: averages pixels if it shrinks, interpolates if it grows."""
     if frame.shape[:2] == (height, width):
         return frame
     method = cv2.INTER_AREA if frame.shape[0] >= height and frame.shape[1] >= width else cv2.INTER_LINEAR
@@ -106,5 +100,5 @@ def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def normalize(frame: np.ndarray, present: float) -> np.ndarray:
-    """Grey levels 0..255 to float32 [-1, 1]; 0.0 everywhere if the gas is absent."""
+    """Scales grey levels 0..255 to float32 [-1, 1]; returns 0.0 everywhere if the gas is absent."""
     return cv2.LUT(frame, NORMALIZED * np.float32(present)).reshape(frame.shape)

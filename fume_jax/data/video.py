@@ -1,4 +1,4 @@
-"""Video files: reading grey frames with their times, writing pictures."""
+"""Reads grey frames with their times from video files, and writes pictures as video."""
 
 import contextlib
 import dataclasses
@@ -14,68 +14,57 @@ import numpy as np
 from fume_jax.data.images import UnreadableFrame, to_gray
 from fume_jax.runtime.errors import UserError
 
-# So many frames at most does a decoder hold back, of H.264 or HEVC, to give them in the order in which they are shown.
+# The most frames that a decoder of H.264 or HEVC holds back to return them in presentation order.
 MAX_REORDER = 16
-# Frames a second where nothing tells.
+# Frames per second of a file that states no rate.
 DEFAULT_RATE = 25
-# Times that are written are multiples of this, in seconds, as is usual in MPEG.
+# Written times are multiples of this, in seconds, as is usual in MPEG.
 TIME_BASE = Fraction(1, 90_000)
 
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What a video file says of its first video stream."""
+    """Describes the first video stream of a file, as its header states."""
 
     num_frames: int | None  # unknown in some containers, such as MKV
-    rate: float  # on average, frames a second
-    height: int  # pixels
-    width: int
+    rate: float  # frames per second, on average
 
 
 def read_header(path: str | Path) -> Header:
-    """Reads what a file says of its video.
-
-    Raises:
-      UserError: if there is no such file, or no video in it that can be decoded.
-    """
+    """Reads the header of a video; UserError if the file is missing or holds no video that can be decoded."""
     with _open(path) as (_, stream):
         rate = stream.average_rate or stream.guessed_rate
-        return Header(stream.frames or None, float(rate or DEFAULT_RATE), stream.height, stream.width)
+        return Header(stream.frames or None, float(rate or DEFAULT_RATE))
 
 
 def read_video(path: str | Path) -> Iterator[tuple[float, np.ndarray | UnreadableFrame]]:
-    """Decodes the first video stream of a file, in the order in which frames are shown.
+    """Decodes the first video stream of a file, in presentation order.
 
     Grey levels are the luminance, of full range whatever the range in the file; deeper video than 8 bits is scaled by
-    the range of each frame, as in `to_gray`. A frame that cannot be decoded, or that the decoder says is damaged, comes
-    as an `UnreadableFrame` that names file and time, and reading goes on. Frames that are predicted from it, up to the
-    next key frame, come as the decoder guesses them.
+    the range of each frame, as in `to_gray`. A frame that is damaged or cannot be decoded is yielded as an
+    `UnreadableFrame` that names file and time, and reading continues. Frames that are predicted from it, up to the next
+    key frame, are the decoder's guess.
 
     Yields:
-      Time in seconds and frame, uint8 [H, W, 1], or UnreadableFrame.
-
-    Raises:
-      UserError: as `read_header`.
+      Time in seconds and frame, uint8 [H, W, 1], or UnreadableFrame; raises UserError as `read_header`.
     """
-    waiting = []  # a heap by time: failures come before what the decoder still holds, and damage confuses its order
+    waiting = []  # a heap by time: errors come before frames that the decoder still holds, and damage changes its order
     for position, (seconds, frame) in enumerate(_decode(path)):
         heapq.heappush(waiting, (seconds, position, frame))
         if len(waiting) > MAX_REORDER:
-            seconds, _, frame = heapq.heappop(waiting)
-            yield seconds, frame
-    for seconds, _, frame in sorted(waiting):
-        yield seconds, frame
+            yield heapq.heappop(waiting)[::2]
+    yield from (item[::2] for item in sorted(waiting))
 
 
 class VideoWriter:
-    """Writes RGB pictures as an MP4 file (H.264) that browsers show.
+    """Writes RGB pictures as an MP4 file (H.264) that browsers play; a context manager.
 
-    A context manager. The file has its name only once it is complete: until the context ends it is `PATH.part`, which
-    an error in the context removes. Without any picture there will be no file.
+    The file is `PATH.part` until the context ends, and an error in the context removes it. Without any picture there is
+    no file.
     """
 
     def __init__(self, path: str | Path, rate: float = DEFAULT_RATE):
-        """Will write to `path`; `rate`, frames a second on average, guides the encoder."""
+        """Prepares to write to `path`; `rate`, frames per second on average, guides the encoder."""
         self._path = Path(path)
         self._part = self._path.with_name(f"{self._path.name}.part")
         self._rate = Fraction(rate).limit_denominator(1001)
@@ -83,11 +72,10 @@ class VideoWriter:
         self._last = -1
 
     def write(self, picture: np.ndarray, seconds: float) -> None:
-        """Adds a picture.
+        """Adds a picture, uint8 [H, W, 3], with its presentation time, not negative.
 
-        Args:
-          picture: uint8 [H, W, 3]. Odd sizes grow by a pixel; all are resized to the size of the first one.
-          seconds: when it is shown, not negative. One that is not after the picture before follows it at once.
+        Odd sizes grow by a pixel; all are resized to the size of the first one. A time not after the previous one
+        becomes the next possible one.
         """
         height, width, _ = picture.shape
         picture = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
@@ -116,12 +104,12 @@ class VideoWriter:
 
     def _start(self, height, width):
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        # The index in front, so that a browser shows the beginning before it has the end.
+        # The index comes first, so that a browser can start to play before it has the whole file.
         self._container = av.open(f"file:{self._part}", "w", format="mp4", container_options={"movflags": "faststart"})
         self._stream = self._container.add_stream(
             "libx264", self._rate, {"crf": "20"}, width=width, height=height, pix_fmt="yuv420p", time_base=TIME_BASE
         )
-        # Else players guess the colours from the size.
+        # Without these, players guess the colour space from the size.
         context = self._stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = av.video.reformatter.ColorPrimaries.BT709
         context.color_range = av.video.reformatter.ColorRange.MPEG
@@ -129,38 +117,37 @@ class VideoWriter:
 
 @contextlib.contextmanager
 def _open(path):
-    """Container and first video stream of a file, or a UserError."""
+    """Opens a file and yields its container and first video stream; raises UserError if it cannot."""
     if not Path(path).is_file():
         raise UserError(f"There is no file {path}.")
     try:
-        # A plain name could be taken for a protocol's, and metadata may be in any encoding.
+        # FFmpeg could take a plain name for a protocol, and metadata may be in any encoding.
         container = av.open(f"file:{path}", metadata_errors="replace")
     except av.FFmpegError as error:
-        raise UserError(
-            f"{path} is no video that can be read ({error.strerror}). Expected an intact file, such as MP4, AVI or MKV."
-        ) from error
+        expected = "Expected an intact file, such as MP4, AVI or MKV."
+        raise UserError(f"{path} is no video that can be read ({error.strerror}). {expected}") from error
     with container:
         if not container.streams.video:
             raise UserError(f"{path} holds no video stream.")
         stream = container.streams.video[0]
         if stream.codec_context is None:
-            raise UserError(f"{path} is of a codec that cannot be decoded; convert it, for example to H.264.")
-        # Times that a container does not tell are counted below; FFmpeg makes wrong ones up for B-frames in AVI.
+            raise UserError(f"{path} has a codec that cannot be decoded; convert it, for example to H.264.")
+        # `_decode` counts missing times itself; FFmpeg generates wrong ones for B-frames in AVI.
         container.flags &= ~av.container.Flags.gen_pts.value
-        # Damaged frames are told of, not left out.
+        # Damaged frames are reported, not skipped.
         stream.codec_context.flags |= av.codec.context.Flags.output_corrupt
         yield container, stream
 
 
 def _decode(path):
-    """(Seconds, frame or UnreadableFrame) as they come out of the decoder."""
+    """Yields (seconds, frame or UnreadableFrame) in the order of the decoder."""
     with _open(path) as (container, stream):
         rate = stream.average_rate or DEFAULT_RATE
         position, latest = 0, 0.0
-        # Broadcast formats count from anywhere.
+        # Broadcast formats start at any time.
         broadcast = container.format.flags & av.format.Flags.ts_discont.value
         start = (container.start_time or 0) / av.time_base if broadcast else 0.0
-        incomplete = set()  # times of packets that some decoders fill up without a word
+        incomplete = set()  # times of packets that some decoders complete without reporting it
 
         def seconds(ticks):
             return position / float(rate) if ticks is None else float(ticks * stream.time_base) - start
@@ -183,7 +170,7 @@ def _decode(path):
                 latest = seconds(frame.pts)
                 try:
                     damaged = frame.is_corrupt or frame.pts in incomplete
-                    yield unreadable(latest, "damaged or incomplete") if damaged else (latest, _grey(frame))
+                    yield unreadable(latest, "damaged or incomplete") if damaged else (latest, _gray(frame))
                 except (av.FFmpegError, UnreadableFrame, ValueError) as error:
                     yield unreadable(latest, str(error))
                 incomplete.discard(frame.pts)
@@ -191,7 +178,7 @@ def _decode(path):
 
 
 def _packets(container, stream):
-    """Packets and None, or the error after which the file cannot be read on; the last one flushes the decoder."""
+    """Yields (packet, None), and (flushing packet, error) if the rest of the file cannot be read."""
     try:
         for packet in container.demux(stream):
             yield packet, None
@@ -199,9 +186,9 @@ def _packets(container, stream):
         yield av.Packet(), error
 
 
-def _grey(frame):
-    """Grey levels uint8 [H, W, 1] of a decoded frame."""
+def _gray(frame):
+    """Returns the grey levels of a decoded frame, uint8 [H, W, 1]."""
     bits = frame.format.components[0].bits
-    # FFmpeg stretches limited range in the first two; floats it would clip.
+    # FFmpeg stretches limited range to these two formats; it would clip floats.
     name = "gray" if bits <= 8 else "gray16le" if bits <= 16 else frame.format.name
     return to_gray(frame.to_ndarray(format=name, threads=1))

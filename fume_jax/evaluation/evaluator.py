@@ -1,4 +1,4 @@
-"""Scores a model on a split: one pass that keeps a little of every example, and the metrics of all of them."""
+"""Scores a model on a split: one pass collects results of every example, from which metrics are computed."""
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
@@ -25,7 +25,7 @@ def create_eval_fns(
 ) -> tuple[Callable, Callable]:
     """Creates compiled `eval_step` and `predict_step`, functions of (params, batch_stats, batch).
 
-    With `flips` both average over each frame and its mirror image; with `masks` the first returns predicted masks too.
+    With `flips` both average over each frame and its mirror image; with `masks` `eval_step` returns masks too.
     """
     predict_fn = functools.partial(steps.predict_step, graphdef=_eval_graphdef(config))
     if flips:
@@ -57,20 +57,16 @@ def _eval_graphdef(config):
 def collect_results(
     eval_fn: Callable, model: dict, batches: Iterable[dict], reduce_fn: Callable[[Results], Results] | None = None
 ) -> Results:
-    """Collects what `eval_fn` returns of every valid example, arrays [N, ...] in the order of `example_index`.
+    """Collects the results of every valid example, arrays [N, ...] in the order of `example_index`.
 
-    Each process looks at its share of the examples; all return the same.
-
-    Args:
-      eval_fn: compiled `eval_step`, of params, batch_stats and batch.
-      model: `params` and `batch_stats`.
-      batches: on the devices.
-      reduce_fn: maps the results of this process's share of a batch, on the host, to the arrays [B, ...] that are kept.
+    Each process evaluates its share of the examples; all return the results of all. `eval_fn` is the compiled
+    `eval_step`, and `model` has `params` and `batch_stats`. `reduce_fn` maps this process's results of a batch, on the
+    host, to the arrays [B, ...] to keep.
     """
-    # Fetched one batch late: the device never waits, and no more than two batches are held at a time.
+    # Results are fetched one batch late: the device never waits, and at most two batches are in memory.
     running = one_ahead(eval_fn(model["params"], model["batch_stats"], batch) for batch in batches)
-    rows = (local_rows(results) for results in running)
-    kept = [results if reduce_fn is None else reduce_fn(results) for results in rows]
+    rows = map(local_rows, running)
+    kept = list(rows if reduce_fn is None else map(reduce_fn, rows))
     results = all_gather({name: np.concatenate([values[name] for values in kept]) for name in kept[0]})
     valid = np.flatnonzero(results["valid"])
     in_order = valid[np.argsort(results["example_index"][valid])]
@@ -78,11 +74,11 @@ def collect_results(
 
 
 def score_results(results: Results, *, cls_weight: float, seg_weight: float) -> dict[str, float]:
-    """Computes metrics and losses over examples, none of which depends on the batches that they came in."""
+    """Computes metrics and losses over all examples; neither depends on how they were batched."""
     metrics = compute_metrics(total_counts(results))
     losses = {name: values for name, values in results.items() if name.endswith("_loss")}
-    weights = {"cls_weight": cls_weight, "seg_weight": seg_weight}
-    means = mean_losses(losses, results["valid"], results["modality_mask"], **weights)
+    valid, modality_mask = results["valid"], results["modality_mask"]
+    means = mean_losses(losses, valid, modality_mask, cls_weight=cls_weight, seg_weight=seg_weight)
     return metrics | {name: float(value) for name, value in means.items()}
 
 

@@ -1,4 +1,4 @@
-"""Pictures for people: overlays of masks and of attention on frames, panels of pairs, frames of a video."""
+"""Draws masks and attention on frames: overlays, panels of pairs, frames of an annotated video."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,38 +7,36 @@ import numpy as np
 
 from fume_jax.schema import CLASSES, GAS, GASES, TUBE
 
-# RGB of tube, of each gas and of each class.
-TUBE_COLOUR = (90, 160, 255)
-GAS_COLOURS = {"co2": (255, 140, 0), "ch4": (60, 220, 120)}
-CLASS_COLOURS = ((69, 117, 180), (214, 158, 46), (215, 48, 39))
-
-# Grey levels of what is around frames in an annotated pair, and of what is left of a bar.
+# RGB colours of the tube, the gases and the classes.
+TUBE_COLOR = (90, 160, 255)
+GAS_COLORS = {"co2": (255, 140, 0), "ch4": (60, 220, 120)}
+CLASS_COLORS = ((69, 117, 180), (214, 158, 46), (215, 48, 39))
+# Grey levels of an annotated pair: its background, and the empty part of a bar.
 BACKDROP, EMPTY = 24, 64
 
 
 def to_uint8(frame: np.ndarray) -> np.ndarray:
-    """Grey levels uint8 [H, W] of a normalised frame [H, W, 1]."""
+    """Converts a normalised frame [H, W, 1] to grey levels, uint8 [H, W]."""
     return np.clip(np.rint((frame[..., 0] * 0.5 + 0.5) * 255), 0, 255).astype(np.uint8)
 
 
 def overlay(frame: np.ndarray, mask: np.ndarray, gas: str) -> np.ndarray:
-    """Tints tube and gas and outlines them: RGB uint8 [H, W, 3] from a uint8 frame and an int mask [H, W]."""
+    """Tints and outlines tube and gas: RGB uint8 [H, W, 3] from a uint8 frame and an int mask [H, W]."""
     picture = cv2.cvtColor(frame, cv2.COLOR_GRAY2RGB)
-    for value, colour in ((TUBE, TUBE_COLOUR), (GAS, GAS_COLOURS[gas])):
+    for value, color in ((TUBE, TUBE_COLOR), (GAS, GAS_COLORS[gas])):
         region = (mask == value).view(np.uint8)
-        tint = np.rint(0.7 * np.arange(256)[:, None] + 0.3 * np.array(colour)).astype(np.uint8)
+        tint = np.rint(0.7 * np.arange(256)[:, None] + 0.3 * np.array(color)).astype(np.uint8)
         cv2.copyTo(cv2.LUT(picture, tint[None]), region, picture)
         contours, _ = cv2.findContours(region, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        thickness = max(1, frame.shape[1] // 320)
-        cv2.drawContours(picture, contours, -1, colour, thickness)
+        cv2.drawContours(picture, contours, -1, color, thickness=max(1, frame.shape[1] // 320))
     return picture
 
 
 def pair_panel(batch: dict[str, np.ndarray], outputs: dict[str, np.ndarray], count: int) -> np.ndarray:
-    """Rows of annotated and predicted overlays of `count` valid pairs spread over a batch, RGB uint8.
+    """Draws annotated and predicted overlays of `count` valid pairs spread over a batch, RGB uint8, a row per pair.
 
-    Each row shows CO2 annotated, CO2 predicted, CH4 annotated, CH4 predicted, and the classes in words. An absent gas,
-    or one the model does not segment, stays grey.
+    Each row shows CO2 annotated, CO2 predicted, CH4 annotated, CH4 predicted, and the names of the classes. An absent
+    gas, or one that the model does not segment, stays grey.
     """
     rows = []
     valid = np.flatnonzero(batch["valid"])
@@ -51,8 +49,7 @@ def pair_panel(batch: dict[str, np.ndarray], outputs: dict[str, np.ndarray], cou
             for mask, word in zip(masks, ("annotated", "predicted"), strict=True):
                 tile = _enlarge(overlay(frame, mask if present else 0 * mask, gas))
                 tiles.append(_write(tile, f"{gas.upper()} {word if present else 'absent'}", line=0))
-        truth = f"pH state: {CLASSES[batch['labels'][i]]}"
-        tiles[0] = _write(tiles[0], truth, line=1)
+        tiles[0] = _write(tiles[0], f"pH state: {CLASSES[batch['labels'][i]]}", line=1)
         if "cls_logits" in outputs:
             tiles[1] = _write(tiles[1], f"pH state: {CLASSES[outputs['cls_logits'][i].argmax()]}", line=1)
         rows.append(np.concatenate(tiles, axis=1))
@@ -60,12 +57,10 @@ def pair_panel(batch: dict[str, np.ndarray], outputs: dict[str, np.ndarray], cou
 
 
 def attention_panel(batch: dict[str, np.ndarray], attention: dict[str, np.ndarray], count: int) -> np.ndarray:
-    """Rows of frames of the first `count` pairs with what each gas looks at laid over them, RGB uint8.
+    """Draws attention on the frames of the first `count` pairs of a batch, RGB uint8, a row per pair.
 
-    Args:
-      batch: see `fume_jax.schema`.
-      attention: by `{query}_to_{looked at}`, float [B, h, w], 1 where an even spread would be; see `attention_maps`.
-      count: of the pairs.
+    `attention` has maps float [B, h, w] by `{query}_to_{attended gas}`, relative to uniform attention, which is 1; see
+    `attention_maps`.
     """
     rows = []
     for i in range(count):
@@ -75,8 +70,8 @@ def attention_panel(batch: dict[str, np.ndarray], attention: dict[str, np.ndarra
             absent = [g.upper() for g in {query, gas} if not batch["modality_mask"][i, GASES.index(g)]]
             frame = _enlarge(to_uint8(batch[f"{gas}_frame"][i]))
             heat = cv2.resize(maps[i], frame.shape[::-1], interpolation=cv2.INTER_LINEAR)
-            colours = cv2.applyColorMap(np.clip(heat * 85, 0, 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
-            tile = np.rint(0.5 * frame[..., None] + 0.5 * colours).astype(np.uint8)
+            colors = cv2.applyColorMap(np.clip(heat * 85, 0, 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
+            tile = np.rint(0.5 * frame[..., None] + 0.5 * colors).astype(np.uint8)
             text = f"where {query.upper()} looks in {gas.upper()}, to {maps[i].max():.1f}x"
             if absent:
                 tile, text = np.repeat(frame[..., None], 3, axis=-1), f"{' and '.join(sorted(absent))} absent"
@@ -94,21 +89,19 @@ def annotated_pair(
     gases: Sequence[str] = GASES,
     size: tuple[int, int],
 ) -> np.ndarray:
-    """A frame of an annotated video: panels of the gases side by side under a band that says what was predicted.
-
-    Everything that decides the size of the picture is the same for all frames of a recording.
+    """Draws a frame of an annotated video: panels of the gases side by side under a band with the prediction.
 
     Args:
-      frames: by gas, uint8 [H, W, 1] of any size; a gas that has none has a dark panel that says so.
-      masks: by gas, int [H, W] as large as its frame; a frame without one stays grey.
-      caption: of one line, made smaller where it would not fit.
-      probabilities: [3] of the classes, drawn as bars, empty ones where they are NaN; None for a model that does not
-        classify.
-      gases: of the recording, from left to right.
-      size: width and height of a panel; frames keep their aspect ratio within it.
+      frames: by gas, uint8 [H, W, 1] of any size; a gas without frame gets a dark panel marked absent.
+      masks: by gas, int [H, W] as large as its frame; a frame without mask stays grey.
+      caption: one line of text, made smaller if it does not fit.
+      probabilities: [3] of the classes, drawn as bars, empty if NaN; None if the model does not classify.
+      gases: the gases of the recording, from left to right.
+      size: width and height of a panel; frames keep their aspect ratio in it.
 
     Returns:
-      RGB uint8 [height + band, width * len(gases), 3], where the band is an even number of rows.
+      RGB uint8 [height + band, width * len(gases), 3], where the band is an even number of rows: the same size for all
+      frames of a recording.
     """
     width, height = size
     scale = max(0.5, height / 700)
@@ -117,7 +110,7 @@ def annotated_pair(
     rows = [_write(band, caption, line=0, scale=scale)]
     if probabilities is not None:
         edges = np.linspace(0, band.shape[1], len(CLASSES) + 1).astype(int)
-        cells = zip(np.diff(edges), CLASSES, CLASS_COLOURS, probabilities, strict=True)
+        cells = zip(np.diff(edges), CLASSES, CLASS_COLORS, probabilities, strict=True)
         rows.append(np.concatenate([_bar(row, *cell, scale) for cell in cells], axis=1))
     panels = [_panel(frames.get(gas), masks.get(gas), gas, size, scale) for gas in gases]
     return np.concatenate([*rows, np.concatenate(panels, axis=1)])
@@ -133,7 +126,7 @@ def save(path, picture: np.ndarray) -> None:
 
 
 def _panel(frame, mask, gas, size, scale):
-    """One gas in the middle of a panel."""
+    """Draws one gas in the middle of a panel."""
     panel = np.full((*size[::-1], 3), BACKDROP, np.uint8)
     if frame is None:
         return _write(panel, f"{gas.upper()} absent", line=0, scale=scale)
@@ -144,32 +137,32 @@ def _panel(frame, mask, gas, size, scale):
     return _write(panel, gas.upper(), line=0, scale=scale)
 
 
-def _bar(height, width, name, colour, probability, scale):
-    """A cell that is filled from the left as far as a class is probable."""
+def _bar(height, width, name, color, probability, scale):
+    """Draws a cell whose filled width is the probability of a class."""
     cell = np.full((height, width, 3), EMPTY, np.uint8)
     known = not np.isnan(probability)
     if known:
-        cell[:, : round(width * probability)] = colour
+        cell[:, : round(width * probability)] = color
     cell[:, 0] = BACKDROP
     return _write(cell, f"{name} {probability:.2f}" if known else name, line=0, scale=scale)
 
 
 def _enlarge(tile, width=320, height=np.inf):
-    """As large as fits; the aspect ratio stays."""
+    """Resizes a tile to the largest size that fits; keeps the aspect ratio."""
     scale = min(width / tile.shape[1], height / tile.shape[0])
     size = tuple(max(1, round(scale * side)) for side in tile.shape[1::-1])
     return cv2.resize(tile, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
 
 
 def _write(tile, text, line, scale=0.5):
-    """A copy of a tile with a line of text, white with a dark rim to be readable on any frame, as small as fits."""
+    """Writes a line of text on a copy of a tile, white with a dark rim for any background, no wider than the tile."""
     font, weight = cv2.FONT_HERSHEY_SIMPLEX, max(1, round(1.5 * scale))
     margin, baseline = round(16 * scale), round((40 + 36 * line) * scale)
     (length, _), _ = cv2.getTextSize(text, font, scale, weight)
     scale *= min(1, (tile.shape[1] - 2 * margin) / max(1, length))
     tile = tile.copy()
     strip = tile[: baseline + margin]
-    # The rim grows from the letters: those of a heavier weight need not be as wide, and would not lie under them.
+    # The rim is the dilated text: letters of a heavier weight have other widths and would not lie under them.
     ink = np.zeros(strip.shape[:2], np.uint8)
     cv2.putText(ink, text, (margin, baseline), font, scale, 255, weight, cv2.LINE_AA)
     rim = cv2.dilate(ink, None)

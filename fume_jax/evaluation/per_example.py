@@ -1,4 +1,4 @@
-"""What an evaluation says of single examples."""
+"""Measures and tabulates the results of single examples."""
 
 import csv
 from concurrent.futures import Executor
@@ -9,20 +9,16 @@ import numpy as np
 from fume_jax.evaluation.evaluator import Results
 from fume_jax.learning.losses import objective_by_example
 from fume_jax.learning.metrics import segmentation_metrics
-from fume_jax.learning.surface_distance import boundary_distances
+from fume_jax.learning.surface_distance import surface_distances
 from fume_jax.schema import CLASSES, GAS, GASES
 
 
-def measure_boundaries(pool: Executor, results: Results) -> Results:
-    """Replaces the masks of a batch by how far the edges of their plumes are from the annotated ones.
+def measure_surface_distances(pool: Executor, results: Results) -> Results:
+    """Replaces the masks in results of `eval_step` by the surface distances between predicted and annotated plumes.
 
-    Args:
-      pool: of threads, which share the examples.
-      results: of `train_step.eval_step` with masks.
-
-    Returns:
-      The results without masks, with `{gas}_hd95` and `{gas}_asd`, float [B] in pixels, and `{gas}_missed`, bool [B];
-      see `boundary_distances`. NaN, and not missed, where the gas is absent.
+    The threads of `pool` share the examples. The distances are `{gas}_hd95` and `{gas}_asd` (ASSD), float [B] in
+    pixels, and `{gas}_missed`, 1.0 or 0.0 [B]; see `learning.surface_distance`. If a gas is absent, its distances are
+    NaN and it is not missed.
     """
     results = dict(results)
     for i, gas in enumerate(GASES):
@@ -31,21 +27,17 @@ def measure_boundaries(pool: Executor, results: Results) -> Results:
             masks, present = results.pop(f"{gas}_mask"), results["valid"] & (results["modality_mask"][:, i] > 0)
             measured = np.tile([np.nan, np.nan, 0.0], (len(masks), 1))
             pairs = zip(masks[present], predictions[present], strict=True)
-            found = list(pool.map(lambda pair: boundary_distances(*pair, GAS), pairs))
-            measured[present] = np.reshape(found, (-1, 3))
+            distances = list(pool.map(lambda pair: surface_distances(*pair, GAS), pairs))
+            measured[present] = np.reshape(distances, (-1, 3))
             results |= {f"{gas}_{name}": measured[:, j] for j, name in enumerate(("hd95", "asd", "missed"))}
     return results
 
 
 def columns(results: Results, *, cls_weight: float, seg_weight: float) -> dict[str, np.ndarray]:
-    """The columns of the table of examples, by name; NaN where an example has no such thing.
+    """Returns the columns of the table of examples, arrays [N] by name, from the results of `collect_results`.
 
-    Args:
-      results: of `evaluation.collect`, arrays [N, ...].
-      cls_weight, seg_weight: of the two tasks in the loss.
-
-    Returns:
-      Arrays [N]: which example it is, the loss, and what the model says and how well, as far as it does.
+    The columns are indices, true and predicted class, probabilities, scores of each gas and loss, as far as the model
+    has them. A value that an example lacks is NaN.
     """
     table = {name: results[name] for name in ("example_index", "recording_index")}
     table["label"] = np.array(CLASSES)[results["labels"]]
@@ -58,12 +50,13 @@ def columns(results: Results, *, cls_weight: float, seg_weight: float) -> dict[s
             table |= {f"{gas}_{name}": np.array([s[name] for s in scores]) for name in ("iou_gas", "mean_iou")}
             table |= {f"{gas}_{name}": results[f"{gas}_{name}"] for name in ("hd95", "asd")}
     losses = {name: values for name, values in results.items() if name.endswith("_loss")}
-    weights = {"cls_weight": cls_weight, "seg_weight": seg_weight}
-    return table | {"loss": objective_by_example(losses, results["modality_mask"], **weights)}
+    modality_mask = results["modality_mask"]
+    loss = objective_by_example(losses, modality_mask, cls_weight=cls_weight, seg_weight=seg_weight)
+    return table | {"loss": loss}
 
 
 def write_table(path: Path, table: dict[str, np.ndarray]) -> None:
-    """Writes columns as CSV; NaN is an empty cell."""
+    """Writes columns as CSV; NaN becomes an empty cell."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)

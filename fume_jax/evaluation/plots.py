@@ -1,4 +1,4 @@
-"""Charts for people, drawn as RGB uint8 [H, W, 3]."""
+"""Draws charts as RGB uint8 [H, W, 3]."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,18 +8,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from fume_jax.evaluation.overlays import CLASS_COLOURS, GAS_COLOURS
+from fume_jax.evaluation.overlays import CLASS_COLORS, GAS_COLORS
 from fume_jax.learning.calibration import reliability
 from fume_jax.learning.metrics import HEADLINES
 from fume_jax.schema import CLASSES, GASES, MASK_CLASSES
 
-# A timeline draws at most as many values side by side: about one a pixel.
+# The most values side by side in a timeline: about one per pixel.
 COLUMNS = 1000
-BESIDE = {"fontsize": "small", "loc": "upper left", "bbox_to_anchor": (1, 1), "frameon": False}
+LEGEND_BESIDE = {"fontsize": "small", "loc": "upper left", "bbox_to_anchor": (1, 1), "frameon": False}
 
 
 def confusion_chart(confusion: np.ndarray) -> np.ndarray:
-    """The confusion matrix of the pH classes, int [3, 3], truth in rows."""
+    """Draws the confusion matrix of the pH classes, int [3, 3], truth in rows."""
     figure, (axes,) = _figure(4.2, 3.8)
     share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -27,13 +27,12 @@ def confusion_chart(confusion: np.ndarray) -> np.ndarray:
         axes.text(j, i, f"{n}\n{share[i, j]:.0%}", ha="center", va="center", color="w" if share[i, j] > 0.5 else "k")
     axes.set_xticks(range(len(CLASSES)), CLASSES)
     axes.set_yticks(range(len(CLASSES)), CLASSES)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    return _drawn(figure)
+    axes.set(xlabel="predicted", ylabel="true")
+    return _render(figure)
 
 
 def classes_chart(scores: Mapping[str, float]) -> np.ndarray:
-    """Bars by class: precision, recall and F1 of the pH states, IoU of the mask classes, as far as there are any."""
+    """Draws bars by class: precision, recall and F1 of the pH states, IoU of the mask classes, if `scores` has them."""
     groups = {}
     if "accuracy" in scores:
         kinds = ("precision", "recall", "f1")
@@ -47,35 +46,26 @@ def classes_chart(scores: Mapping[str, float]) -> np.ndarray:
             places = np.arange(len(values)) + 0.8 * ((i + 0.5) / len(bars) - 0.5)
             axes.bar(places, np.nan_to_num(list(values.values())), 0.8 / len(bars), label=label)
         axes.set_xticks(range(len(values)), values)
-        axes.set_ylim(0, 1)
-        axes.set_title(title)
+        axes.set(ylim=(0, 1), title=title)
         axes.legend(fontsize="small")
-    return _drawn(figure)
+    return _render(figure)
 
 
 def reliability_chart(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Accuracy against confidence by bin, and how many examples a bin has, from float [N, 3] and int [N]."""
+    """Draws accuracy and share of the examples over confidence, from probabilities [N, 3] and labels int [N]."""
     examples, confidence, accuracy = reliability(probabilities, labels)
     figure, (axes,) = _figure(4.2, 3.8)
     axes.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1)
-    axes.bar(
-        np.linspace(0, 1, len(examples) + 1)[:-1],
-        examples / max(examples.sum(), 1),
-        1 / len(examples),
-        align="edge",
-        color="lightgrey",
-        label="share of the examples",
-    )
+    edges, share = np.arange(len(examples)) / len(examples), examples / max(examples.sum(), 1)
+    axes.bar(edges, share, 1 / len(examples), align="edge", color="lightgrey", label="share of the examples")
     axes.plot(confidence, accuracy, marker="o", label="accuracy")
-    axes.set_xlabel("confidence")
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1)
+    axes.set(xlabel="confidence", xlim=(0, 1), ylim=(0, 1))
     axes.legend(fontsize="small")
-    return _drawn(figure)
+    return _render(figure)
 
 
 def training_chart(curves: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -> np.ndarray:
-    """Losses and headline metrics of a run over its steps, from steps and values by tag."""
+    """Draws losses and headline metrics of a run over its steps, from (steps, values) by tag."""
     losses = [tag for tag in ("train/loss", "val/loss") if tag in curves]
     metrics = [f"val/{name}" for name in HEADLINES if f"val/{name}" in curves]
     figure, all_axes = _figure(10, 3.6, columns=2)
@@ -87,26 +77,25 @@ def training_chart(curves: Mapping[str, tuple[Sequence[int], Sequence[float]]]) 
         if tags:
             axes.legend(fontsize="x-small", ncols=2)
     all_axes[1].set_ylim(0, 1)
-    return _drawn(figure)
+    return _render(figure)
 
 
 def timeline_chart(
     times: np.ndarray, probabilities: np.ndarray | None, areas: Mapping[str, np.ndarray], *, unit: str
 ) -> np.ndarray:
-    """What was predicted of the frames of a recording: probabilities of the classes, stacked, above the areas of gas.
+    """Draws the predictions of a recording over time: stacked probabilities of the classes above areas of gas.
 
-    Of more frames than there is room for, each column of the chart shows those of a stretch of time: their means, and
-    for areas the least and the most as well, so that a short puff does not vanish.
+    With more than `COLUMNS` frames, each column shows the mean of consecutive frames, and for areas the minimum and
+    maximum too, so that a short puff does not vanish.
 
     Args:
-      times: of the frames, float or int [N] with N >= 1, increasing.
-      probabilities: float [N, 3], NaN where a frame has no class; None if the model does not classify.
-      areas: by gas, share of the frame that is gas, float [N], NaN where the gas is absent; empty if the model does not
+      times: times of the frames, float or int [N] with N >= 1, increasing.
+      probabilities: float [N, 3], NaN for a frame without class; None if the model does not classify.
+      areas: share of the frame that is gas, float [N] by gas, NaN if the gas is absent; empty if the model does not
         segment.
-      unit: of the times, `s` for seconds or `frame` for numbers of frames.
+      unit: unit of the times, `s` for seconds or `frame` for frame numbers.
 
-    Raises:
-      ValueError: if there are neither probabilities nor areas.
+    Raises ValueError if there are neither probabilities nor areas.
     """
     rows = (probabilities is not None) + bool(areas)
     if not rows:
@@ -121,51 +110,45 @@ def timeline_chart(
         _draw_areas(all_axes[-1], edges, areas, starts)
     for axes in all_axes:
         axes.grid(alpha=0.3)
-    axes.set_xlim(edges[0], edges[-1])
-    axes.set_xlabel("time in s" if unit == "s" else unit)
+    axes.set(xlim=(edges[0], edges[-1]), xlabel="time in s" if unit == "s" else unit)
     axes.xaxis.set_major_locator(MaxNLocator(integer=unit == "frame", min_n_ticks=1))
-    return _drawn(figure)
+    return _render(figure)
 
 
 def _stack_probabilities(axes, edges, probabilities):
     below = 0
-    for name, colour, values in zip(CLASSES, CLASS_COLOURS, probabilities, strict=True):
-        axes.stairs(below + values, edges, baseline=below, fill=True, color=_rgb(colour), label=name)
+    for name, color, values in zip(CLASSES, CLASS_COLORS, probabilities, strict=True):
+        axes.stairs(below + values, edges, baseline=below, fill=True, color=np.divide(color, 255), label=name)
         below = below + values
-    axes.set_ylim(0, 1)
-    axes.set_ylabel("probability")
-    axes.legend(**BESIDE, reverse=True)
+    axes.set(ylim=(0, 1), ylabel="probability")
+    axes.legend(**LEGEND_BESIDE, reverse=True)
 
 
 def _draw_areas(axes, edges, areas, starts):
     for gas, values in areas.items():
-        colour, least, most = _rgb(GAS_COLOURS[gas]), np.fmin.reduceat(values, starts), np.fmax.reduceat(values, starts)
-        axes.stairs(most, edges, baseline=least, fill=True, color=colour, alpha=0.35)
-        axes.stairs(
-            _means(values, starts), edges, baseline=None, color=colour, linewidth=1.5, label=gas.upper(), zorder=3
-        )
-    axes.set_ylim(0, 1.1 * np.fmax.reduce([1e-3, *map(np.fmax.reduce, areas.values())]))
+        least, most = np.fmin.reduceat(values, starts), np.fmax.reduceat(values, starts)
+        color = np.divide(GAS_COLORS[gas], 255)
+        axes.stairs(most, edges, baseline=least, fill=True, color=color, alpha=0.35)
+        means = _means(values, starts)
+        axes.stairs(means, edges, baseline=None, color=color, linewidth=1.5, label=gas.upper(), zorder=3)
+    highest = np.fmax.reduce([1e-3, *map(np.fmax.reduce, areas.values())])
+    axes.set(ylim=(0, 1.1 * highest), ylabel="gas, share of the frame")
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.set_ylabel("gas, share of the frame")
-    axes.legend(**BESIDE)
+    axes.legend(**LEGEND_BESIDE)
 
 
 def _edges(times):
-    """Edges [N + 1] of what each frame stands for: halfway to its neighbours, and as far on the outer sides."""
+    """Returns edges [N + 1] between frames: halfway between neighbours, and as far on the outer sides."""
     steps = np.diff(times) if len(times) > 1 else np.ones(1)
     return np.concatenate([[times[0] - steps[0] / 2], (times[1:] + times[:-1]) / 2, [times[-1] + steps[-1] / 2]])
 
 
 def _means(values, starts):
-    """Means of the values that are not NaN in the stretches that begin at `starts`; NaN where there is none."""
+    """Returns means, without NaN, of the ranges of values that begin at `starts`; NaN if a range has no number."""
     known = ~np.isnan(values)
     count = np.add.reduceat(known, starts, dtype=int)
     sums = np.add.reduceat(np.where(known, values, 0), starts)
     return np.where(count > 0, sums / np.maximum(count, 1), np.nan)
-
-
-def _rgb(colour):
-    return tuple(level / 255 for level in colour)
 
 
 def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Sequence[Axes]]:
@@ -173,7 +156,7 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tup
     return figure, figure.subplots(rows, columns, squeeze=False, sharex="col").ravel()
 
 
-def _drawn(figure):
+def _render(figure):
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

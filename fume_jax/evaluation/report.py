@@ -1,4 +1,4 @@
-"""The full report on a run's best checkpoint: `metrics.json`, a table of examples, and pictures."""
+"""Writes the report on a run's best checkpoint: `metrics.json`, a table of examples, and pictures."""
 
 import functools
 import json
@@ -20,7 +20,7 @@ from fume_jax.evaluation.tables import metrics_table
 from fume_jax.learning.bootstrap import bootstrap_intervals
 from fume_jax.learning.calibration import expected_calibration_error
 from fume_jax.learning.metrics import HEADLINES, absent_classes, compute_metrics
-from fume_jax.learning.surface_distance import boundary_metrics
+from fume_jax.learning.surface_distance import surface_metrics
 from fume_jax.runtime import preflight
 from fume_jax.runtime.console import Console
 from fume_jax.runtime.errors import UserError
@@ -31,9 +31,9 @@ from fume_jax.schema import GASES
 
 Curve = tuple[list[int], list[float]]  # steps and values
 
-# Intervals from fewer groups of recordings than this mean little.
+# Intervals from fewer groups of recordings mean little.
 FEW_GROUPS = 20
-# Pairs in a picture of examples.
+# Pairs per picture of examples.
 SHOWN = 6
 
 
@@ -50,88 +50,89 @@ def write_report(
     protocol: str = "present",
     stop: StopRequest | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Scores a model, prints a table, and writes the scores, a table of examples and pictures to a run folder.
+    """Scores a model, prints a table, and writes `metrics.json`, `examples/SPLIT.csv` and `pictures/` to a run folder.
 
-    All processes share the work; the first of them prints and writes.
+    All processes share the work; the first one prints and writes.
 
     Args:
-      config: of the run.
-      workdir: folder of the run; it receives `metrics.json`, `examples/SPLIT.csv` and `pictures/`.
-      model: `params` and `batch_stats`.
-      step: that they were trained to.
-      loader: of the dataset.
-      splits: to score.
-      curves: scalars that training logged, by tag; they are drawn.
+      config, workdir: config and folder of the run.
+      model, step: `params` and `batch_stats`, and the step that they were trained to.
+      loader, splits: loader of the dataset, and the splits to score.
+      curves: scalars logged in training, by tag, to draw.
       tta: average predictions over each frame and its mirror image.
-      protocol: `present` scores the gases that are there. `reference` scores as the PyTorch original did, to compare
-        with figures published of it: CO2 masks alone, and every pair as if it had both gases, an absent one being a
-        frame of zeros without a plume.
-      stop: if requested, ends this before anything of the split at hand is written.
+      protocol: `present` scores the recorded gases. `reference` scores as the PyTorch original did, to compare with its
+        published figures: CO2 masks alone, and every pair as if it had both gases, an absent one being a frame of zeros
+        without a plume.
+      stop: a request ends the evaluation before anything of the current split is written.
 
     Returns:
-      Metrics by split. Unless `tta` and `protocol` are as usual, a split's name says so, here and in the files.
+      Metrics by split. A split's name, here and in the files, ends in `_tta` or `_reference` where these apply.
 
     Raises:
-      UserError: if the dataset lacks a split, or the protocol does not fit.
-      Stopped: if `stop` is requested meanwhile.
+      UserError: if the dataset lacks a split, or the model predicts no CO2 masks for the reference protocol.
+      Stopped: if `stop` is requested.
     """
     if protocol == "reference" and "co2" not in get_architecture(config).segmented:
         raise UserError("--protocol=reference scores masks of CO2, which this model does not predict.")
     console, mesh, dataset = Console(quiet=config.log.quiet), create_mesh(), loader.dataset
     for split in splits:
-        dataset.split(split)  # a misspelt one is reported before anything is written
+        dataset.split(split)  # reports a misspelt one before anything is written
     eval_fn, predict_fn = create_eval_fns(config, mesh, flips=tta, masks=True)
-    see_fns = predict_fn, create_attention_fn(config, mesh)
+    attention_fn = create_attention_fn(config, mesh)
     reference = protocol == "reference"
     scores, intervals, first = {}, {}, jax.process_index() == 0
+    examples, pictures = Path(workdir) / "examples", Path(workdir) / "pictures"
     for split in splits:
         name = split + ("_tta" if tta else "") + ("_reference" if reference else "")
         batches = loader.split(split)
-        batches = map(_as_the_reference, batches) if reference else batches
+        batches = map(_with_both_gases, batches) if reference else batches
         batches = stop.until(batches) if stop else batches
         batches = console.over(batches, total=loader.num_batches(split), unit="batch", desc=name)
         with ThreadPoolExecutor() as pool, preflight.out_of_memory(**eval_batch_shape(config)):
-            measure = functools.partial(per_example.measure_boundaries, pool)
+            measure = functools.partial(per_example.measure_surface_distances, pool)
             results = collect_results(eval_fn, model, batches, measure)
         if reference:
             results = {key: values for key, values in results.items() if not key.startswith("ch4_")}
         scores[name] = score_results(results, **task_weights(config)) | _further_scores(results)
         intervals[name] = _intervals(results)
         table = per_example.columns(results, **task_weights(config))
-        drawn = _charts(results, scores[name]) if first else {}
+        drawn = {"classes": plots.classes_chart(scores[name])} if first else {}
+        if first and "probabilities" in results:
+            drawn["confusion"] = plots.confusion_chart(results["cls_confusion"].sum(0))
+            drawn["reliability"] = plots.reliability_chart(results["probabilities"], results["labels"])
         for kind, indices in _chosen(table).items():
             batch = loader.examples(split, indices)
-            batch = _as_the_reference(batch) if reference else batch
-            seen = replicate_to_hosts((batch, *(fn(**model, batch=batch) for fn in see_fns)))
-            drawn |= _panels(kind, *seen, count=len(indices)) if first else {}
+            batch = _with_both_gases(batch) if reference else batch
+            outputs, attention = predict_fn(**model, batch=batch), attention_fn(**model, batch=batch)
+            batch, outputs, attention = replicate_to_hosts((batch, outputs, attention))
+            if first:
+                drawn[kind] = overlays.pair_panel(batch, outputs, len(indices))
+            if first and attention:
+                drawn[f"{kind}_attention"] = overlays.attention_panel(batch, attention, len(indices))
         if first:
-            per_example.write_table(Path(workdir) / "examples" / f"{name}.csv", table)
+            per_example.write_table(examples / f"{name}.csv", table)
             for kind, picture in drawn.items():
-                overlays.save(Path(workdir) / "pictures" / f"{name}_{kind}.png", picture)
+                overlays.save(pictures / f"{name}_{kind}.png", picture)
     if first:
-        overlays.save(Path(workdir) / "pictures" / "training.png", plots.training_chart(curves))
+        overlays.save(pictures / "training.png", plots.training_chart(curves))
         _write_metrics(Path(workdir) / "metrics.json", step, scores, intervals, dataset)
         _print_summary(workdir, step, scores, intervals, dataset)
     return scores
 
 
-def _as_the_reference(batch):
-    """Every pair as if it had both gases."""
+def _with_both_gases(batch):
     return {**batch, "modality_mask": jnp.broadcast_to(batch["valid"][:, None], (len(batch["valid"]), 2)) * 1.0}
 
 
 def _further_scores(results):
-    """Boundary distances by gas and pooled, calibration, and how many independent groups of recordings there are."""
-    scores = {}
-    measured = {
-        gas: [results[f"{gas}_{name}"] for name in ("hd95", "asd", "missed")]
-        for gas in GASES
-        if f"{gas}_hd95" in results
-    }
-    for gas, values in measured.items():
-        scores |= {f"{gas}/{name}": value for name, value in boundary_metrics(*values).items()}
-    if measured:
-        scores |= boundary_metrics(*np.concatenate(list(measured.values()), axis=1))
+    """Computes surface distances by gas and pooled, calibration, and the number of independent groups."""
+    scores, distances = {}, []
+    for gas in GASES:
+        if f"{gas}_hd95" in results:
+            distances.append([results[f"{gas}_{name}"] for name in ("hd95", "asd", "missed")])
+            scores |= {f"{gas}/{name}": value for name, value in surface_metrics(*distances[-1]).items()}
+    if distances:
+        scores |= surface_metrics(*np.concatenate(distances, axis=1))
     if "probabilities" in results:
         ece = expected_calibration_error(results["probabilities"], results["labels"])
         scores["expected_calibration_error"] = ece
@@ -139,7 +140,7 @@ def _further_scores(results):
 
 
 def _intervals(results):
-    """95 % intervals of the headline metrics."""
+    """Computes 95 % intervals of the headline metrics."""
     counts = {name: values for name, values in results.items() if name.endswith("_confusion")}
 
     def headlines(counts):
@@ -149,24 +150,8 @@ def _intervals(results):
     return bootstrap_intervals(counts, results["recording_index"], headlines)
 
 
-def _charts(results, scores):
-    drawn = {"classes": plots.classes_chart(scores)}
-    if "probabilities" in results:
-        drawn["confusion"] = plots.confusion_chart(results["cls_confusion"].sum(0))
-        drawn["reliability"] = plots.reliability_chart(results["probabilities"], results["labels"])
-    return drawn
-
-
-def _panels(kind, batch, outputs, attention, count):
-    """Pictures of the first `count` pairs of a batch: overlays, and where the attention looks if there is any."""
-    drawn = {kind: overlays.pair_panel(batch, outputs, count)}
-    if attention:
-        drawn[f"{kind}_attention"] = overlays.attention_panel(batch, attention, count)
-    return drawn
-
-
 def _chosen(table):
-    """Which examples to draw: some of all, those of the lowest loss and those of the highest, of a recording one."""
+    """Chooses examples to draw: evenly spread ones, and those of the lowest and highest loss, one per recording."""
     spread = np.linspace(0, len(table["loss"]) - 1, min(SHOWN, len(table["loss"]))).astype(int)
     rows = {"overlays": spread}
     scored = np.flatnonzero(~np.isnan(table["loss"]))
@@ -174,20 +159,18 @@ def _chosen(table):
     for kind, order in (("best", by_loss), ("worst", by_loss[::-1])):
         _, first = np.unique(table["recording_index"][order], return_index=True)
         rows[kind] = order[np.sort(first)][:SHOWN]
-    # None is best or worst where no example has a loss, such as single frames of a gas that the model does not read.
+    # The examples may have no loss, such as single frames of a gas that the model does not read.
     return {kind: table["example_index"][chosen] for kind, chosen in rows.items() if len(chosen)}
 
 
 def _write_metrics(path, step, scores, intervals, dataset):
-    """Flat keys; a metric without meaning (a class that never occurs) is null. Earlier scores of the same stay."""
+    """Writes flat keys, NaN (a class that never occurs) as null; keeps earlier scores of the same step and dataset."""
     try:
         flat = json.loads(path.read_text())
     except (OSError, json.JSONDecodeError):
         flat = {}
     source = {"step": step, "dataset": dataset.name}
-    if not source.items() <= flat.items():
-        flat = {}
-    flat |= source | dataset.bounds
+    flat = (flat if source.items() <= flat.items() else {}) | source | dataset.bounds
     if dataset.leak:
         flat["leak"] = dataset.leak
     for split, metrics in scores.items():
@@ -208,9 +191,9 @@ def _print_summary(workdir, step, scores, intervals, dataset):
         if values["groups"] < FEW_GROUPS:
             print(f"{split}: only {values['groups']} independent groups of recordings; its intervals mean little")
         if absent := absent_classes(values):
-            print(f"{split}: absent from truth and prediction, and left out of the means: {', '.join(absent)}")
+            print(f"{split}: absent from truth and prediction, so left out of the means: {', '.join(absent)}")
     for name, value in dataset.bounds.items():
         print(f"{name} on test: {value:.3f}")
     if dataset.leak:
         print(f"WARNING: {dataset.leak}")
-    print(f"more in {workdir}/metrics.json, {workdir}/examples and {workdir}/pictures")
+    print(f"Wrote {workdir}/metrics.json, {workdir}/examples and {workdir}/pictures.")

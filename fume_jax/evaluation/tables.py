@@ -1,4 +1,4 @@
-"""Tables of metrics for the console."""
+"""Formats tables of metrics for the console."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ Scores = Mapping[str, float]
 
 
 def metrics_table(scores: Mapping[str, Scores], intervals: Mapping[str, Mapping[str, tuple]]) -> str:
-    """A table of the headline metrics with a column for each split, from what `intervals` and `scores` say by split."""
+    """Formats the headline metrics and their intervals as a table with a column for each split."""
     names = [name for name in HEADLINES if any(name in values for values in scores.values())]
     columns = [["", *names]]
     for split, values in scores.items():
@@ -20,7 +20,7 @@ def metrics_table(scores: Mapping[str, Scores], intervals: Mapping[str, Mapping[
 
 
 def epoch_table(scores: Scores) -> str:
-    """What one evaluation says at a glance: segmentation of each gas and both, and classification."""
+    """Formats the main scores of one evaluation: segmentation of each gas and pooled, and classification."""
     rows = []
     if "mean_iou" in scores:
         names = ("iou_gas", "iou_tube", "mean_iou", "mean_dice", "pixel_accuracy")
@@ -46,7 +46,7 @@ def _number(value):
 
 
 def aligned(rows: Iterable[Sequence[str]], words: int = 1) -> str:
-    """Lines of a table: so many columns of words to the left, the others, numbers, to the right."""
+    """Aligns the first `words` columns of a table to the left, and the others, numbers, to the right."""
     rows = list(rows)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(

@@ -1,4 +1,4 @@
-"""Where a trained model runs: in JAX, ONNX Runtime, PyTorch or as StableHLO, behind one protocol.
+"""Runs a trained model in JAX, ONNX Runtime, PyTorch or as StableHLO, behind one protocol.
 
 A backend reads the file that it writes.
 """
@@ -28,50 +28,40 @@ from fume_jax.training.setup import load_best_model
 
 
 class Backend(Protocol):
-    """A trained model that maps frames to logits. Any number of threads may call it."""
+    """Maps frames to logits with a trained model, from any number of threads."""
 
     card: ModelCard
 
-    def __call__(
-        self, co2_frame: np.ndarray, ch4_frame: np.ndarray, modality_mask: np.ndarray
-    ) -> dict[str, np.ndarray]:
-        """Logits of a batch, on the host.
+    def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns those of `cls_logits` [B, 3] and `{gas}_seg_logits` [B, H, W, 3] that the model has, float32.
 
-        Args:
-          co2_frame, ch4_frame: float32 [B, H, W, 1] in [-1, 1], of the size that the card says.
-          modality_mask: float32 [B, 2], 1.0 where the gas is present.
-
-        Returns:
-          What the model has of `cls_logits` [B, 3] and `co2_seg_logits`, `ch4_seg_logits` [B, H, W, 3], float32.
+        `inputs` are `co2_frame` and `ch4_frame`, float32 [B, H, W, 1] in [-1, 1] of the card's size, and
+        `modality_mask`, float32 [B, 2], 1.0 for each gas that is present. All arrays are on the host.
         """
 
 
 class JaxBackend:
-    """The model of a run folder, on all devices."""
+    """Runs the model of a run folder on all devices."""
 
     def __init__(self, path: str | Path, dtype: str | None = None):
-        """Opens the best checkpoint of a run, or its weights; `dtype` computes in another than its config says.
-
-        Raises:
-          UserError: if there is no such run, or it has no checkpoint.
-        """
+        """Opens the best checkpoint, or weights, of a run folder; `dtype` overrides that of its config."""
         config = load_config(path)
         self._mesh = create_mesh()
         restored, step = load_best_model(config, str(path), self._mesh)
-        self.card = create_card(config, step, _metrics(path, step))
+        # The metrics of the last evaluation, if that was of this step.
+        metrics = load_json(metrics_file) if (metrics_file := Path(path) / "metrics.json").exists() else {}
+        self.card = create_card(config, step, metrics if metrics.get("step") == step else {})
         config.model.dtype = dtype or config.model.dtype
         self.model: FUME = abstract_model(config)
         nnx.update(self.model, restored["params"], restored["batch_stats"])
         self.model.eval()
         graphdef, self._state = nnx.split(self.model)
         self._predict_fn = jax.jit(
-            lambda state, inputs: nnx.merge(graphdef, state)(**inputs),
-            out_shardings=batch_sharding(self._mesh),
+            lambda state, inputs: nnx.merge(graphdef, state)(**inputs), out_shardings=batch_sharding(self._mesh)
         )
 
-    def __call__(self, co2_frame, ch4_frame, modality_mask):
-        inputs = {"co2_frame": co2_frame, "ch4_frame": ch4_frame, "modality_mask": modality_mask}
-        count = len(modality_mask)
+    def __call__(self, **inputs):
+        count = len(inputs["modality_mask"])
         padding = -count % self._mesh.size  # devices share a batch evenly
         inputs = {name: np.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1)) for name, x in inputs.items()}
         outputs = jax.device_get(self._predict_fn(self._state, shard_batch(inputs, self._mesh)))
@@ -79,11 +69,10 @@ class JaxBackend:
 
 
 class WeightsBackend(JaxBackend):
-    """A folder with the config, the metrics and half-precision weights of a run, which serves as a run folder."""
+    """Runs the model of a folder with config, metrics and half-precision weights, which serves as a run folder."""
 
     @staticmethod
     def write(path: Path, model: FUME, card: ModelCard) -> None:
-        """Writes such a folder."""
         _, params, batch_stats = split_model(model)
         weights.save_weights(path, {"params": params, "batch_stats": batch_stats}, card.step)
         for name, values in (("config", card.config), ("metrics", card.metrics)):
@@ -91,7 +80,7 @@ class WeightsBackend(JaxBackend):
 
 
 class OnnxBackend:
-    """An ONNX file in ONNX Runtime, on a GPU if it has one; extra `onnx`."""
+    """Runs an ONNX file in ONNX Runtime, on a GPU if that supports one; extra `onnx`."""
 
     def __init__(self, path: Path):
         with needs_extra("onnx", "Running ONNX files"):
@@ -104,7 +93,7 @@ class OnnxBackend:
 
     @staticmethod
     def write(path: Path, model: FUME, card: ModelCard, *, dynamic_size: bool = False) -> None:
-        """Writes such a file; extra `export`."""
+        """Writes an ONNX file; extra `export`."""
         with needs_extra("export", "Writing ONNX files"):
             import onnx  # noqa: F401
             import onnxruntime  # noqa: F401
@@ -114,14 +103,13 @@ class OnnxBackend:
         size = {"height": card.height, "width": card.width, "dynamic_size": dynamic_size}
         path.write_bytes(to_onnx(model, **size, metadata={"card": card.to_json()}))
 
-    def __call__(self, co2_frame, ch4_frame, modality_mask):
-        inputs = {"co2_frame": _nchw(co2_frame), "ch4_frame": _nchw(ch4_frame), "modality_mask": modality_mask}
-        outputs = self._session.run(None, inputs)
+    def __call__(self, **inputs):
+        outputs = self._session.run(None, {name: _nchw(x) for name, x in inputs.items()})
         return {output.name: _nhwc(x) for output, x in zip(self._session.get_outputs(), outputs, strict=True)}
 
 
 class StablehloBackend:
-    """A zip file of `model.bin`, which is what `jax.export` serialises, and `card.json`."""
+    """Runs a zip file of `model.bin`, serialised by `jax.export`, and `card.json`."""
 
     def __init__(self, path: Path):
         with _readable(path), zipfile.ZipFile(path) as file:
@@ -131,20 +119,18 @@ class StablehloBackend:
 
     @staticmethod
     def write(path: Path, model: FUME, card: ModelCard) -> None:
-        """Writes such a file."""
         from fume_jax.interop.stablehlo import to_stablehlo
 
         with zipfile.ZipFile(path, "w") as file:
             file.writestr("model.bin", to_stablehlo(model, height=card.height, width=card.width))
             file.writestr("card.json", card.to_json())
 
-    def __call__(self, co2_frame, ch4_frame, modality_mask):
-        inputs = {"co2_frame": co2_frame, "ch4_frame": ch4_frame, "modality_mask": modality_mask}
+    def __call__(self, **inputs):
         return jax.device_get(self._predict_fn(**inputs))
 
 
 class TorchBackend:
-    """A checkpoint file of the PyTorch implementation that also has a card, in eager PyTorch; extra `torch`."""
+    """Runs a checkpoint file of the PyTorch implementation with a card, in eager PyTorch; extra `torch`."""
 
     def __init__(self, path: Path):
         with needs_extra("torch", "A PyTorch file"):
@@ -155,7 +141,7 @@ class TorchBackend:
             loaded = torch.load(path, weights_only=True)
             if "card" not in loaded:
                 convert = f"fume convert --from-torch={path} --model=NAME --workdir=DIR"
-                raise UserError(f"{path} does not say what model it holds. Make a run of it: {convert}")
+                raise UserError(f"{path} does not name its model. Convert it to a run folder: {convert}")
             self.card = ModelCard.from_json(loaded["card"])
             config = ml_collections.ConfigDict(upgrade_values(self.card.config))
             self.network = TorchFUME(get_architecture(config)).eval()
@@ -163,7 +149,7 @@ class TorchBackend:
 
     @staticmethod
     def write(path: Path, model: FUME, card: ModelCard) -> None:
-        """Writes such a file, a dict with `model_state_dict`, which the PyTorch implementation reads."""
+        """Writes a dict with `model_state_dict`, which the PyTorch implementation reads."""
         with needs_extra("torch", "A PyTorch file"):
             import torch
         from fume_jax.interop import to_state_dict
@@ -171,16 +157,15 @@ class TorchBackend:
         tensors = {key: torch.from_numpy(array) for key, array in to_state_dict(model).items()}
         torch.save({"model_state_dict": tensors, "card": card.to_json()}, path)
 
-    def __call__(self, co2_frame, ch4_frame, modality_mask):
+    def __call__(self, **inputs):
         import torch
 
-        inputs = {"co2_frame": _nchw(co2_frame), "ch4_frame": _nchw(ch4_frame), "modality_mask": modality_mask}
         with torch.inference_mode():
-            outputs = self.network(**{name: torch.from_numpy(x) for name, x in inputs.items()})
+            outputs = self.network(**{name: torch.from_numpy(_nchw(x)) for name, x in inputs.items()})
         return {name: _nhwc(x.numpy()) for name, x in outputs.items()}
 
 
-# The class of each format, which reads and writes its files.
+# The class that reads and writes the files of each format.
 BACKENDS = {"onnx": OnnxBackend, "torch": TorchBackend, "stablehlo": StablehloBackend, "weights": WeightsBackend}
 
 
@@ -188,20 +173,17 @@ def open_backend(path: str | Path | None = None, name: str | None = None) -> Bac
     """Opens a trained model.
 
     Args:
-      path: run folder, exported file, or None for the pretrained weights.
-      name: `jax`, `onnx`, `stablehlo` or `torch`; if None, what the file's ending says, JAX for a folder. In a run
-        folder it means the file that `fume export` leaves there.
+      path: run folder, exported file, or None for the pretrained model.
+      name: `jax`, `onnx`, `stablehlo` or `torch`; None chooses by the file's suffix, JAX for a folder. With a run
+        folder, the others run the file that `fume export` writes there.
 
-    Raises:
-      UserError: if there is no such file, it is damaged or of another kind, or what runs it is not installed.
+    Raises UserError if there is no such file, it is damaged or of another format, or its software is not installed.
     """
     if name not in (None, *formats.BACKENDS):
         raise UserError(f"There is no backend {name!r}; choose one of: {', '.join(formats.BACKENDS)}.")
     if path is None and name not in (None, "jax"):
-        raise UserError(
-            f"Export the pretrained model first: fume export --format={name} "
-            f"--output=model{formats.FORMATS[name].suffix}. Then name that file."
-        )
+        command = f"fume export --format={name} --output=model{formats.FORMATS[name].suffix}"
+        raise UserError(f"Export the pretrained model first: {command}. Then name that file.")
     path = Path(path or weights.PRETRAINED)
     if path.is_dir():
         if name in (None, "jax"):
@@ -220,16 +202,9 @@ def open_backend(path: str | Path | None = None, name: str | None = None) -> Bac
     return BACKENDS[kind](path)
 
 
-def _metrics(workdir, step) -> dict:
-    """What an evaluation said of that step, if it was the last one evaluated."""
-    path = Path(workdir) / "metrics.json"
-    metrics = load_json(path) if path.exists() else {}
-    return metrics if metrics.get("step") == step else {}
-
-
-def _nchw(frames):
-    # Of one channel: the same numbers in the same order.
-    return np.ascontiguousarray(frames).reshape(-1, 1, *frames.shape[1:3])
+def _nchw(x):
+    # Frames have one channel: the numbers keep their order.
+    return np.ascontiguousarray(x).reshape(-1, 1, *x.shape[1:3]) if x.ndim == 4 else x
 
 
 def _nhwc(x):
@@ -242,5 +217,5 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except (UserError, MemoryError, PermissionError):
         raise
-    except Exception as error:  # of many types, by library and by what is damaged
+    except Exception as error:  # the type depends on the library and the damage
         raise UserError(f"{path} is damaged, or no export of fume_jax ({type(error).__name__}).") from error

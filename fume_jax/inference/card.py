@@ -1,4 +1,4 @@
-"""What a trained model says of itself, wherever it is stored."""
+"""Describes a trained model; exported files hold this description."""
 
 import dataclasses
 import hashlib
@@ -15,11 +15,10 @@ from fume_jax.schema import CLASSES, MASK_CLASSES
 
 @dataclasses.dataclass(frozen=True)
 class ModelCard:
-    """Everything that whoever uses a model needs to know besides its inputs and outputs, which name themselves.
+    """Describes a model to its users.
 
-    `gases` are those that it reads, `segmented` those of them that it segments. Frames are scaled to `height` x `width`
-    pixels, and their grey levels as `normalisation` says. `metrics` are what `metrics.json` said of this step, empty if
-    it was not evaluated.
+    The model reads `gases` and segments `segmented`. Frames are scaled to `height` x `width` pixels, and their grey
+    levels by `normalisation`. `metrics` are those of `metrics.json` at this step, empty if it was not evaluated.
     """
 
     model: str
@@ -42,11 +41,7 @@ class ModelCard:
 
     @classmethod
     def from_json(cls, text: str) -> "ModelCard":
-        """The card that `to_json` wrote.
-
-        Raises:
-          UserError: if it is one of another version.
-        """
+        """Reads the card that `to_json` wrote; UserError if it is one of another version."""
         try:
             values = json.loads(text)
             card = cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
@@ -58,7 +53,7 @@ class ModelCard:
 
 
 def create_card(config: ml_collections.ConfigDict, step: int, metrics: Mapping) -> ModelCard:
-    """The card of a model trained by `config` for so many steps."""
+    """Creates the card of a model trained with `config` for `step` steps."""
     options = get_architecture(config)
     values = json.loads(config.to_json())
     return ModelCard(

@@ -1,11 +1,11 @@
-"""Export of a trained model, checked against the model itself on real frames before it counts as done."""
+"""Exports a trained model, and compares the export with the model on real frames before it is kept."""
 
 import contextlib
-import dataclasses
 import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -22,18 +22,17 @@ from fume_jax.runtime.preflight import full_disk
 from fume_jax.schema import GASES
 from fume_jax.training.checkpoint import only_weights
 
-# Pairs that are compared on, besides the same with one gas taken away.
+# Pairs to compare on; each is compared with one of its gases absent too.
 PAIRS = 8
-# How far apart logits may be, and how often the highest must be of the same class.
+# The largest allowed difference of logits, and the least share of equal classes.
 EXACT = (1e-4, 0.9999)
 HALF = (0.5, 0.999)  # in half precision
 
 Inputs = dict[str, np.ndarray]
 
 
-@dataclasses.dataclass(frozen=True)
-class Parity:
-    """How one output of two backends compares: the largest difference, and how often the highest is of one class."""
+class Parity(NamedTuple):
+    """Compares an output of two backends: the largest difference, and the share of `decisions` with equal classes."""
 
     output: str
     max_error: float
@@ -44,21 +43,16 @@ class Parity:
 def export_run(
     workdir: str | Path, format: str, path: Path, *, dynamic_size: bool = False, data: str | None = None
 ) -> tuple[list[Parity], str]:
-    """Writes the best checkpoint of a run in another format, and compares what that says with what the model says.
+    """Exports the best checkpoint of a run to a format of `FORMATS`, and compares the export with the model.
 
     Args:
-      workdir: run folder.
-      format: one of `FORMATS`.
-      path: of the file, or of the folder for `weights`.
-      dynamic_size: take frames of any size; of `onnx` alone.
-      data: prepared dataset to compare on; by default that of the run, or, if it is not there, the frames shipped.
+      workdir, format: run folder, and name of the format.
+      path: file to write, or folder for `weights`.
+      dynamic_size: accept frames of any size; only for `onnx`.
+      data: dataset to compare on; if None, that of the run, or, if that is missing, the pretrained model's examples.
 
-    Returns:
-      How each output compares, and in words what on.
-
-    Raises:
-      UserError: if there is no such run, a package is missing, the folder holds something else, or the two differ, in
-        which case nothing is written.
+    Returns the comparison of each output, and a description of the frames. Raises UserError, and writes nothing, if
+    `workdir` is no run, a package is missing, `path` holds something else, or the export differs.
     """
     backend, suffix = BACKENDS[format], FORMATS[format].suffix
     if suffix and path.suffix != suffix:
@@ -68,32 +62,33 @@ def export_run(
     if path.is_dir() and any(path.iterdir()) and not only_weights(path):
         raise UserError(f"--output={path} holds something else already; choose a new folder.")
     if dynamic_size and format != "onnx":
-        raise UserError(f"--dynamic_size is for --format=onnx; {format} takes frames of the size of training.")
-    # StableHLO computes as the run does, the others in float32, which accelerators round unless told otherwise.
+        raise UserError(f"--dynamic_size is for --format=onnx; {format} takes frames of the size in training.")
+    # StableHLO computes as the run does; the others in float32, which accelerators round unless set otherwise.
     native = format == "stablehlo"
     dtype = None if native else "float32"
     precision = contextlib.nullcontext() if native else jax.default_matmul_precision("highest")
     model = JaxBackend(workdir, dtype)
-    # Sums in half precision round in another order whenever they are compiled anew.
+    # Each compilation may round sums in half precision in another order.
     half = format == "weights" or (native and model.card.config["model"]["dtype"] != "float32")
     batches, source = _batches(model.card, data, sizes=2 if dynamic_size else 1)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        full_disk(path.parent, "an export"),
-        tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder,
-        precision,
-    ):
+    temporary = tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-")
+    with full_disk(path.parent, "an export"), temporary as folder, precision:
         part = Path(folder) / path.name
         backend.write(part, model.model, model.card, **({"dynamic_size": True} if dynamic_size else {}))
         exported = JaxBackend(part, dtype) if format == "weights" else backend(part)
         parities = compare(model, exported, batches)
         _check(parities, HALF if half else EXACT, source)
-        _install(part, path)
+        if path.is_dir():  # of earlier weights; other files in it stay
+            for file in part.iterdir():
+                os.replace(file, path / file.name)
+        else:
+            os.replace(part, path)
     return parities, source
 
 
-def _check(parities, allowed, source):
-    max_error, min_agreement = allowed
+def _check(parities, tolerance, source):
+    max_error, min_agreement = tolerance
     worst = max(parities, key=lambda parity: parity.max_error)
     least = min(parities, key=lambda parity: parity.agreement)
     if not (worst.max_error <= max_error and least.agreement >= min_agreement):
@@ -105,16 +100,16 @@ def _check(parities, allowed, source):
 
 
 def compare(a: Backend, b: Backend, batches: Iterable[Inputs]) -> list[Parity]:
-    """Every output of two backends on the same batches."""
+    """Compares every output of two backends on the same batches."""
     errors, agreed, decisions = {}, {}, {}
     for batch in batches:
-        ours, others = a(**batch), b(**batch)
-        if ours.keys() != others.keys():
-            raise UserError(f"Outputs differ: {', '.join(ours)} and {', '.join(others)}.")
-        for name in ours:
-            same = ours[name].argmax(-1) == others[name].argmax(-1)
-            # Not a number compares as larger than whatever is allowed.
-            error = float(np.nan_to_num(np.abs(ours[name] - others[name]), nan=np.inf).max())
+        of_a, of_b = a(**batch), b(**batch)
+        if of_a.keys() != of_b.keys():
+            raise UserError(f"Outputs differ: {', '.join(of_a)} and {', '.join(of_b)}.")
+        for name in of_a:
+            same = of_a[name].argmax(-1) == of_b[name].argmax(-1)
+            # NaN counts as an infinite difference.
+            error = float(np.nan_to_num(np.abs(of_a[name] - of_b[name]), nan=np.inf).max())
             errors[name] = max(errors.get(name, 0.0), error)
             agreed[name] = agreed.get(name, 0) + int(same.sum())
             decisions[name] = decisions.get(name, 0) + same.size
@@ -122,14 +117,14 @@ def compare(a: Backend, b: Backend, batches: Iterable[Inputs]) -> list[Parity]:
 
 
 def _batches(card: ModelCard, data, sizes) -> tuple[list[Inputs], str]:
-    """Batches of one and of more pairs, with both gases and with one, of the size of training and another."""
+    """Creates batches of one and of more pairs, with both gases and with one, in `sizes` sizes, the model's first."""
     path = data or card.config["data"]["path"]
     if data or os.path.isdir(path):
         pairs, source = _dataset_pairs(path), f"the test split of {path}"
     else:
-        shipped = pretrained_examples().values()
-        pairs = [{gas: read_frame(file) for gas, file in files.items()} for files in shipped]
-        source = "the frames that are shipped"
+        examples = pretrained_examples().values()
+        pairs = [{gas: read_frame(file) for gas, file in files.items()} for files in examples]
+        source = "the examples of the pretrained model"
     batches = []
     for scale in (1.0, 0.75)[:sizes]:
         size = (max(MIN_SIZE, round(scale * card.height)), max(MIN_SIZE, round(scale * card.width)))
@@ -142,18 +137,8 @@ def _batches(card: ModelCard, data, sizes) -> tuple[list[Inputs], str]:
 
 def _dataset_pairs(path):
     split = Dataset(path).split("test")
-    chosen = np.unique(np.linspace(0, len(split) - 1, PAIRS).astype(int))
-    examples = [split[int(index)] for index in chosen]
+    examples = [split[int(i)] for i in np.unique(np.linspace(0, len(split) - 1, PAIRS).astype(int))]
     return [
-        {gas: example[f"{gas}_frame"] for gas, present in zip(GASES, example["modality_mask"], strict=True) if present}
+        {gas: example[f"{gas}_frame"] for i, gas in enumerate(GASES) if example["modality_mask"][i]}
         for example in examples
     ]
-
-
-def _install(part, path):
-    if path.is_dir():
-        # Earlier weights, beside which there may be other files.
-        for file in part.iterdir():
-            os.replace(file, path / file.name)
-    else:
-        os.replace(part, path)

@@ -1,6 +1,6 @@
-"""The formats that a trained model is exported to.
+"""Lists the formats that a trained model is exported to.
 
-This table alone names them: flags, messages and file suffixes read it, and `backends.py` has a class for each.
+Flags, messages and file suffixes read this table alone, and `backends.py` has a class for each format.
 """
 
 from pathlib import Path
@@ -16,13 +16,13 @@ FORMATS = {
     "onnx": Format(".onnx", "for ONNX Runtime and other readers of ONNX"),
     "torch": Format(".pth", "a checkpoint file that the PyTorch implementation loads"),
     "stablehlo": Format(".stablehlo", "for JAX on CPUs, GPUs and TPUs without this package, by jax.export"),
-    "weights": Format("", "a folder with config, metrics and half-precision weights, which serves as a run folder"),
+    "weights": Format("", "a folder with config, metrics and half-precision weights, usable as a run folder"),
 }
-# What runs a model: JAX for a folder, else the backend of the file's format.
+# JAX runs the model of a folder; the backend of its format, that of a file.
 FORMAT_OF_SUFFIX = {format.suffix: name for name, format in FORMATS.items() if format.suffix}
 BACKENDS = ("jax", *FORMAT_OF_SUFFIX.values())
 
 
 def exported_file(workdir: str | Path, format: str) -> Path:
-    """Returns where a run folder keeps its export to a format."""
+    """Returns the path of the export to a format in a run folder."""
     return Path(workdir) / f"model{FORMATS[format].suffix}"

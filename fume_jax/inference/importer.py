@@ -1,4 +1,4 @@
-"""Run folders from PyTorch checkpoint files."""
+"""Converts PyTorch checkpoint files to run folders."""
 
 import contextlib
 from pathlib import Path
@@ -14,16 +14,15 @@ from fume_jax.training.checkpoint import has_checkpoints, save_config
 from fume_jax.training.loop_state import LoopState
 from fume_jax.training.setup import open_checkpoints
 
-# Lines of what does not fit.
+# The most lines about parameters that do not fit.
 SHOWN = 12
 
 
 def run_from_torch(config: ml_collections.ConfigDict, path: str, workdir: str) -> None:
-    """Makes a run folder whose only checkpoint, of step 0, has the parameters of a PyTorch file.
+    """Creates a run folder whose only checkpoint, of step 0, has the parameters of a PyTorch file.
 
-    Raises:
-      UserError: if the file is no checkpoint, holds anything but tensors and plain values, or does not fit the model,
-        or if `workdir` holds a run.
+    Raises UserError if the file is no checkpoint of tensors and plain values or does not fit the model, or if `workdir`
+    holds a run.
     """
     validate_config(config)
     if has_checkpoints(workdir):
@@ -31,9 +30,9 @@ def run_from_torch(config: ml_collections.ConfigDict, path: str, workdir: str) -
     try:
         model = from_state_dict(config.model.name, _read(path), **model_options(config))
     except ValueError as error:
-        first = str(error).splitlines()[:SHOWN]
-        raise UserError(f"{path}: " + "\n".join(first)) from error
-    # Training that goes on from here starts its optimiser afresh; the schedule is no part of what is saved.
+        first_lines = "\n".join(str(error).splitlines()[:SHOWN])
+        raise UserError(f"{path}: {first_lines}") from error
+    # The optimiser state is fresh; the schedule, and so `steps_per_epoch`, is no part of it.
     _, tx = create_optimizer(config, steps_per_epoch=1)
     save_config(config, workdir)
     state = create_train_state(model, tx, ema=config.train.ema_decay > 0)
@@ -42,18 +41,17 @@ def run_from_torch(config: ml_collections.ConfigDict, path: str, workdir: str) -
 
 
 def _read(path):
-    """Arrays of a state dict, or of the `model_state_dict` in a checkpoint. Nothing in the file is executed."""
+    """Reads the arrays of a state dict, or of `model_state_dict` in a checkpoint; runs no code of the file."""
     with needs_extra("torch", "A PyTorch file"):
         import torch
     if not Path(path).is_file():
         raise UserError(f"There is no file {path}.")
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a file that is none, or is hostile, makes torch raise
-        raise UserError(
-            f"{path} is not a PyTorch checkpoint of tensors and plain values; code in such a file is never run. If you "
-            "trust it, load it in PyTorch and save its model.state_dict() anew."
-        ) from error
+    except Exception as error:  # the type depends on the file, which may be hostile
+        remedy = "If you trust the file, load it in PyTorch and save its model.state_dict() again."
+        reason = "is not a PyTorch checkpoint of tensors and plain values; code in such a file is never run"
+        raise UserError(f"{path} {reason}. {remedy}") from error
     state_dict = loaded.get("model_state_dict", loaded) if isinstance(loaded, dict) else {}
     entries = state_dict.items() if isinstance(state_dict, dict) else ()
     if not entries or not all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in entries):

@@ -1,4 +1,4 @@
-"""The page on which a trained model is tried in the browser."""
+"""Builds the web page on which to try a model."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,44 +8,40 @@ import numpy as np
 from gradio.processing_utils import check_all_files_in_cache
 
 from fume_jax.data.images import UnreadableFrame, read_frame
+from fume_jax.evaluation.overlays import overlay
 from fume_jax.inference.card import ModelCard
 from fume_jax.inference.predictor import Predictor, pretrained_examples
 from fume_jax.learning.plume import Plume
 from fume_jax.schema import GASES
 
-# Dataset of frames that no camera has taken.
+# Dataset of simulated frames.
 SIMULATED = "synthetic_ogi"
-# Colours of the overlays in words.
+# Titles of the overlays, with their colours.
 LEGENDS = {"co2": "CO2: plume orange, tube blue", "ch4": "CH4: plume green, tube blue"}
-# Of a picture on the page, pixels.
+# Height of a picture on the page in pixels.
 HEIGHT = 260
-# One of the fonts that come with Gradio, of which some lack most letters where they are semi-bold, as by default.
+# A font of Gradio without semi-bold, its default weight, in which some of its fonts lack most letters.
 FONT = gr.themes.LocalFont("Source Sans Pro", weights=(400, 700)), "sans-serif"
 THEME = gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=FONT, font_mono=FONT)
 
 
 def create_page(predictor: Predictor) -> gr.Blocks:
-    """The page of a model, with what that reads and says.
+    """Creates the page of a model.
 
-    Whatever the model, its endpoint `predict` takes an image file of each gas, either of which may be None, and returns
-    the overlays of CO2 and CH4, probabilities, measures and milliseconds, None where there is no such thing.
+    For every model, the endpoint `predict` takes an image file of each gas, either of which may be None, and returns
+    the overlays of CO2 and CH4, probabilities, measures and milliseconds; those that the model lacks are None.
     """
     card = predictor.card
     with gr.Blocks(title="fume_jax", analytics_enabled=False) as page:
         gr.Markdown(describe(card))
-        # What the model does not have stays hidden, so that the endpoint is the same for all.
+        # Parts that the model lacks are hidden, so that the endpoint is the same for all models.
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 with gr.Row():
                     frames = [_picture(f"{gas.upper()} frame", gas in card.gases, upload=True) for gas in GASES]
                 examples = list_examples(card)
-                gr.Examples(
-                    list(examples.values()),
-                    frames,
-                    label="Examples, simulated",
-                    example_labels=list(examples),
-                    api_visibility="private",
-                )
+                labels = {"label": "Examples, simulated", "example_labels": list(examples)}
+                gr.Examples(list(examples.values()), frames, **labels, api_visibility="private")
                 probabilities = gr.Label(label="pH state", visible=card.classifies)
                 milliseconds = gr.Number(label="Milliseconds", precision=1, interactive=False)
             with gr.Column(scale=3, min_width=320, visible=bool(card.segmented)):
@@ -60,11 +56,11 @@ def create_page(predictor: Predictor) -> gr.Blocks:
                 return None, None, None, tabulate({}, card.segmented), None
             pair = read_pair(given)
             (prediction,) = predictor.predict([pair])
-            pictured = {gas: overlays.overlay(pair[gas][..., 0], mask, gas) for gas, mask in prediction.masks.items()}
+            pictured = {gas: overlay(pair[gas][..., 0], mask, gas) for gas, mask in prediction.masks.items()}
             table = tabulate(prediction.plumes, card.segmented)
             return *map(pictured.get, GASES), prediction.probabilities or None, table, prediction.milliseconds
 
-        # Gradio's own way from an upload to a file goes through Pillow, which cannot read all that a camera writes.
+        # Gradio would read uploads with Pillow, which does not support all formats of cameras.
         options = {"preprocess": False, "show_progress": "minimal"}
         outputs = [*overlays, probabilities, measures, milliseconds]
         changes = [frame.change for frame in frames]
@@ -75,22 +71,20 @@ def create_page(predictor: Predictor) -> gr.Blocks:
 
 
 def describe(card: ModelCard) -> str:
-    """Title, and a line on what the model is, Markdown."""
+    """Returns the title and a description of the model in Markdown."""
     path = Path(card.config["data"]["path"])
     data = f"simulated frames alone, {path}" if SIMULATED in path.parts else path
-    # The parameters of step 0 come from a file, and the config does not know what they were trained on.
+    # Parameters of step 0 come from a file; the config does not have the data of their training.
     trained = f"trained for {card.step:,} steps on {data}" if card.step else "trained elsewhere"
     scores = {"gas IoU": "test/iou_gas", "balanced accuracy": "test/balanced_accuracy"}
-    told = [f"{name} {card.metrics[key]:.2f}" for name, key in scores.items() if key in card.metrics]
-    test = f" Scores on its test split: {', '.join(told)}." if told else ""
-    return (
-        "# Gas plumes in infrared frames\n"
-        f"Model `{card.model}`, frames scaled to {card.width}x{card.height}, {trained}.{test}"
-    )
+    listed = ", ".join(f"{name} {card.metrics[key]:.2f}" for name, key in scores.items() if key in card.metrics)
+    test = f" Scores on its test split: {listed}." if listed else ""
+    model = f"Model `{card.model}`, frames scaled to {card.width}x{card.height}, {trained}.{test}"
+    return f"# Gas plumes in infrared frames\n{model}"
 
 
 def list_examples(card: ModelCard) -> dict[str, list[str | None]]:
-    """Files of CO2 and CH4 by a name for people; the first once more as CO2 alone, for a model that reads both."""
+    """Returns example files of CO2 and CH4 by title; repeats the first as CO2 alone if the model reads both gases."""
     examples = {}
     for name, files in pretrained_examples().items():
         pair = [str(files[gas]) if gas in files and gas in card.gases else None for gas in GASES]
@@ -102,18 +96,13 @@ def list_examples(card: ModelCard) -> dict[str, list[str | None]]:
 
 
 def read_upload(file: dict) -> np.ndarray:
-    """The frame in an uploaded file, uint8 [H, W, 1].
-
-    Raises:
-      gradio.Error: if nobody has uploaded it: other files of this machine are no one's business.
-      UnreadableFrame: if it holds no usable image.
-    """
-    check_all_files_in_cache(file)
+    """Reads an uploaded file, uint8 [H, W, 1]; raises UnreadableFrame if it holds no usable image."""
+    check_all_files_in_cache(file)  # or gradio.Error: the page must not read other files of this machine
     return read_frame(file["path"])
 
 
 def read_pair(files: dict[str, dict]) -> dict[str, np.ndarray]:
-    """The frames in uploaded files by gas, or a `gradio.Error`, which the page shows."""
+    """Reads uploaded files by gas; raises `gradio.Error`, which the page shows, if one is unreadable."""
     frames = {}
     for gas, file in files.items():
         try:
@@ -124,35 +113,25 @@ def read_pair(files: dict[str, dict]) -> dict[str, np.ndarray]:
 
 
 def show_upload(file: dict) -> np.ndarray | dict:
-    """What the model sees of an uploaded file, which may be of a kind that browsers do not show, such as TIFF."""
+    """Reads an uploaded file as the model does, for formats that browsers do not show, such as TIFF."""
     try:
         return read_upload(file)[..., 0]
     except UnreadableFrame:
-        return gr.skip()  # the prediction says why
+        return gr.skip()  # the prediction reports the error
 
 
 def tabulate(plumes: dict[str, Plume], gases: Sequence[str]) -> dict[str, list]:
-    """Measures of plumes by gas, a column for each of `gases`, empty where there is none."""
-    rows = {
-        "Area, pixels": lambda plume: plume.area_pixels,
-        "Share of the frame, %": lambda plume: round(100 * plume.fraction, 2),
-        "Direction, degrees (90 is up)": lambda plume: _rounded(plume.direction_degrees),
-        "Length, pixels": lambda plume: _rounded(plume.length_pixels),
-    }
-    return {
-        "headers": ["", *(gas.upper() for gas in gases)],
-        "data": [
-            [name, *(measure(plumes[gas]) if gas in plumes else None for gas in gases)]
-            for name, measure in rows.items()
-        ],
-    }
+    """Tabulates measures of plumes, with a column for each of `gases`, empty without a plume of it."""
+    columns = [["Area, pixels", "Share of the frame, %", "Direction, degrees (90 is up)", "Length, pixels"]]
+    for plume in map(plumes.get, gases):
+        columns.append([None] * 4)
+        if plume is not None:
+            lengths = [x and round(x, 1) for x in (plume.direction_degrees, plume.length_pixels)]
+            columns[-1] = [plume.area_pixels, round(100 * plume.fraction, 2), *lengths]
+    return {"headers": ["", *(gas.upper() for gas in gases)], "data": list(map(list, zip(*columns, strict=True)))}
 
 
 def _picture(label, visible, *, upload):
-    # PNG: the other formats of the web change pixels.
+    # PNG, since other formats of the web change pixels.
     options = {"sources": ["upload", "clipboard"]} if upload else {"buttons": ["download", "fullscreen"]}
     return gr.Image(label=label, visible=visible, interactive=upload, format="png", height=HEIGHT, **options)
-
-
-def _rounded(value):
-    return None if value is None else round(value, 1)

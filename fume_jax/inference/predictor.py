@@ -1,4 +1,4 @@
-"""Prediction on frames in memory: what a trained model says of one pair, or of a batch of them."""
+"""Predicts on frames in memory: one pair, or a batch of pairs."""
 
 import dataclasses
 import time
@@ -24,15 +24,15 @@ Inputs = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a model says of one pair.
+    """Holds the prediction of one pair.
 
     Attributes:
-      label: one of `CLASSES`; None if the model does not classify, or reads none of the gases given.
-      probabilities: of each class; empty without label.
-      masks: by gas, uint8 [H, W] at the size of the frame given: 0 background, 1 tube, 2 gas. Of the gases that were
-        given and that the model segments.
-      plumes: by gas, the measures of each mask.
-      milliseconds: that the model took, its share of a batch.
+      label: one of `CLASSES`; None if the model does not classify, or reads none of the pair's gases.
+      probabilities: probability of each class; empty without label.
+      masks: uint8 [H, W] in the size of the frame, 0 background, 1 tube, 2 gas, for each frame whose gas the model
+        segments.
+      plumes: measures of each mask, by gas.
+      milliseconds: time of the model, divided by the size of the batch.
     """
 
     label: str | None
@@ -43,12 +43,12 @@ class Prediction:
 
 
 class Predictor:
-    """A trained model that takes frames as a camera gives them.
+    """Predicts with a trained model on frames as a camera records them.
 
         predictor = Predictor.load("runs/demo")
         prediction = predictor(co2="frame.png")
 
-    It holds no state that a call changes: any number of threads may share one.
+    No call changes its state: any number of threads may share one.
     """
 
     def __init__(self, backend: Backend):
@@ -56,39 +56,29 @@ class Predictor:
 
     @classmethod
     def load(cls, path: str | Path | None = None, backend: str | None = None) -> "Predictor":
-        """Loads a run folder, an exported file, or, without either, the model that is shipped.
-
-        Args:
-          path: of it.
-          backend: `jax`, `onnx`, `stablehlo` or `torch`; if None, what suits the path.
-
-        Raises:
-          fume_jax.runtime.errors.UserError: if there is none, it is damaged, or what runs it is not installed.
-        """
+        """Loads a run folder or an exported file, or, without `path`, the pretrained model; see `open_backend`."""
         return cls(open_backend(path, backend))
 
     @property
     def card(self) -> ModelCard:
-        """What the model reads, its classes, config and metrics."""
+        """Returns the description of the model: its gases, classes, config and metrics."""
         return self.backend.card
 
     def __call__(self, co2: Frame | None = None, ch4: Frame | None = None) -> Prediction:
-        """Predicts one pair, of which a gas may be absent.
-
-        The first call compiles, where the backend does; see `warm_up`.
+        """Predicts one pair, of which a gas may be absent; the first call may compile, see `warm_up`.
 
         Args:
-          co2, ch4: image file, or array [H, W] or [H, W, C] with C 1 (grey), 3 (RGB) or 4, of any size: whatever
-            `numpy.asarray` takes. uint8 is taken as it is, any other dtype is scaled by the frame's own range.
+          co2, ch4: image file, or array [H, W] or [H, W, C] of any size, C 1 (grey), 3 (RGB) or 4, as `numpy.asarray`
+            accepts it. uint8 is used as it is; any other dtype is scaled by the frame's own range.
 
         Raises:
           fume_jax.data.images.UnreadableFrame: if a file holds no usable image.
-          ValueError: if no frame is given, or an array is none.
+          ValueError: if there is no frame, or an array is not an image.
         """
         return self.predict([{"co2": co2, "ch4": ch4}])[0]
 
     def predict(self, pairs: Sequence[Mapping[str, Frame | None]]) -> list[Prediction]:
-        """Predicts pairs in one batch, each with frames by gas, as of `__call__`; for every size of it JAX compiles."""
+        """Predicts pairs, each with frames by gas as in `__call__`, in one batch; JAX compiles for every batch size."""
         if not pairs:
             return []
         pairs = [_read(frames) for frames in pairs]
@@ -97,17 +87,17 @@ class Predictor:
         return [self.interpret(frames, x, milliseconds) for frames, x in zip(pairs, logits, strict=True)]
 
     def warm_up(self, batch_size: int = 1) -> None:
-        """Predicts a blank batch, so that whatever has to be compiled is."""
+        """Predicts a blank batch, so that later calls do not compile."""
         self.run([self.prepare({})] * max(1, batch_size))
 
-    # The three steps of `predict`, for who runs them in different threads.
+    # `predict` in three steps, which may run in different threads.
 
     def prepare(self, frames: Mapping[str, np.ndarray]) -> Inputs:
-        """One pair as the model takes it; see `prepare_pair`."""
+        """Prepares one pair for the model; see `prepare_pair`."""
         return prepare_pair(frames, self.card.height, self.card.width)
 
     def run(self, inputs: Sequence[Inputs]) -> tuple[list[dict[str, np.ndarray]], float]:
-        """Logits of each of some prepared pairs, and the milliseconds that the model took for one."""
+        """Returns the logits of each prepared pair, and the milliseconds of the model per pair."""
         start = time.perf_counter()
         logits = self.backend(**stack(inputs))
         milliseconds = (time.perf_counter() - start) * 1e3 / len(inputs)
@@ -116,11 +106,11 @@ class Predictor:
     def interpret(
         self, frames: Mapping[str, np.ndarray], logits: Mapping[str, np.ndarray], milliseconds: float
     ) -> Prediction:
-        """What the logits of one pair say of its frames; UserError if they are not finite."""
+        """Converts the logits of one pair to its prediction; UserError if they are not finite."""
         if not all(np.isfinite(x.sum()) for x in logits.values()):
             raise UserError("The model's logits are not finite: its parameters are damaged, or its training failed.")
         masks = {gas: _mask(logits[f"{gas}_seg_logits"], x) for gas, x in frames.items() if gas in self.card.segmented}
-        # Nothing is said of frames that the model does not read.
+        # A pair without a frame that the model reads has no class.
         classified = self.card.classifies and any(gas in self.card.gases for gas in frames)
         probabilities = _softmax(logits["cls_logits"]) if classified else {}
         return Prediction(
@@ -133,7 +123,7 @@ class Predictor:
 
 
 def _read(pair):
-    """Frames uint8 [H, W, 1] by gas, of files and arrays."""
+    """Converts files and arrays to frames uint8 [H, W, 1] by gas."""
     given = {gas: frame for gas, frame in pair.items() if frame is not None}
     if not given or set(given) - set(GASES):
         raise ValueError(f"Give a frame of at least one gas, {' or '.join(GASES)}, got {', '.join(given) or 'none'}.")
@@ -145,25 +135,25 @@ def _read(pair):
 
 
 def prepare_pair(frames: Mapping[str, np.ndarray], height: int, width: int) -> Inputs:
-    """Frames uint8 [H, W, 1] by gas as the arguments of a `Backend` for one pair, without the axis of the batch."""
+    """Converts frames uint8 [H, W, 1] by gas to the inputs of a `Backend` for one pair, without batch axis."""
     inputs = {f"{gas}_frame": np.zeros((height, width, 1), np.float32) for gas in GASES}
     inputs |= {f"{gas}_frame": normalize(resize_frame(x, height, width), 1) for gas, x in frames.items()}
     return inputs | {"modality_mask": np.array([gas in frames for gas in GASES], np.float32)}
 
 
 def stack(inputs: Sequence[Inputs]) -> Inputs:
-    """A batch of what `prepare_pair` made."""
+    """Stacks inputs of `prepare_pair` to a batch."""
     return {name: np.stack([x[name] for x in inputs]) for name in inputs[0]}
 
 
 def pretrained_examples() -> dict[str, dict[str, Path]]:
-    """Simulated frames that are shipped, files by name and gas."""
+    """Returns the simulated example frames of the pretrained model: files by name and gas."""
     folder = str(PRETRAINED / "examples")
     return {pair.name: pair.frames for pair in open_source(folder, folder).pairs}
 
 
 def _mask(logits, frame):
-    """Classes at the frame's own size: logits are enlarged, not labels, so that outlines stay smooth."""
+    """Predicts classes in the frame's own size; resizes logits, not classes, so that outlines stay smooth."""
     size = frame.shape[1], frame.shape[0]
     return cv2.resize(np.ascontiguousarray(logits), size, interpolation=cv2.INTER_LINEAR).argmax(-1).astype(np.uint8)
 

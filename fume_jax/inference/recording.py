@@ -1,4 +1,4 @@
-"""Prediction on recordings: reading, the model and writing go on at the same time."""
+"""Predicts recordings; reading, the model and writing run in parallel."""
 
 import collections
 import concurrent.futures
@@ -27,15 +27,15 @@ from fume_jax.runtime.prefetch import prefetch_map
 from fume_jax.runtime.preflight import full_disk
 from fume_jax.schema import CLASSES, GASES
 
-# What is written besides tables and the picture over time; the video only of videos.
+# Files to write besides the tables and the timeline; the video only for videos.
 PRODUCTS = ("masks", "overlays", "video")
-# Of a panel of the annotated video, pixels.
+# Width and height of a panel of the annotated video, in pixels.
 PANEL = (640, 480)
 
 
 @dataclasses.dataclass(frozen=True)
 class PredictedPair:
-    """One pair of a recording: what could be read of it, by gas, why the rest could not, and the prediction if any."""
+    """Holds the readable frames of a pair by gas, error messages of the others, and the prediction if any."""
 
     name: str
     time: float | None
@@ -56,60 +56,56 @@ def predict_recording(
     """Predicts a recording and writes tables, pictures and a video to a folder; see `fume_jax.predict`.
 
     Args:
-      predictor: of the model.
-      source: of the frames.
-      output: folder, made if need be.
-      batch_size: pairs that the model takes at once.
-      products: some of `PRODUCTS`.
-      stop: if requested, ends this after the pair at hand; what there is by then is written in order.
+      predictor, source: the model and the frames.
+      output: folder, created if missing.
+      batch_size: number of pairs per call of the model.
+      products: names from `PRODUCTS`.
+      stop: a request ends the prediction after the current pair; results up to it are written.
 
     Returns:
-      `DONE`; `PARTLY_DONE` if a frame could not be read, which is listed; `NOTHING_DONE` if none could; `RUN_AGAIN` if
-      it was stopped.
+      `DONE`; `PARTLY_DONE` if a frame is unreadable, and printed; `NOTHING_DONE` if all are; `RUN_AGAIN` if stopped.
 
     Raises:
-      UserError: if the model reads none of the gases, or the disk is full. What was predicted stays in
-        `predictions.csv.part`.
+      UserError: if the model reads none of the gases, or the disk is full, which leaves `predictions.csv.part`.
     """
     card = predictor.card
     if not set(source.gases) & set(card.gases):
-        raise UserError(
-            f"This model reads {' and '.join(card.gases)} alone, and there are only frames of {source.gases[0]}."
-        )
+        read = " and ".join(card.gases)
+        raise UserError(f"This model reads {read} alone, and there are only frames of {source.gases[0]}.")
     predictor.warm_up(batch_size)
-    folder, timeline, kinds, skipped = Path(output), _Timeline(card, source.gases), collections.Counter(), 0
+    folder, timeline, counts, skipped = Path(output), [], collections.Counter(), 0
     if folder.is_dir() and any(folder.iterdir()):
-        print(f"{output} holds files already; those of other names stay")
+        print(f"{output} holds files already; those with other names stay")
     start = time.perf_counter()
-    with full_disk(output, "what was predicted"), contextlib.ExitStack() as stack:
+    with full_disk(output, "a prediction"), contextlib.ExitStack() as stack:
         record = stack.enter_context(_tables(folder, card))
-        film = stack.enter_context(VideoWriter(folder / "annotated.mp4", source.rate or 1))  # no file without a picture
+        video = stack.enter_context(VideoWriter(folder / "annotated.mp4", source.rate or 1))  # no file without pictures
         write_fn = functools.partial(_write_pictures, folder=folder, card=card, source=source, products=products)
         results = stack.enter_context(contextlib.closing(predict_pairs(predictor, source.pairs, batch_size, write_fn)))
         for result, picture in tqdm(results, total=source.total, unit="pair", desc="predict", disable=None):
             for fault in result.faults.values():
                 tqdm.write(f"skipped: {fault}")
                 skipped += 1
-            if result.prediction is not None:
-                kinds[" and ".join(gas.upper() for gas in GASES if gas in result.frames)] += 1
+            if (prediction := result.prediction) is not None:
+                counts[" and ".join(gas.upper() for gas in GASES if gas in result.frames)] += 1
                 record(result)
-                timeline.add(result)
+                timeline.append((result.time, prediction.probabilities, prediction.plumes))
                 if picture is not None:
-                    film.write(picture, result.time)
+                    video.write(picture, result.time)
             if stop is not None and stop.requested:
                 break
-    done = kinds.total()
+    done = counts.total()
     if not done:
-        print("Nothing could be predicted: no frame could be read.")
+        print("Nothing could be predicted: no frame is readable.")
         return NOTHING_DONE
     if done > 1:
-        overlays.save(folder / "timeline.png", timeline.chart())
-    of = ", ".join(f"{count} of {gases}" for gases, count in kinds.items())
-    print(f"{done} predicted into {output} ({of}), {done / (time.perf_counter() - start):.1f} a second")
-    if len(source.gases) == 2 and not any(" and " in kind for kind in kinds):
-        print("WARNING: No frame of one gas goes with one of the other; see how frames pair in the README.")
+        overlays.save(folder / "timeline.png", _timeline_chart(timeline, card, source.gases))
+    by_gas = ", ".join(f"{count} of {gases}" for gases, count in counts.items())
+    print(f"{done} predicted into {output} ({by_gas}), {done / (time.perf_counter() - start):.1f} a second")
+    if len(source.gases) == 2 and not any(" and " in gases for gases in counts):
+        print("WARNING: No frame of one gas goes with one of the other; see docs/prediction.md for how frames pair.")
     if stop is not None and stop.requested:
-        print("stopped early; the same command starts again")
+        print("stopped early; the same command starts the prediction again")
         return RUN_AGAIN
     return PARTLY_DONE if skipped else DONE
 
@@ -117,16 +113,16 @@ def predict_recording(
 def predict_pairs(
     predictor: Predictor, pairs: Iterable[Pair], batch_size: int, write_fn: Callable[[PredictedPair], object]
 ) -> Iterator[tuple[PredictedPair, object]]:
-    """Predicts pairs in order; those to come are read and those before written while the model is at work.
+    """Predicts pairs in order; other threads read later pairs and write earlier ones while the model runs.
 
     Args:
-      predictor: of the model.
-      pairs: of frames or files, taken in a thread of their own.
-      batch_size: of the model, the last batch filled up: a backend may have to compile for every size.
-      write_fn: what to do with each predicted pair, in any of several threads.
+      predictor: the model.
+      pairs: pairs of frames or files, taken in a thread of their own.
+      batch_size: pairs per call of the model; the last batch is padded, since a backend may compile for each size.
+      write_fn: function of each predicted pair, called from several threads.
 
     Yields:
-      The pair, and what `write_fn` returned, None if nothing could be predicted of it.
+      The pair, and the result of `write_fn`, None if the pair has no prediction.
     """
 
     def read(pair):
@@ -152,25 +148,24 @@ def predict_pairs(
     depth = 2 * batch_size
     with contextlib.ExitStack() as stack:
 
-        def ahead(threads, function, items, depth):
+        def prefetch(threads, function, items, depth):
             pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(threads))
             return stack.enter_context(contextlib.closing(prefetch_map(pool, function, items, depth=depth)))
 
-        cores = os.cpu_count() or 1
-        items = iter(pairs)
-        taken = ahead(1, lambda _: next(items, None), itertools.count(), depth)
-        readable = ahead(cores, read, itertools.takewhile(lambda pair: pair is not None, taken), depth)
-        predicted = ahead(1, run, _batched(readable, batch_size), 1)
-        yield from ahead(cores, finish, itertools.chain.from_iterable(predicted), depth)
+        cores, items = os.cpu_count() or 1, iter(pairs)
+        taken = prefetch(1, lambda _: next(items, None), itertools.count(), depth)
+        loaded = prefetch(cores, read, itertools.takewhile(lambda pair: pair is not None, taken), depth)
+        batches = iter(lambda: list(itertools.islice(loaded, batch_size)), [])
+        predicted = prefetch(1, run, batches, 1)
+        yield from prefetch(cores, finish, itertools.chain.from_iterable(predicted), depth)
 
 
 def to_record(result: PredictedPair, card: ModelCard) -> dict[str, str | float | None]:
-    """What is said of one pair, flat: a row of `predictions.csv`, a line of `predictions.jsonl`."""
+    """Returns the prediction of one pair as flat values: a row of `predictions.csv`, a line of `predictions.jsonl`."""
     prediction = result.prediction
-    status = {
-        gas: "read" if gas in result.frames else "unreadable" if gas in result.faults else "absent" for gas in GASES
-    }
-    record = {"frame": result.name, "time": _rounded(result.time, 4), **status}
+    record = {"frame": result.name, "time": _rounded(result.time, 4)}
+    for gas in GASES:
+        record[gas] = "read" if gas in result.frames else "unreadable" if gas in result.faults else "absent"
     if card.classifies:
         record["class"] = prediction.label
         record |= {name: _rounded(prediction.probabilities.get(name), 4) for name in CLASSES}
@@ -190,7 +185,7 @@ def to_record(result: PredictedPair, card: ModelCard) -> dict[str, str | float |
 
 @contextlib.contextmanager
 def _tables(folder, card):
-    """Takes predicted pairs; earlier tables stay until these are complete, and where nothing was predicted."""
+    """Yields a function that adds a predicted pair to the tables; complete tables replace earlier ones."""
     folder.mkdir(parents=True, exist_ok=True)
     tables = [folder / "predictions.csv", folder / "predictions.jsonl"]
     parts = [table.with_name(f"{table.name}.part") for table in tables]
@@ -219,7 +214,7 @@ def _tables(folder, card):
 
 
 def _write_pictures(result, *, folder, card, source, products):
-    """Writes what there is to write of one pair, and draws its picture for the video, if there is one."""
+    """Writes the mask and overlay files of one pair, and returns its picture for the video, if there is one."""
     prediction = result.prediction
     for gas, mask in prediction.masks.items():
         if "masks" in products:
@@ -232,38 +227,23 @@ def _write_pictures(result, *, folder, card, source, products):
     caption = f"{result.time:.2f} s"
     if prediction.label:
         caption = f"{prediction.label} {prediction.probabilities[prediction.label]:.2f}   {caption}"
-    bars = [prediction.probabilities.get(name, np.nan) for name in CLASSES] if card.classifies else None
+    bars = _by_class(prediction.probabilities) if card.classifies else None
     return overlays.annotated_pair(result.frames, prediction.masks, caption, bars, gases=source.gases, size=PANEL)
 
 
-class _Timeline:
-    """What the picture over time shows: a few numbers of every pair."""
-
-    def __init__(self, card, gases):
-        self._card = card
-        self._times, self._probabilities, self._areas = [], [], {gas: [] for gas in card.segmented if gas in gases}
-
-    def add(self, result):
-        prediction = result.prediction
-        self._times.append(result.time)
-        self._probabilities.append([prediction.probabilities.get(name, np.nan) for name in CLASSES])
-        for gas, areas in self._areas.items():
-            areas.append(prediction.plumes[gas].fraction if gas in prediction.plumes else np.nan)
-
-    def chart(self):
-        timed = None not in self._times
-        return plots.timeline_chart(
-            np.array(self._times if timed else range(len(self._times))),
-            np.array(self._probabilities) if self._card.classifies else None,
-            {gas: np.array(areas) for gas, areas in self._areas.items()},
-            unit="s" if timed else "frame",
-        )
+def _timeline_chart(timeline, card, gases):
+    """Draws the timeline from time, probabilities and plumes of every pair."""
+    times, probabilities, plumes = zip(*timeline, strict=True)
+    segmented = [gas for gas in card.segmented if gas in gases]
+    areas = {gas: np.array([pair[gas].fraction if gas in pair else np.nan for pair in plumes]) for gas in segmented}
+    rows = np.array([_by_class(pair) for pair in probabilities]) if card.classifies else None
+    if None in times:
+        return plots.timeline_chart(np.arange(len(times)), rows, areas, unit="frame")
+    return plots.timeline_chart(np.array(times), rows, areas, unit="s")
 
 
-def _batched(items, size):
-    items = iter(items)
-    while batch := list(itertools.islice(items, size)):
-        yield batch
+def _by_class(probabilities):
+    return [probabilities.get(name, np.nan) for name in CLASSES]
 
 
 def _rounded(value, digits):

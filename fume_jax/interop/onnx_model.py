@@ -1,4 +1,4 @@
-"""A model as ONNX, by way of its PyTorch module. Extra `export`."""
+"""Export to ONNX by way of a model's PyTorch module. Extra `export`."""
 
 import contextlib
 import io
@@ -17,19 +17,14 @@ from fume_jax.models.fume import MIN_SIZE
 
 
 def to_onnx(model: FUME, *, height: int, width: int, dynamic_size: bool, metadata: Mapping[str, str]) -> bytes:
-    """A model in evaluation mode as a serialised ONNX file, float32, batch normalisation folded into convolutions.
+    """Exports a model in evaluation mode to serialised ONNX, float32, batch norm folded into convolutions.
 
-    Its inputs are `co2_frame`, `ch4_frame` [batch, 1, height, width] and `modality_mask` [batch, 2], its outputs
-    `cls_logits` [batch, 3] and `co2_seg_logits`, `ch4_seg_logits` [batch, 3, height, width], as far as the model has
-    them. The batch is dynamic.
-
-    Args:
-      model: with its parameters.
-      height, width: of the frames, pixels.
-      dynamic_size: let the file take frames of any size from 64 pixels on.
-      metadata: stored in the file.
+    Its inputs are `co2_frame`, `ch4_frame` [batch, 1, height, width] and `modality_mask` [batch, 2], its outputs those
+    of `cls_logits` [batch, 3] and `co2_seg_logits`, `ch4_seg_logits` [batch, 3, height, width] that the model has. The
+    batch is dynamic, and with `dynamic_size` so are height and width, from 64 pixels on. The file stores `metadata`.
     """
-    network = create_torch_twin(model)
+    network = TorchFUME(model.options).eval()
+    network.load_state_dict({key: torch.from_numpy(array) for key, array in to_state_dict(model).items()})
     _fold_batch_norm(network)
     for module in list(network.modules()):
         if isinstance(module, PyramidBranch):
@@ -39,7 +34,7 @@ def to_onnx(model: FUME, *, height: int, width: int, dynamic_size: bool, metadat
     if dynamic_size:
         frame |= {axis: torch.export.Dim(name, min=MIN_SIZE) for axis, name in ((2, "height"), (3, "width"))}
     inputs = {
-        # Two examples: torch takes an axis of one for constant.
+        # Two examples, since torch takes an axis of one for constant.
         "co2_frame": torch.zeros(2, 1, height, width),
         "ch4_frame": torch.zeros(2, 1, height, width),
         "modality_mask": torch.ones(2, 2),
@@ -56,20 +51,12 @@ def to_onnx(model: FUME, *, height: int, width: int, dynamic_size: bool, metadat
             dynamic_shapes={"co2_frame": frame, "ch4_frame": frame, "modality_mask": {0: batch}},
             verbose=False,
         )
-    for key, value in metadata.items():
-        program.model.metadata_props[key] = value
+    program.model.metadata_props.update(metadata)
     return program.model_proto.SerializeToString()
 
 
-def create_torch_twin(model: FUME) -> TorchFUME:
-    """The PyTorch module of a model, with its parameters, in evaluation mode."""
-    network = TorchFUME(model.options)
-    network.load_state_dict({key: torch.from_numpy(array) for key, array in to_state_dict(model).items()})
-    return network.eval()
-
-
 def _fold_batch_norm(network):
-    """Makes one convolution of each that a normalisation follows."""
+    """Folds every batch norm that follows a convolution into it."""
     for module in list(network.modules()):
         for (name, conv), (next_name, norm) in itertools.pairwise(list(module.named_children())):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
@@ -78,7 +65,7 @@ def _fold_batch_norm(network):
 
 
 class _MatrixPool(nn.Module):
-    """As `AdaptiveAvgPool2d`, by two small matrices: ONNX has no such pooling, and torch would fix its size."""
+    """Pools as `AdaptiveAvgPool2d`, by two small matrices: ONNX has no such pooling, and torch would fix its size."""
 
     def __init__(self, bins):
         super().__init__()
@@ -89,7 +76,7 @@ class _MatrixPool(nn.Module):
         return rows @ x @ columns.T
 
     def _weights(self, size, x):
-        """What each of `size` pixels adds to each bin, [bins, size]: bin i averages those from floor to ceil."""
+        """Returns the weight of each of `size` pixels in each bin, [bins, size]: bin i averages from floor to ceil."""
         bins = torch.arange(self.bins, device=x.device)[:, None]
         pixels = torch.arange(size, device=x.device)
         first, end = bins * size // self.bins, ((bins + 1) * size + self.bins - 1) // self.bins
@@ -99,12 +86,11 @@ class _MatrixPool(nn.Module):
 
 @contextlib.contextmanager
 def _quiet():
-    """Without what the exporter says of its own insides."""
+    """Silences the exporter, which reports on its own internals."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
         logging.disable(before)

@@ -1,4 +1,4 @@
-"""A model as StableHLO, which JAX runs without the model's code, a later JAX too for six months at least."""
+"""Export to StableHLO, which JAX runs without the model's code, later versions too for six months at least."""
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +10,10 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def to_stablehlo(model: FUME, *, height: int, width: int) -> bytes:
-    """A model in evaluation mode, with its parameters, as what `jax.export.deserialize` reads.
+    """Exports a model in evaluation mode, with its parameters, for `jax.export.deserialize`.
 
-    Its function takes `co2_frame`, `ch4_frame` float32 [batch, height, width, 1] and `modality_mask` float32
-    [batch, 2] by name, for any batch, on every platform of `PLATFORMS`, and returns what the model does.
+    The exported function takes `co2_frame`, `ch4_frame` float32 [batch, height, width, 1] and `modality_mask` float32
+    [batch, 2] by name, for any batch, on every platform of `PLATFORMS`, and returns the outputs of the model.
     """
     graphdef, state = nnx.split(model)
 

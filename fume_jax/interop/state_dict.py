@@ -1,12 +1,13 @@
-"""Between the names and layouts of parameters in a PyTorch state dict and those of a Flax model.
+"""Conversion of parameters between the names and layouts of a PyTorch state dict and those of a Flax model.
 
-A parameter is found by renaming its path, part by part, with `RENAMES`; its layout follows from its rank: PyTorch
-keeps output channels first (`OIHW`), Flax last (`HWIO`), and a 1x1 convolution here is a matrix.
+`RENAMES` turns the path of a parameter into its key, part by part. Its layout follows from its rank: PyTorch keeps
+output channels first (`OIHW`), Flax last (`HWIO`), and a 1x1 convolution is a matrix in Flax.
 """
 
 import re
 from collections.abc import Mapping
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -50,13 +51,13 @@ RENAMES = (
     (r"\.var$", ".running_var"),
 )
 
-# Matrices that are linear layers in PyTorch, one that is a table of rows; every other one is a 1x1 convolution there.
+# Matrices of linear layers in PyTorch, and one of an embedding; every other matrix is a 1x1 convolution there.
 LINEAR_KEYS = re.compile(r"channel_att\.|^cls_head\.|^classifier\.")
-TABLE_KEY = "gas_embedding.weight"
+EMBEDDING_KEY = "gas_embedding.weight"
 
 
 def state_dict_key(path: tuple, options: Architecture) -> str:
-    """The state-dict key of the parameter at `path` of a model's state."""
+    """Returns the state-dict key of the parameter at `path` of a model's state."""
     key = ".".join(str(part) for part in path)
     for pattern, replacement in (*RENAMES, *_renames_of(options)):
         key = re.sub(pattern, replacement, key)
@@ -64,7 +65,7 @@ def state_dict_key(path: tuple, options: Architecture) -> str:
 
 
 def _renames_of(options):
-    # Linear layer, ReLU and dropout in turns; pooling and flattening come first unless the gas is told in between.
+    # Layers are linear, ReLU and dropout in turns, after pooling and flattening unless there is a gas embedding.
     head, first = ("classifier", 0) if options.gas_embedding else ("cls_head", 2)
     yield r"^cls_head\.hidden\.(\d)\.", lambda m: f"{head}.{3 * int(m[1]) + first}."
     yield r"^cls_head\.logits\.", f"{head}.{3 * len(options.hidden) + first}."
@@ -80,7 +81,7 @@ def to_torch_layout(key: str, array: np.ndarray) -> np.ndarray:
     """Moves the axes of a Flax parameter to PyTorch's order."""
     if array.ndim == 4:
         return array.transpose(3, 2, 0, 1)
-    if array.ndim == 2 and key != TABLE_KEY:
+    if array.ndim == 2 and key != EMBEDDING_KEY:
         return array.T if LINEAR_KEYS.search(key) else array.T[:, :, None, None]
     return array
 
@@ -89,55 +90,56 @@ def from_torch_layout(key: str, array: np.ndarray, ndim: int) -> np.ndarray:
     """Moves the axes of a PyTorch parameter to Flax's order; `ndim` is the rank it has there."""
     if ndim == 4:
         return array.transpose(2, 3, 1, 0)
-    if ndim == 2 and key != TABLE_KEY:
+    if ndim == 2 and key != EMBEDDING_KEY:
         return array.reshape(array.shape[:2]).T
     return array
 
 
-def from_state_dict(name: str, state_dict: Mapping[str, np.ndarray], **options: str | None) -> FUME:
-    """Creates a model with the parameters of a PyTorch state dict.
+def from_state_dict(name: str, state_dict: Mapping[str, np.ndarray], **options: str | bool | None) -> FUME:
+    """Creates a model, float32 and in evaluation mode, with the parameters of a PyTorch state dict.
 
-    Args:
-      name: of the model, one of `fume_jax.models.MODELS`.
-      state_dict: key to array (anything `numpy.asarray` takes). An encoder that two gases share is listed twice, as
-        `co2_encoder.*` and `ch4_encoder.*`, with equal values.
-      **options: `encoder`, `fusion`, `gas` and `tasks` of `fume_jax.models.create_model`.
+    `name` and `options` are those of `fume_jax.models.create_model`. `state_dict` maps keys to arrays, or anything that
+    `numpy.asarray` takes. An encoder that two gases share is listed twice, as `co2_encoder.*` and `ch4_encoder.*`, with
+    equal values.
 
-    Returns:
-      The model in evaluation mode, float32.
-
-    Raises:
-      ValueError: if there is no such model, or keys are missing, unexpected or misshapen, or the two listings of a
-        shared encoder differ; all faults are listed.
+    Raises ValueError if there is no such model, or, listing all faults, if keys are missing, unexpected or misshapen or
+    the two listings of a shared encoder differ.
     """
     abstract = nnx.eval_shape(lambda: create_model(name, **options, rngs=nnx.Rngs(0)))
     graphdef, state = nnx.split(abstract)
-    flat = nnx.to_flat_state(state)
-    keys = [state_dict_key(path, abstract.options) for path, _ in flat]
+    expected = to_state_dict(nnx.merge(graphdef, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), state)))
     arrays = {key: np.asarray(value) for key, value in state_dict.items()}
-    shapes = {
-        key: to_torch_layout(key, np.broadcast_to(np.float32(0), variable.shape)).shape
-        for key, (_, variable) in zip(keys, flat, strict=True)
-    }
-    _check(name, arrays, shapes, listed_twice=_lists_encoder_twice(abstract.options))
-    leaves = [
-        (path, variable.replace(jnp.asarray(from_torch_layout(key, arrays[key], len(variable.shape)), jnp.float32)))
-        for key, (path, variable) in zip(keys, flat, strict=True)
+    faults = [f"missing: {key}" for key in expected if key not in arrays]
+    faults += [f"unexpected: {key}" for key in arrays if key not in expected]
+    faults += [
+        f"misshapen: {key} is {arrays[key].shape}, expected {array.shape}"
+        for key, array in expected.items()
+        if key in arrays and arrays[key].shape != array.shape
     ]
+    if not faults and _lists_encoder_twice(abstract.options):
+        twins = [(key, key.replace("ch4_", "co2_", 1)) for key in expected if key.startswith("ch4_encoder.")]
+        faults = [f"differs from {key}: {twin}" for twin, key in twins if (arrays[twin] != arrays[key]).any()]
+    if faults:
+        raise ValueError(f"The state dict does not fit {name!r}, {len(faults)} faults:\n  " + "\n  ".join(faults))
+    leaves = []
+    for path, variable in nnx.to_flat_state(state):
+        key = state_dict_key(path, abstract.options)
+        array = from_torch_layout(key, arrays[key], len(variable.shape))
+        leaves.append((path, variable.replace(jnp.asarray(array, jnp.float32))))
     model = nnx.merge(graphdef, nnx.from_flat_state(leaves))
     model.eval()
     return model
 
 
 def to_state_dict(model: FUME) -> dict[str, np.ndarray]:
-    """The parameters and running statistics of a model as float32 arrays in PyTorch's names and layouts.
+    """Returns the parameters and running statistics of a model as float32 arrays in PyTorch's names and layouts.
 
-    An encoder that two gases share stands twice; `num_batches_tracked`, which only PyTorch keeps, is 0.
+    An encoder that two gases share is listed twice; `num_batches_tracked`, which only PyTorch keeps, is 0.
     """
     state_dict = {}
     for path, variable in nnx.to_flat_state(nnx.state(model)):
         key = state_dict_key(path, model.options)
-        # A copy: PyTorch wants contiguous arrays that can be written to.
+        # PyTorch needs contiguous arrays that can be written to, hence the copy.
         state_dict[key] = np.array(to_torch_layout(key, np.asarray(variable[...])), order="C")
         if key.endswith("running_var"):
             state_dict[key.replace("running_var", "num_batches_tracked")] = np.zeros((), np.int64)
@@ -145,23 +147,3 @@ def to_state_dict(model: FUME) -> dict[str, np.ndarray]:
         twins = {k.replace("co2_", "ch4_", 1): v.copy() for k, v in state_dict.items() if k.startswith("co2_encoder.")}
         state_dict |= twins
     return state_dict
-
-
-def _check(name, arrays, shapes, *, listed_twice):
-    expected = dict(shapes)
-    expected |= {key.replace("running_mean", "num_batches_tracked"): () for key in shapes if "running_mean" in key}
-    twins = {}
-    if listed_twice:
-        twins = {key.replace("co2_", "ch4_", 1): key for key in expected if key.startswith("co2_encoder.")}
-        expected |= {twin: expected[key] for twin, key in twins.items()}
-    faults = [f"missing: {key}" for key in expected if key not in arrays]
-    faults += [f"unexpected: {key}" for key in arrays if key not in expected]
-    faults += [
-        f"misshapen: {key} is {arrays[key].shape}, expected {shape}"
-        for key, shape in expected.items()
-        if key in arrays and arrays[key].shape != shape
-    ]
-    if not faults:
-        faults = [f"differs from {key}: {twin}" for twin, key in twins.items() if (arrays[twin] != arrays[key]).any()]
-    if faults:
-        raise ValueError(f"The state dict does not fit {name!r}, {len(faults)} faults:\n  " + "\n  ".join(faults))

@@ -1,9 +1,10 @@
-"""The models as PyTorch modules, named as the state dicts of the PyTorch implementation are.
+"""The models as PyTorch modules, named as in the state dicts of the PyTorch implementation.
 
-They load what `to_state_dict` writes, and are the base of exports and the peer in benchmarks. The structure is that of
-`fume_jax.models`, layer by layer; tensors are NCHW. Extra `torch`.
+They load what `to_state_dict` writes. Exports and the PyTorch baseline of the benchmarks build on them. The structure
+is that of `fume_jax.models`, layer by layer; tensors are NCHW. Extra `torch`.
 """
 
+import collections
 import itertools
 
 import torch
@@ -18,8 +19,12 @@ LOW_CHANNELS, HIGH_CHANNELS = FastSCNN.channels
 
 
 def create_torch_model(name: str, **options) -> nn.Module:
-    """Creates the PyTorch module of a model with fresh parameters; arguments as of `fume_jax.models.create_model`."""
+    """Creates the PyTorch module of a model with fresh parameters; arguments are those of `architecture`."""
     return TorchFUME(architecture(name, **options))
+
+
+def _named(**modules):
+    return nn.Sequential(collections.OrderedDict(modules))
 
 
 def _conv_norm(in_channels, out_channels, kernel_size=1, **options):
@@ -27,23 +32,15 @@ def _conv_norm(in_channels, out_channels, kernel_size=1, **options):
     return conv, nn.BatchNorm2d(out_channels)
 
 
-class ConvNormRelu(nn.Module):
-    def __init__(self, *args, **options):
-        super().__init__()
-        self.conv, self.bn = _conv_norm(*args, **options)
-
-    def forward(self, x):
-        return F.relu(self.bn(self.conv(x)))
+def _conv_norm_relu(*args, **options):
+    conv, norm = _conv_norm(*args, **options)
+    return _named(conv=conv, bn=norm, relu=nn.ReLU())
 
 
-class DepthwiseSeparableConv(nn.Module):
-    def __init__(self, in_channels, out_channels, stride=1):
-        super().__init__()
-        self.depthwise = nn.Conv2d(in_channels, in_channels, 3, stride, 1, groups=in_channels, bias=False)
-        self.pointwise, self.bn = _conv_norm(in_channels, out_channels)
-
-    def forward(self, x):
-        return F.relu(self.bn(self.pointwise(self.depthwise(x))))
+def _depthwise_separable(in_channels, out_channels, stride=1):
+    depthwise = nn.Conv2d(in_channels, in_channels, 3, stride, 1, groups=in_channels, bias=False)
+    pointwise, norm = _conv_norm(in_channels, out_channels)
+    return _named(depthwise=depthwise, pointwise=pointwise, bn=norm, relu=nn.ReLU())
 
 
 class InvertedResidual(nn.Module):
@@ -57,17 +54,6 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x):
         return x + self.conv(x) if self.shortcut else self.conv(x)
-
-
-class LearningToDownsample(nn.Module):
-    def __init__(self, in_channels):
-        super().__init__()
-        self.conv = ConvNormRelu(in_channels, 32, 3, stride=2, padding=1)
-        self.dsconv1 = DepthwiseSeparableConv(32, 48, stride=2)
-        self.dsconv2 = DepthwiseSeparableConv(48, LOW_CHANNELS, stride=2)
-
-    def forward(self, x):
-        return self.dsconv2(self.dsconv1(self.conv(x)))
 
 
 class PyramidBranch(nn.Module):
@@ -85,33 +71,29 @@ class Pyramid(nn.Module):
         super().__init__()
         for i, bins in enumerate(PyramidPooling.BINS, 1):
             self.add_module(f"conv{i}", PyramidBranch(channels, bins))
-        self.out_conv = ConvNormRelu(2 * channels, channels)
+        self.out_conv = _conv_norm_relu(2 * channels, channels)
 
     def forward(self, x):
         branches = [getattr(self, f"conv{i}")(x) for i in range(1, len(PyramidPooling.BINS) + 1)]
         return self.out_conv(torch.cat([x, *branches], 1))
 
 
-class GlobalFeatureExtractor(nn.Module):
-    def __init__(self):
-        super().__init__()
-        for i, (in_channels, out_channels, stride) in enumerate(FastSCNN.STAGES, 1):
-            blocks = [InvertedResidual(in_channels, out_channels, stride)]
-            blocks += [InvertedResidual(out_channels, out_channels, 1) for _ in range(2)]
-            self.add_module(f"bottleneck{i}", nn.Sequential(*blocks))
-        self.ppm = Pyramid(HIGH_CHANNELS)
-
-    def forward(self, x):
-        return self.ppm(self.bottleneck3(self.bottleneck2(self.bottleneck1(x))))
-
-
 class Encoder(nn.Module):
-    """`low` [N, 64, H/8, W/8] and `high` [N, 128, H/32, W/32] of frames [N, C, H, W]."""
+    """Encodes frames [N, C, H, W] to `low` [N, 64, H/8, W/8] and `high` [N, 128, H/32, W/32]."""
 
     def __init__(self, in_channels=1):
         super().__init__()
-        self.learning_to_downsample = LearningToDownsample(in_channels)
-        self.global_feature_extractor = GlobalFeatureExtractor()
+        self.learning_to_downsample = _named(
+            conv=_conv_norm_relu(in_channels, 32, 3, stride=2, padding=1),
+            dsconv1=_depthwise_separable(32, 48, stride=2),
+            dsconv2=_depthwise_separable(48, LOW_CHANNELS, stride=2),
+        )
+        stages = {}
+        for i, (in_features, features, stride) in enumerate(FastSCNN.STAGES, 1):
+            blocks = [InvertedResidual(in_features, features, stride)]
+            blocks += [InvertedResidual(features, features, 1) for _ in range(2)]
+            stages[f"bottleneck{i}"] = nn.Sequential(*blocks)
+        self.global_feature_extractor = _named(**stages, ppm=Pyramid(HIGH_CHANNELS))
 
     def forward(self, x):
         low = self.learning_to_downsample(x)
@@ -148,8 +130,8 @@ class AttentionFusion(nn.Module):
         self.self_att_ch4 = SpatialAttention(channels, channels // 8)
         self.cross_att = SpatialAttention(channels, channels // 2) if cross else None
         self.channel_att = ChannelAttention(2 * channels, channels // 8)
-        conv = nn.Conv2d(2 * channels, channels, 3, padding=1)
-        self.fusion_conv = nn.Sequential(conv, nn.BatchNorm2d(channels), nn.ReLU())
+        merge = nn.Conv2d(2 * channels, channels, 3, padding=1)
+        self.fusion_conv = nn.Sequential(merge, nn.BatchNorm2d(channels), nn.ReLU())
 
     def forward(self, co2, ch4, modality_mask):
         present = modality_mask[:, :, None, None, None]
@@ -175,10 +157,10 @@ class ConvFusion(nn.Sequential):
 
 
 class FeatureFusion(nn.Module):
-    def __init__(self, channels):
+    def __init__(self, channels=HIGH_CHANNELS):
         super().__init__()
-        self.dwconv = DepthwiseSeparableConv(LOW_CHANNELS, channels)
-        self.conv_high = nn.Sequential(*_conv_norm(HIGH_CHANNELS, channels))
+        self.dwconv = _depthwise_separable(LOW_CHANNELS, channels)
+        self.conv_high = nn.Sequential(*_conv_norm(channels, channels))
         gate = (nn.Conv2d(channels, channels // 4, 1), nn.ReLU(), nn.Conv2d(channels // 4, channels, 1), nn.Sigmoid())
         self.attention = nn.Sequential(nn.AdaptiveAvgPool2d(1), *gate)
 
@@ -188,22 +170,14 @@ class FeatureFusion(nn.Module):
 
 
 class SegmentationHead(nn.Module):
-    def __init__(self):
+    def __init__(self, channels=HIGH_CHANNELS):
         super().__init__()
-        channels = HIGH_CHANNELS
-        self.feature_fusion = FeatureFusion(channels)
-        separable = (DepthwiseSeparableConv(channels, channels), DepthwiseSeparableConv(channels, channels))
+        self.feature_fusion = FeatureFusion()
+        separable = (_depthwise_separable(channels, channels), _depthwise_separable(channels, channels))
         self.classifier = nn.Sequential(*separable, nn.Dropout2d(0.1), nn.Conv2d(channels, len(MASK_CLASSES), 1))
 
     def forward(self, low, high, size):
         return _resize(self.classifier(self.feature_fusion(low, high)), size)
-
-
-def _mlp(sizes):
-    layers = []
-    for a, b in itertools.pairwise(sizes):
-        layers += [nn.Linear(a, b), nn.ReLU(), nn.Dropout(0.5)]
-    return [*layers, nn.Linear(sizes[-1], len(CLASSES))]
 
 
 class TorchFUME(nn.Module):
@@ -216,7 +190,7 @@ class TorchFUME(nn.Module):
             self.encoder = Encoder(2 if options.fusion == "early" else 1)
         else:
             self.co2_encoder = Encoder()
-            # One module under two names, as its state dict lists it.
+            # A shared encoder is one module under two names, as its state dict lists it.
             self.ch4_encoder = self.co2_encoder if options.share_encoder else Encoder()
         if options.segments:
             for head in ("co2_seg_head", "ch4_seg_head") if options.has_streams else ("seg_head",):
@@ -229,13 +203,16 @@ class TorchFUME(nn.Module):
             self.fusion = ConvFusion(HIGH_CHANNELS, mean=options.fusion == "add")
         if options.gas_embedding:
             self.gas_embedding = nn.Embedding(len(GASES), options.gas_embedding)
-            self.classifier = nn.Sequential(*_mlp([HIGH_CHANNELS + options.gas_embedding, *options.hidden]))
+        sizes = [HIGH_CHANNELS + options.gas_embedding, *options.hidden]
+        hidden = ((nn.Linear(a, b), nn.ReLU(), nn.Dropout(0.5)) for a, b in itertools.pairwise(sizes))
+        layers = [*itertools.chain(*hidden), nn.Linear(sizes[-1], len(CLASSES))]
+        if options.gas_embedding:
+            self.classifier = nn.Sequential(*layers)
         else:
-            pool = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
-            self.cls_head = nn.Sequential(*pool, *_mlp([HIGH_CHANNELS, *options.hidden]))
+            self.cls_head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), *layers)
 
     def forward(self, co2_frame, ch4_frame, modality_mask):
-        """Logits from frames float32 [B, 1, H, W] and modality_mask [B, 2]: [B, 3] and [B, 3, H, W]."""
+        """Maps frames float32 [B, 1, H, W] and modality_mask [B, 2] to logits [B, 3] and [B, 3, H, W]."""
         options = self.options
         present = modality_mask * modality_mask.new_tensor([float(gas in options.gases) for gas in GASES])
         frames = [frame * present[:, i, None, None, None] for i, frame in enumerate((co2_frame, ch4_frame))]
@@ -247,30 +224,28 @@ class TorchFUME(nn.Module):
             streams = {gas: self.encoder(frames[GASES.index(gas)]) for gas in options.gases}
         outputs = {}
         if options.classifies:
-            outputs["cls_logits"] = self._classify(streams, present)
+            outputs["cls_logits"] = self._classify({gas: high for gas, (_, high) in streams.items()}, present)
         for gas in options.segmented:
             head = getattr(self, f"{gas}_seg_head" if options.has_streams else "seg_head")
             outputs[f"{gas}_seg_logits"] = head(*streams[gas], co2_frame.shape[2:])
         return outputs
 
-    def _classify(self, streams, present):
-        highs = {gas: high for gas, (_, high) in streams.items()}
+    def _classify(self, features, present):
         if self.options.has_streams:
-            return self.cls_head(self.fusion(highs["co2"], highs["ch4"], present))
-        if self.options.fusion == "early":
-            return self.cls_head(highs["co2"])
-        logits = torch.stack([self._classify_one(gas, high) for gas, high in highs.items()], 1)
-        weights = torch.stack([present[:, GASES.index(gas)] for gas in highs], 1)
-        # Where nothing is present, what zero frames say.
+            return self.cls_head(self.fusion(features["co2"], features["ch4"], present))
+        logits, weights = [], []
+        for gas, x in features.items():
+            index = GASES.index(gas)
+            if self.options.gas_embedding:
+                embedding = self.gas_embedding.weight[index].expand(len(x), -1)
+                logits.append(self.classifier(torch.cat([x.mean((2, 3)), embedding], 1)))
+            else:
+                logits.append(self.cls_head(x))
+            weights.append(present[:, index])
+        logits, weights = torch.stack(logits, 1), torch.stack(weights, 1)
+        # An example without any gas has the logits of frames of zeros.
         weights = torch.where(weights.sum(1, keepdim=True) > 0, weights, torch.ones_like(weights))
         return (logits * weights[..., None]).sum(1) / weights.sum(1, keepdim=True)
-
-    def _classify_one(self, gas, high):
-        if not self.options.gas_embedding:
-            return self.cls_head(high)
-        pooled = high.mean((2, 3))
-        embedded = self.gas_embedding.weight[GASES.index(gas)].expand(len(pooled), -1)
-        return self.classifier(torch.cat([pooled, embedded], 1))
 
 
 def _resize(x, size):

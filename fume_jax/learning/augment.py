@@ -1,23 +1,23 @@
-"""Random changes of one example, drawn: what is to be done to it, as a plan of a few small arrays.
+"""Random changes of one example, drawn as a plan: a few small arrays that say what is done to it.
 
-A plan is a function of (seed, position) alone, never of pixels, so that it may be carried out wherever these are: by
-`augment_host` with OpenCV, or by `augment_device` on an accelerator. Both gases see one scene, so geometry and
-brightness change alike in both: what differs between them is the gas, and the noise of the camera.
+A plan is a function of (seed, position) alone, never of pixels, so it can be applied wherever these are: by
+`fume_jax.data.transforms` with OpenCV, or by `fume_jax.learning.augment_jax` on an accelerator. Both gases see one
+scene, so geometry and brightness change alike in both; they differ in the gas and the noise of the camera.
 
-The operations and their probabilities are those of the reference (arXiv:2601.08205); lengths are in shares of the
-frame, so that they mean the same at any size. A plan holds those of these entries that any operation may draw, each at
-what changes nothing unless it does; they are carried out in this order:
+The operations and their probabilities are those of the reference (arXiv:2601.08205). Lengths are shares of the frame,
+so that they mean the same at any size. A plan has those of these entries that one of its operations may draw. An entry
+has a value that changes nothing until an operation is applied. Entries are applied in this order:
 
 | key | dtype, shape | meaning |
 | --- | --- | --- |
-| `matrix` | float32 [2, 3] | every pixel (x, y) is taken from where it maps (x, y, 1), pixels ... |
-| `nodes` | float32 [h, w, 2] | ... and this field, a coarse one that is interpolated, moves that to |
-| `deviation`, `noise_seed` | float32 [], uint32 [] | standard deviation of the noise, grey levels; its seed |
-| `kernel` | float32 [k, k] | frames are filtered by |
-| `levels` | uint8 [256] | what each grey level becomes |
+| `matrix` | float32 [2, 3] | every pixel (x, y) is taken from where it maps (x, y, 1), in pixels ... |
+| `nodes` | float32 [h, w, 2] | ... moved by this coarse field, which is interpolated |
+| `deviation`, `noise_seed` | float32 [], uint32 [] | standard deviation of the noise in grey levels; its seed |
+| `kernel` | float32 [k, k] | filter of the frames |
+| `levels` | uint8 [256] | new value of each grey level |
 | `dropped` | int32 [] | index of the gas that is dropped from a pair that has both, -1 for none; never the only one |
 
-What comes in from outside is black and background. All geometry is one map, so that frames are interpolated once.
+Pixels from outside the frame are black and background. All geometry is one map, so that frames are interpolated once.
 """
 
 import abc
@@ -30,25 +30,28 @@ from fume_jax.schema import GASES
 
 Plan = dict[str, np.ndarray]
 
-# What a frame of a batch holds for each grey level.
+# Entries of a plan that change nothing.
+_MATRIX = {"matrix": np.eye(2, 3)}
+_LEVELS = {"levels": np.arange(256, dtype=np.uint8)}
+# Value in a batch of each grey level.
 NORMALIZED = (np.arange(256, dtype=np.float32) / 255 - 0.5) / 0.5
 
 
 def draw_plan(operations: Sequence["RandomOperation"], rng: np.random.Generator, *, height: int, width: int) -> Plan:
-    """What some operations, in their order, do to one example of frames of that size, pixels."""
-    plan = unchanged(operations, height=height, width=width)
+    """Draws the plan of some operations, in their order, for one example of frames of that size in pixels."""
+    plan = identity_plan(operations, height=height, width=width)
     for operation in operations:
         if rng.random() < operation.probability:
             plan |= operation.draw(plan, rng, height, width)
     return {key: value.astype(np.float32) if value.dtype == np.float64 else value for key, value in plan.items()}
 
 
-def unchanged(operations: Sequence["RandomOperation"], *, height: int, width: int) -> Plan:
-    """The plan of operations none of which is applied."""
+def identity_plan(operations: Sequence["RandomOperation"], *, height: int, width: int) -> Plan:
+    """Returns the plan of operations none of which is applied."""
     plan = {}
     for operation in operations:
         for key, value in operation.identity(height, width).items():
-            # Of kernels the largest, into which all others fit.
+            # The largest kernel has room for all others.
             if key not in plan or value.size > plan[key].size:
                 plan[key] = value
     return plan
@@ -58,37 +61,33 @@ def unchanged(operations: Sequence["RandomOperation"], *, height: int, width: in
 class RandomOperation(abc.ABC):
     """Changes an example with probability `probability`."""
 
+    UNCHANGED = {}  # its entries of a plan in which it is not applied
     probability: float
 
-    @abc.abstractmethod
     def identity(self, height: int, width: int) -> Plan:
-        """Its entries of a plan in which it is not applied."""
+        """Returns `UNCHANGED`, or entries of that kind which depend on the size of the frames."""
+        return self.UNCHANGED
 
     @abc.abstractmethod
     def draw(self, plan: Plan, rng: np.random.Generator, height: int, width: int) -> Plan:
-        """Its entries of a plan in which it comes after what `plan` holds; that is left as it is."""
-
-
-class _Move(RandomOperation):
-    def identity(self, height: int, width: int) -> Plan:
-        return {"matrix": np.eye(2, 3)}
+        """Returns its entries of a plan in which it follows what `plan` holds; `plan` is not changed."""
 
 
 @dataclasses.dataclass(frozen=True)
-class HorizontalFlip(_Move):
+class HorizontalFlip(RandomOperation):
     """Mirrors left and right."""
 
+    UNCHANGED = _MATRIX
+
     def draw(self, plan: Plan, rng: np.random.Generator, height: int, width: int) -> Plan:
-        return {"matrix": _after(plan, np.array([[-1, 0, width - 1], [0, 1, 0]]))}
+        return {"matrix": _compose(plan, np.array([[-1, 0, width - 1], [0, 1, 0]]))}
 
 
 @dataclasses.dataclass(frozen=True)
-class ShiftScaleRotate(_Move):
-    """Moves, scales and turns about the centre.
+class ShiftScaleRotate(RandomOperation):
+    """Shifts by up to ± `shift` frame sizes, scales by up to 1 ± `scale`, rotates by up to ± `rotate` degrees."""
 
-    `shift` is in frame sizes, `scale` the largest change of 1, `rotate` in degrees.
-    """
-
+    UNCHANGED = _MATRIX
     shift: float
     scale: float
     rotate: float
@@ -96,20 +95,20 @@ class ShiftScaleRotate(_Move):
     def draw(self, plan: Plan, rng: np.random.Generator, height: int, width: int) -> Plan:
         angle, scale = rng.uniform(-self.rotate, self.rotate), 1 + rng.uniform(-self.scale, self.scale)
         shift = rng.uniform(-self.shift, self.shift, 2) * (width, height)
-        centre = np.array([(width - 1) / 2, (height - 1) / 2])
+        center = np.array([(width - 1) / 2, (height - 1) / 2])
         cos, sin = np.cos(np.radians(angle)) / scale, np.sin(np.radians(angle)) / scale
         turn = np.array([[cos, -sin], [sin, cos]])
-        return {"matrix": _after(plan, np.column_stack([turn, centre - turn @ (centre + shift)]))}
+        return {"matrix": _compose(plan, np.column_stack([turn, center - turn @ (center + shift)]))}
 
 
 @dataclasses.dataclass(frozen=True)
-class Elastic(_Move):
-    """Shears and stretches at random, and bends smoothly; the last of what moves.
+class Elastic(RandomOperation):
+    """Shears and stretches at random, and bends smoothly; has to be the last operation that moves pixels.
 
     Three points, `height / 3` from the centre, move by up to ± `affine` in x and in y, and the plane with them. On top,
     every point moves by a smooth field with nodes `sigma` apart, whose displacements have standard deviation
-    `amplitude`. All three in frame heights. (Simard et al. 2003, doi:10.1109/ICDAR.2003.1227801. The reference gives
-    sigma and affine only; the amplitude its library then takes is far below a pixel, so `amplitude` is our choice.)
+    `amplitude`. All three are in frame heights. (Simard et al. 2003, doi:10.1109/ICDAR.2003.1227801. The reference
+    gives sigma and affine only; the amplitude of its library is far below a pixel, so `amplitude` is our choice.)
     """
 
     affine: float
@@ -118,15 +117,15 @@ class Elastic(_Move):
 
     def identity(self, height: int, width: int) -> Plan:
         nodes = [round(length / (self.sigma * height)) + 2 for length in (height, width)]
-        return super().identity(height, width) | {"nodes": np.zeros((*nodes, 2), np.float32)}
+        return _MATRIX | {"nodes": np.zeros((*nodes, 2), np.float32)}
 
     def draw(self, plan: Plan, rng: np.random.Generator, height: int, width: int) -> Plan:
         points = np.array([(1, 1), (1, -1), (-1, -1)]) * height / 3 + (width / 2, height / 2)
         moved_points = points + rng.uniform(-self.affine, self.affine, (3, 2)) * height
         shear = np.linalg.solve(np.column_stack([moved_points, np.ones(3)]), points).T
-        # The field is drawn at its nodes alone. It is added to where the shear points, before what was drawn earlier.
+        # Only the nodes of the field are drawn. It is added after the shear and before what was drawn earlier.
         field = rng.standard_normal(plan["nodes"].shape, np.float32) * np.float32(self.amplitude * height)
-        return {"matrix": _after(plan, shear), "nodes": field @ plan["matrix"][:, :2].T.astype(np.float32)}
+        return {"matrix": _compose(plan, shear), "nodes": field @ plan["matrix"][:, :2].T.astype(np.float32)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +135,7 @@ class OneOf(RandomOperation):
     operations: Sequence[RandomOperation]
 
     def identity(self, height: int, width: int) -> Plan:
-        return unchanged(self.operations, height=height, width=width)
+        return identity_plan(self.operations, height=height, width=width)
 
     def draw(self, plan: Plan, rng: np.random.Generator, height: int, width: int) -> Plan:
         weights = np.array([operation.probability for operation in self.operations])
@@ -146,13 +145,11 @@ class OneOf(RandomOperation):
 
 @dataclasses.dataclass(frozen=True)
 class GaussianNoise(RandomOperation):
-    """Adds noise of a variance between `low` and `high`, in grey levels squared, to each camera's frame its own."""
+    """Adds to each camera's frame noise of its own, of a variance between `low` and `high` grey levels squared."""
 
+    UNCHANGED = {"deviation": np.float32(0), "noise_seed": np.uint32(0)}
     low: float
     high: float
-
-    def identity(self, height: int, width: int) -> Plan:
-        return {"deviation": np.float32(0), "noise_seed": np.uint32(0)}
 
     def draw(self, plan: Plan, rng: np.random.Generator, height: int, width: int) -> Plan:
         deviation = np.float32(np.sqrt(rng.uniform(self.low, self.high)))
@@ -165,31 +162,30 @@ class _Blur(RandomOperation):
     high: int
 
     def identity(self, height: int, width: int) -> Plan:
-        return {"kernel": _centred(np.ones((1, 1), np.float32), self.high)}
+        return {"kernel": _pad_kernel(np.ones((1, 1), np.float32), self.high)}
 
     def draw(self, plan: Plan, rng: np.random.Generator, height: int, width: int) -> Plan:
         size = self.low + 2 * int(rng.integers((self.high - self.low) // 2 + 1))
-        return {"kernel": _centred(self.draw_kernel(rng, size), len(plan["kernel"]))}
+        return {"kernel": _pad_kernel(self.draw_kernel(rng, size), len(plan["kernel"]))}
 
     @abc.abstractmethod
     def draw_kernel(self, rng: np.random.Generator, size: int) -> np.ndarray:
-        """A kernel float32 [size, size] that adds up to 1."""
+        """Draws a kernel float32 [size, size] that sums to 1."""
 
 
 @dataclasses.dataclass(frozen=True)
 class GaussianBlur(_Blur):
-    """Blurs with a kernel of an odd size between `low` and `high`, pixels."""
+    """Blurs with a kernel of an odd size between `low` and `high` pixels."""
 
     def draw_kernel(self, rng: np.random.Generator, size: int) -> np.ndarray:
-        # The sigma that OpenCV takes for a size.
-        sigma = 0.3 * ((size - 1) / 2 - 1) + 0.8
+        sigma = 0.3 * ((size - 1) / 2 - 1) + 0.8  # as OpenCV chooses it
         weights = np.exp(-0.5 * (np.arange(size) - size // 2) ** 2 / sigma**2)
         return np.outer(weights, weights).astype(np.float32) / np.float32(weights.sum() ** 2)
 
 
 @dataclasses.dataclass(frozen=True)
 class MotionBlur(_Blur):
-    """Smears along a line of any direction through a kernel of an odd size between `low` and `high`, pixels."""
+    """Smears along a line of any direction through a kernel of an odd size between `low` and `high` pixels."""
 
     def draw_kernel(self, rng: np.random.Generator, size: int) -> np.ndarray:
         angle, reach = rng.uniform(0, np.pi), size // 2
@@ -200,48 +196,44 @@ class MotionBlur(_Blur):
         return kernel / kernel.sum()
 
 
-class _Levels(RandomOperation):
-    def identity(self, height: int, width: int) -> Plan:
-        return {"levels": np.arange(256, dtype=np.uint8)}
-
-
 @dataclasses.dataclass(frozen=True)
-class BrightnessContrast(_Levels):
+class BrightnessContrast(RandomOperation):
     """Multiplies grey levels by up to 1 ± `contrast` and adds up to ± `brightness` of the 8-bit range."""
 
+    UNCHANGED = _LEVELS
     brightness: float
     contrast: float
 
     def draw(self, plan: Plan, rng: np.random.Generator, height: int, width: int) -> Plan:
         gain = 1 + rng.uniform(-self.contrast, self.contrast)
         offset = 255 * rng.uniform(-self.brightness, self.brightness)
-        return {"levels": _as_levels(np.arange(256) * gain + offset)[plan["levels"]]}
+        return {"levels": _to_levels(np.arange(256) * gain + offset)[plan["levels"]]}
 
 
 @dataclasses.dataclass(frozen=True)
-class Gamma(_Levels):
+class Gamma(RandomOperation):
     """Raises grey levels, as shares of white, to a power between `low` and `high`."""
 
+    UNCHANGED = _LEVELS
     low: float
     high: float
 
     def draw(self, plan: Plan, rng: np.random.Generator, height: int, width: int) -> Plan:
-        return {"levels": _as_levels(255 * (np.arange(256) / 255) ** rng.uniform(self.low, self.high))[plan["levels"]]}
+        return {"levels": _to_levels(255 * (np.arange(256) / 255) ** rng.uniform(self.low, self.high))[plan["levels"]]}
 
 
 @dataclasses.dataclass(frozen=True)
 class ModalityDropout(RandomOperation):
     """Drops one gas, each equally likely, from a pair that has both; never the only one."""
 
-    def identity(self, height: int, width: int) -> Plan:
-        return {"dropped": np.int32(-1)}
+    UNCHANGED = {"dropped": np.int32(-1)}
 
     def draw(self, plan: Plan, rng: np.random.Generator, height: int, width: int) -> Plan:
         return {"dropped": rng.integers(len(GASES), dtype=np.int32)}
 
 
-def _after(plan, matrix):
-    """The map of a plan after another one: what was drawn first is applied to the picture first."""
+def _compose(plan, matrix):
+    """Returns the map of a plan followed by another; what was drawn first is applied to the image first."""
     if plan.get("nodes", np.zeros(1)).any():
         raise ValueError("Elastic has to be the last of the operations that move.")
     first = plan["matrix"]
@@ -250,12 +242,12 @@ def _after(plan, matrix):
     return both
 
 
-def _centred(kernel, size):
-    # As np.pad, which takes longer than all else that is drawn.
+def _pad_kernel(kernel, size):
+    # np.pad takes longer than all else that is drawn.
     padded, start = np.zeros((size, size), np.float32), (size - len(kernel)) // 2
     padded[start : start + len(kernel), start : start + len(kernel)] = kernel
     return padded
 
 
-def _as_levels(levels):
+def _to_levels(levels):
     return np.clip(np.rint(levels), 0, 255).astype(np.uint8)

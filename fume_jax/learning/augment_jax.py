@@ -1,7 +1,7 @@
 """Applies the plans of `learning.augment` in JAX, inside `jit` and `vmap`; shapes never depend on values.
 
-The same plan gives the same picture as `data.transforms`, but for the noise, whose generator is another one, and for
-rounding (versions of OpenCV before 5 move by 1/32 of a pixel at a time). Only what a plan has entries for is compiled.
+The same plan gives the same image as `data.transforms`, except for the noise, which has another generator, and for
+rounding (versions of OpenCV before 5 move by 1/32 of a pixel at a time). Only entries that a plan has are compiled.
 """
 
 from collections.abc import Mapping
@@ -15,11 +15,10 @@ from fume_jax.schema import GASES
 
 
 def apply(example: Mapping[str, jax.Array], plan: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """Frames, masks and `modality_mask` of one example as a batch holds them, see `fume_jax.schema`.
+    """Returns frames, masks and `modality_mask` of an example as a batch holds them, see `fume_jax.schema`.
 
-    Args:
-      example: uint8 `{gas}_frame` [H, W, 1] and `{gas}_mask` [H, W], float32 `modality_mask` [2].
-      plan: see `fume_jax.learning.augment`; an empty one changes nothing.
+    `example` has uint8 `{gas}_frame` [H, W, 1] and `{gas}_mask` [H, W] and float32 `modality_mask` [2]. An empty `plan`
+    changes nothing.
     """
     frames = jnp.stack([example[f"{gas}_frame"][..., 0] for gas in GASES])
     masks = jnp.stack([example[f"{gas}_mask"] for gas in GASES])
@@ -27,30 +26,31 @@ def apply(example: Mapping[str, jax.Array], plan: Mapping[str, jax.Array]) -> di
         frames, masks = _move(frames, masks, plan)
     if "deviation" in plan:
         noise = jax.random.normal(jax.random.key(plan["noise_seed"]), frames.shape)
-        frames = _to_levels(frames + plan["deviation"] * noise)
+        frames = _to_levels(frames.astype(jnp.float32) + plan["deviation"] * noise)
     if "kernel" in plan:
         frames = _filter(frames, plan["kernel"])
     present = example["modality_mask"]
     if "dropped" in plan:
-        present *= ~((jnp.arange(len(GASES)) == plan["dropped"]) & (present.sum() == len(GASES)))
+        dropped = (jnp.arange(len(GASES)) == plan["dropped"]) & (present.sum() == len(GASES))
+        present *= (~dropped).astype(present.dtype)
     values = jnp.asarray(NORMALIZED)
     if "levels" in plan:
         values = values[plan["levels"]]
     changed = {"modality_mask": present}
     for i, gas in enumerate(GASES):
-        # Gases are dropped here: what becomes of their pixels does not matter to any other.
+        # A gas is dropped last: no operation mixes its pixels with those of another gas.
         changed[f"{gas}_frame"] = (values * present[i])[frames[i]][..., None]
         changed[f"{gas}_mask"] = masks[i].astype(jnp.int32) * present[i].astype(jnp.int32)
     return changed
 
 
 def _move(frames, masks, plan):
-    """Takes every pixel of all images [2, H, W] from where the plan says, frames interpolated and masks nearest."""
+    """Takes every pixel of all images [2, H, W] from where the plan says, interpolating frames but not masks."""
     height, width = masks.shape[1:]
     x, y = _source(plan, height, width)
     left, top = jnp.floor(x), jnp.floor(y)
     right_share, bottom_share = x - left, y - top
-    # A pixel of all four images is one number of 32 bits, so that all are looked up at once.
+    # One number of 32 bits holds a pixel of all four images, so that one look-up serves all.
     images = jnp.concatenate([frames, masks]).astype(jnp.uint32)
     packed = (images << (8 * jnp.arange(len(images), dtype=jnp.uint32))[:, None, None]).sum(0, dtype=jnp.uint32)
 
@@ -61,25 +61,21 @@ def _move(frames, masks, plan):
         found = jnp.where(inside, found, 0)
         return [(found >> (8 * i)) & 255 for i in range(len(images))]
 
-    corners = {(down, right): corner(down, right) for down in (0, 1) for right in (0, 1)}
-
-    def interpolated(i):
-        (a, b), (c, d) = ([corners[down, right][i].astype(jnp.float32) for right in (0, 1)] for down in (0, 1))
-        above, below = a + (b - a) * right_share, c + (d - c) * right_share
-        return _to_levels(above + (below - above) * bottom_share)
-
-    def nearest(i):
-        (a, b), (c, d) = ([corners[down, right][i] for right in (0, 1)] for down in (0, 1))
-        right, below = right_share >= 0.5, bottom_share >= 0.5
-        return jnp.where(below, jnp.where(right, d, c), jnp.where(right, b, a)).astype(jnp.uint8)
-
-    gases = range(len(GASES))
-    return jnp.stack([interpolated(i) for i in gases]), jnp.stack([nearest(len(GASES) + i) for i in gases])
+    moved = []
+    for i, (a, b, c, d) in enumerate(zip(*(corner(*at) for at in ((0, 0), (0, 1), (1, 0), (1, 1))), strict=True)):
+        if i < len(frames):
+            a, b, c, d = (pixels.astype(jnp.float32) for pixels in (a, b, c, d))
+            above, below = a + (b - a) * right_share, c + (d - c) * right_share
+            moved.append(_to_levels(above + (below - above) * bottom_share))
+        else:
+            right, below = right_share >= 0.5, bottom_share >= 0.5
+            moved.append(jnp.where(below, jnp.where(right, d, c), jnp.where(right, b, a)).astype(jnp.uint8))
+    return jnp.stack(moved[: len(frames)]), jnp.stack(moved[len(frames) :])
 
 
 def _source(plan, height, width):
-    """Where every pixel comes from: x and y, float32 [H, W]."""
-    x, y = jnp.arange(width, dtype=jnp.float32), jnp.arange(height, dtype=jnp.float32)[:, None]
+    """Returns the position that every pixel is taken from: x and y, float32 [H, W]."""
+    x, y = jnp.arange(width, dtype=jnp.float32)[None], jnp.arange(height, dtype=jnp.float32)[:, None]
     source = [a * x + (b * y + c) for a, b, c in plan["matrix"]]
     if "nodes" in plan:
         rows, columns = (_cubic(n, size) for n, size in zip(plan["nodes"].shape, (height, width), strict=False))
@@ -89,7 +85,7 @@ def _source(plan, height, width):
 
 
 def _cubic(nodes, size):
-    """Matrix [size, nodes] of cubic interpolation as OpenCV does it: a = -0.75, the ends repeated."""
+    """Builds the matrix [size, nodes] of OpenCV's cubic interpolation: a = -0.75, the ends repeated."""
     at = (np.arange(size) + 0.5) * nodes / size - 0.5
     first = np.floor(at).astype(int)
     matrix = np.zeros((size, nodes), np.float32)
@@ -103,16 +99,15 @@ def _cubic(nodes, size):
 
 
 def _filter(frames, kernel):
-    """Frames [2, H, W] filtered; beyond their edges they go on mirrored."""
+    """Filters frames [2, H, W], which are mirrored beyond their edges."""
     size, (_, height, width) = len(kernel), frames.shape
-    reach = size // 2
-    padded = jnp.pad(frames, ((0, 0), (reach, reach), (reach, reach)), mode="reflect")
-    taps = (
-        kernel[i, j] * padded[:, i : i + height, j : j + width].astype(jnp.float32)
-        for i in range(size)
-        for j in range(size)
-    )
-    return _to_levels(sum(taps))
+    padding = (size // 2, size // 2)
+    padded = jnp.pad(frames, ((0, 0), padding, padding), mode="reflect")
+
+    def tap(i, j):
+        return kernel[i, j] * padded[:, i : i + height, j : j + width].astype(jnp.float32)
+
+    return _to_levels(sum(tap(i, j) for i, j in np.ndindex(size, size)))
 
 
 def _to_levels(values):

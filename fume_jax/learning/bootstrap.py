@@ -14,7 +14,7 @@ def bootstrap_intervals(
     seed: int = 0,
     level: float = 0.95,
 ) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of metrics by the cluster bootstrap (Field & Welsh 2007, JRSS B 69:369).
+    """Computes percentile intervals of metrics by the cluster bootstrap (Field & Welsh 2007, JRSS B 69:369).
 
     Examples of one group depend on each other, so whole groups are drawn, with replacement and as many as there are.
     Intervals are too narrow with few groups, say below 20.
@@ -22,14 +22,9 @@ def bootstrap_intervals(
     Args:
       counts: by name, numbers [N, ...] of each example, which add up over examples, such as confusion counts.
       groups: int [N], the group of each example: `recording_index`; no padding.
-      statistic: metrics by name of summed counts [...], such as `compute_metrics`.
-      resamples: how often groups are drawn.
-      seed: of the draws.
-      level: share of the resamples that an interval holds.
-
-    Returns:
-      Lower and upper end for each name that `statistic` returns. Resamples in which a metric is NaN do not count for
-      it; an interval is NaN if all are, or if there are fewer than two groups.
+      statistic: maps summed counts [...] to metrics by name, such as `compute_metrics`.
+      level: share of the resamples that an interval holds. Those in which a metric is NaN do not count for it; its
+        interval is NaN if all are, or if there are fewer than two groups.
     """
     names, member = np.unique(groups, return_inverse=True)
     by_group = {}
@@ -43,11 +38,9 @@ def bootstrap_intervals(
     drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)
     sums = {key: np.tensordot(drawn, values, 1) for key, values in by_group.items()}
     draws = [statistic({key: values[i] for key, values in sums.items()}) for i in range(resamples)]
-    return {name: _interval(np.array([draw[name] for draw in draws]), level) for name in results}
-
-
-def _interval(values, level):
-    values = values[~np.isnan(values)]
-    if not len(values):
-        return np.nan, np.nan
-    return tuple(np.quantile(values, [(1 - level) / 2, (1 + level) / 2]).tolist())
+    intervals, ends = {}, [(1 - level) / 2, (1 + level) / 2]
+    for name in results:
+        values = np.array([draw[name] for draw in draws])
+        values = values[~np.isnan(values)]
+        intervals[name] = tuple(np.quantile(values, ends).tolist()) if len(values) else (np.nan, np.nan)
+    return intervals

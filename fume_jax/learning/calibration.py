@@ -3,20 +3,12 @@
 import numpy as np
 
 
-def reliability(
-    probabilities: np.ndarray, labels: np.ndarray, bins: int = 15
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Examples by confidence, the probability of the most probable class (Guo et al. 2017, arXiv:1706.04599).
+def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> tuple[np.ndarray, ...]:
+    """Bins examples by confidence, the probability of the most probable class (Guo et al. 2017, arXiv:1706.04599).
 
-    Bins are of equal width and hold their lower edge; the last one holds 1 too.
-
-    Args:
-      probabilities: float [N, C], rows sum to 1.
-      labels: int [N], the true classes.
-      bins: how many.
-
-    Returns:
-      Each [bins]: examples (int), their mean confidence and their accuracy (float, NaN where there are none).
+    Bins are of equal width and hold their lower edge; the last one holds 1 too. `probabilities` are float [N, C], whose
+    rows sum to 1, and `labels` int [N]. Returns examples (int), mean confidence and accuracy (float, NaN where there
+    are none), each [bins].
     """
     confidence, correct = probabilities.max(-1), probabilities.argmax(-1) == labels
     examples = np.histogram(confidence, bins, (0, 1))[0]
@@ -26,9 +18,9 @@ def reliability(
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
-    """Mean gap between confidence and accuracy of the bins of `reliability`, weighted by examples; NaN without any.
+    """Averages the gap of confidence and accuracy in the bins of `reliability`, weighted by examples; NaN without any.
 
-    torchmetrics' `MulticlassCalibrationError(norm="l1")`, but that puts a confidence of exactly 1 in a bin of its own.
+    Equals torchmetrics' `MulticlassCalibrationError(norm="l1")`, which however bins a confidence of exactly 1 alone.
     """
     examples, confidence, accuracy = reliability(probabilities, labels, bins)
     if not examples.sum():

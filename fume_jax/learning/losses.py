@@ -9,123 +9,80 @@ import numpy as np
 
 from fume_jax.schema import GASES
 
+Arrays = dict[str, jax.Array]
+Alpha = Sequence[float] | None  # weight of each class; None for 1
 
-def focal_loss(
-    logits: jax.Array, labels: jax.Array, *, alpha: Sequence[float] | None = None, gamma: float = 2.0
-) -> jax.Array:
-    """Focal loss of every element, `-alpha_y (1 - p_y)^gamma log p_y` (Lin et al., arXiv:1708.02002).
 
-    Args:
-      logits: [..., classes].
-      labels: int [...], index of the true class.
-      alpha: weight of each class; 1 if None.
-      gamma: 0 gives the cross entropy.
+def focal_loss(logits: jax.Array, labels: jax.Array, *, alpha: Alpha = None, gamma: float = 2.0) -> jax.Array:
+    """Computes the focal loss of every element, `-alpha_y (1 - p_y)^gamma log p_y` (Lin et al., arXiv:1708.02002).
 
-    Returns:
-      float32 [...].
+    `logits` are [..., classes], `labels` int [...], the true class y. Returns float32 [...]; cross entropy at gamma 0.
     """
     log_p = _select(_softmax(logits)[0], labels)
-    # 1 - p, exact near p = 1; the floor keeps its power differentiable at 0. A whole power is a few products.
+    # expm1 is exact near p = 1; the floor keeps the power differentiable at 0. An integer power is a few products.
     loss = -(jnp.maximum(-jnp.expm1(log_p), 1e-12) ** (int(gamma) if gamma == int(gamma) else gamma)) * log_p
     return loss if alpha is None else loss * _select(alpha, labels)
 
 
 def dice_loss(logits: jax.Array, masks: jax.Array, *, smooth: float = 1.0) -> jax.Array:
-    """Soft Dice loss of every example, `1 - (2 sum(p t) + s) / (sum(p) + sum(t) + s)` averaged over classes.
+    """Computes the soft Dice loss (Milletari, Navab and Ahmadi, arXiv:1606.04797) of every example, float32 [B].
 
-    After Milletari, Navab and Ahmadi (arXiv:1606.04797).
-
-    Args:
-      logits: [B, H, W, classes].
-      masks: int [B, H, W].
-      smooth: `s`, in pixels; the loss of an absent class goes to 0 as its predicted share does.
-
-    Returns:
-      float32 [B].
+    `1 - (2 sum(p t) + s) / (sum(p) + sum(t) + s)`, averaged over classes, for `logits` [B, H, W, classes] and `masks`
+    int [B, H, W]. `smooth` is `s`, in pixels; the loss of an absent class goes to 0 as its predicted share does.
     """
     losses = []
     for c, p in enumerate(_softmax(logits)[1]):
         t = masks == c
-        intersection, total = jnp.where(t, p, 0).sum((1, 2)), p.sum((1, 2)) + t.sum((1, 2))
+        intersection, total = jnp.where(t, p, 0).sum((1, 2)), p.sum((1, 2)) + t.sum((1, 2)).astype(jnp.float32)
         losses.append(1 - (2 * intersection + smooth) / (total + smooth))
     return sum(losses) / len(losses)
 
 
 def segmentation_loss(
-    logits: jax.Array,
-    masks: jax.Array,
-    *,
-    alpha: Sequence[float] | None,
-    gamma: float,
-    focal_weight: float,
-    dice_weight: float,
+    logits: jax.Array, masks: jax.Array, *, alpha: Alpha, gamma: float, focal_weight: float, dice_weight: float
 ) -> jax.Array:
-    """Weighted sum of focal and Dice loss of every example: float32 [B] from [B, H, W, classes] and [B, H, W]."""
+    """Sums weighted focal and Dice loss of every example: float32 [B] from [B, H, W, classes] and [B, H, W]."""
     focal = focal_loss(logits, masks, alpha=alpha, gamma=gamma).mean((1, 2)) if focal_weight else 0
     dice = dice_loss(logits, masks) if dice_weight else 0
     return focal_weight * focal + dice_weight * dice
 
 
 def example_losses(
-    outputs: dict[str, jax.Array],
-    batch: dict[str, jax.Array],
+    outputs: Arrays,
+    batch: Arrays,
     *,
-    cls_alpha: Sequence[float] | None,
+    cls_alpha: Alpha,
     cls_gamma: float,
-    seg_alpha: Sequence[float] | None,
+    seg_alpha: Alpha,
     seg_gamma: float,
     seg_focal_weight: float,
     seg_dice_weight: float,
-) -> dict[str, jax.Array]:
-    """Losses of every example, each task only if the model has a head for it.
+) -> Arrays:
+    """Computes the losses of every example, each task only if the model has a head for it.
 
-    Args:
-      outputs: what the model returned.
-      batch: see `fume_jax.schema`; frames are not read.
-      cls_alpha, cls_gamma: class weights and focusing of the classification's focal loss.
-      seg_alpha, seg_gamma: those of the segmentation's.
-      seg_focal_weight, seg_dice_weight: of the two parts of the segmentation loss.
-
-    Returns:
-      `cls_loss` and `{gas}_seg_loss`, float32 [B] each; without meaning where the example is padding or lacks the gas.
+    `outputs` are those of the model; `batch` is described in `fume_jax.schema`, and its frames are not read. `*_alpha`
+    and `*_gamma` are class weights and exponent of each task's focal loss. Returns `cls_loss` and `{gas}_seg_loss`,
+    float32 [B] each; without meaning where the example is padding or lacks the gas.
     """
     losses = {}
     if "cls_logits" in outputs:
         losses["cls_loss"] = focal_loss(outputs["cls_logits"], batch["labels"], alpha=cls_alpha, gamma=cls_gamma)
-    options = {
-        "alpha": seg_alpha,
-        "gamma": seg_gamma,
-        "focal_weight": seg_focal_weight,
-        "dice_weight": seg_dice_weight,
-    }
+    options = {"alpha": seg_alpha, "gamma": seg_gamma, "focal_weight": seg_focal_weight, "dice_weight": seg_dice_weight}
     for gas in GASES:
         if f"{gas}_seg_logits" in outputs:
-            masks = batch[f"{gas}_mask"]
-            losses[f"{gas}_seg_loss"] = segmentation_loss(outputs[f"{gas}_seg_logits"], masks, **options)
+            logits, masks = outputs[f"{gas}_seg_logits"], batch[f"{gas}_mask"]
+            losses[f"{gas}_seg_loss"] = segmentation_loss(logits, masks, **options)
     return losses
 
 
 def mean_losses(
-    losses: dict[str, jax.Array],
-    valid: jax.Array,
-    modality_mask: jax.Array,
-    *,
-    cls_weight: float,
-    seg_weight: float,
-) -> dict[str, jax.Array]:
-    """The objective over some examples, from what `example_losses` gives of each.
+    losses: Arrays, valid: jax.Array, modality_mask: jax.Array, *, cls_weight: float, seg_weight: float
+) -> Arrays:
+    """Computes the objective over some examples from the losses of each, as `example_losses` returns them.
 
     `loss = cls_weight * cls_loss + seg_weight * seg_loss`, where `seg_loss` is the mean over the gases present among
-    the examples, and a gas's loss is the mean over the examples that have it.
-
-    Args:
-      losses: float [B] each.
-      valid: bool [B].
-      modality_mask: float [B, 2].
-      cls_weight, seg_weight: of the two tasks.
-
-    Returns:
-      `loss` and its terms, float32 scalars. A term with no example is 0.
+    the examples, and a gas's loss is the mean over the examples that have it. `losses` are float [B] each, `valid` is
+    bool [B], `modality_mask` float [B, 2]. Returns `loss` and its terms, float32 scalars; a term without example is 0.
     """
     terms, total = {}, jnp.zeros((), jnp.float32)
     valid = jnp.asarray(valid, jnp.float32)
@@ -143,14 +100,9 @@ def mean_losses(
 
 
 def multi_task_loss(
-    outputs: dict[str, jax.Array],
-    batch: dict[str, jax.Array],
-    *,
-    losses_fn: Callable[[dict[str, jax.Array], dict[str, jax.Array]], dict[str, jax.Array]],
-    cls_weight: float,
-    seg_weight: float,
-) -> dict[str, jax.Array]:
-    """The training objective over the valid examples of a batch: `mean_losses` of what `losses_fn` gives of each."""
+    outputs: Arrays, batch: Arrays, *, losses_fn: Callable[..., Arrays], cls_weight: float, seg_weight: float
+) -> Arrays:
+    """Computes the training objective over the valid examples of a batch: `mean_losses` of those of `losses_fn`."""
     losses = losses_fn(outputs, batch)
     return mean_losses(losses, batch["valid"], batch["modality_mask"], cls_weight=cls_weight, seg_weight=seg_weight)
 
@@ -158,18 +110,14 @@ def multi_task_loss(
 def objective_by_example(
     losses: dict[str, np.ndarray], modality_mask: np.ndarray, *, cls_weight: float, seg_weight: float
 ) -> np.ndarray:
-    """The objective of each example by itself, float32 [N] on the host; NaN where an example has no loss.
+    """Computes the objective of each example by itself, float32 [N] on the host; NaN where an example has no loss.
 
-    Args:
-      losses: float [N] each, as `example_losses` gives them; no padding.
-      modality_mask: float [N, 2].
-      cls_weight, seg_weight: of the two tasks.
+    `losses` are float [N] each, as `example_losses` returns them, without padding; `modality_mask` is float [N, 2].
     """
 
     def objective(losses, modality_mask):
         one = {name: value[None] for name, value in losses.items()}
-        weights = {"cls_weight": cls_weight, "seg_weight": seg_weight}
-        return mean_losses(one, jnp.ones(1), modality_mask[None], **weights)["loss"]
+        return mean_losses(one, jnp.ones(1), modality_mask[None], cls_weight=cls_weight, seg_weight=seg_weight)["loss"]
 
     segmented = np.array([f"{gas}_seg_loss" in losses for gas in GASES])
     scored = ("cls_loss" in losses) | ((modality_mask > 0) & segmented).any(1)
@@ -177,9 +125,9 @@ def objective_by_example(
 
 
 def _softmax(logits):
-    """Logarithms of the probabilities, and these: float32 [...] of each class.
+    """Returns log-probabilities and probabilities, two lists with a float32 [...] for each class.
 
-    Class by class, in operations that fuse: a reduction over an axis of three does not, nor does a gather from it.
+    Operations on one class at a time fuse; a reduction over an axis of three does not, nor does a gather from it.
     """
     logits = logits.astype(jnp.float32)
     planes = [logits[..., c] for c in range(logits.shape[-1])]
@@ -190,7 +138,7 @@ def _softmax(logits):
 
 
 def _select(values, labels):
-    """Of values per class that of the true one, for every element of `labels`."""
+    """Selects from `values`, one for each class, that of the true class, for every element of `labels`."""
     *values, selected = values
     for c, value in reversed(list(enumerate(values))):
         selected = jnp.where(labels == c, value, selected)
@@ -198,6 +146,5 @@ def _select(values, labels):
 
 
 def _mean(values, weights):
-    """Weighted mean; 0 if nothing has weight, and then without gradient."""
-    total = weights.sum()
-    return (jnp.where(weights > 0, values, 0) * weights).sum() / jnp.maximum(total, 1)
+    """Computes a weighted mean; 0 without gradient if nothing has weight."""
+    return (jnp.where(weights > 0, values, 0) * weights).sum() / jnp.maximum(weights.sum(), 1)

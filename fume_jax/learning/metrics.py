@@ -1,7 +1,7 @@
 """Segmentation and classification metrics from confusion counts.
 
-Counting happens on the device, per batch; what the counts mean is computed once at the end, on the host. A confusion
-matrix has the truth in rows and the prediction in columns.
+Batches are counted on the device; metrics are computed from the sums once at the end, on the host. A confusion matrix
+has the truth in rows and the prediction in columns.
 """
 
 import jax
@@ -10,59 +10,45 @@ import numpy as np
 
 from fume_jax.schema import CLASSES, GASES, MASK_CLASSES
 
-# What tables show and a checkpoint may be chosen by, larger is better, and the tasks that it needs.
-_SEG, _CLS = frozenset({"segmentation"}), frozenset({"classification"})
+# Metrics that tables show and checkpoints may be chosen by (larger is better), with the tasks that each needs.
 HEADLINES = {
-    "iou_gas": _SEG,
-    "mean_iou": _SEG,
-    "mean_dice": _SEG,
-    "pixel_accuracy": _SEG,
-    "accuracy": _CLS,
-    "balanced_accuracy": _CLS,
-    "macro_f1": _CLS,
-    "joint_score": _SEG | _CLS,
+    **dict.fromkeys(("iou_gas", "mean_iou", "mean_dice", "pixel_accuracy"), frozenset({"segmentation"})),
+    **dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1"), frozenset({"classification"})),
+    "joint_score": frozenset({"segmentation", "classification"}),
 }
 
 
 def confusion_matrix(labels: jax.Array, predictions: jax.Array, counted: jax.Array, classes: int) -> jax.Array:
     """Counts int32 [classes, classes] over three arrays of one shape: ints, ints and bool."""
     cell = jnp.where(counted, labels * classes + predictions, -1).reshape(-1)
-    # A comparison per cell is one fused pass; scattering into nine cells is serial on an accelerator.
+    # Comparing with every cell is one fused pass; scattering into nine cells is serial on an accelerator.
     return (cell[None, :] == jnp.arange(classes**2)[:, None]).sum(1, dtype=jnp.int32).reshape(classes, classes)
 
 
 def example_confusions(outputs: dict[str, jax.Array], batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Confusion counts of every example of a batch; those of padding and of absent gases are 0.
+    """Counts the confusions of every example of a batch; those of padding and of absent gases are 0.
 
-    Args:
-      outputs: logits as the model returns them; an absent head adds no entry.
-      batch: see `fume_jax.schema`.
-
-    Returns:
-      `cls_confusion` and `{gas}_confusion`, int32 [B, 3, 3] each, to be summed over examples in 64 bits.
+    Returns `cls_confusion` and `{gas}_confusion` of the heads in `outputs`, int32 [B, 3, 3], to be summed in 64 bits.
     """
     counts = {}
+    confusions = jax.vmap(confusion_matrix, in_axes=(0, 0, 0, None))
     if "cls_logits" in outputs:
         predictions = outputs["cls_logits"].argmax(-1)
-        counts["cls_confusion"] = _confusions(batch["labels"], predictions, batch["valid"], len(CLASSES))
+        counts["cls_confusion"] = confusions(batch["labels"], predictions, batch["valid"], len(CLASSES))
     for i, gas in enumerate(GASES):
         if f"{gas}_seg_logits" in outputs:
             predictions = outputs[f"{gas}_seg_logits"].argmax(-1)
             present = batch["valid"] & (batch["modality_mask"][:, i] > 0)
             counted = jnp.broadcast_to(present[:, None, None], predictions.shape)
-            counts[f"{gas}_confusion"] = _confusions(batch[f"{gas}_mask"], predictions, counted, len(MASK_CLASSES))
+            counts[f"{gas}_confusion"] = confusions(batch[f"{gas}_mask"], predictions, counted, len(MASK_CLASSES))
     return counts
 
 
 def compute_metrics(counts: dict[str, np.ndarray]) -> dict[str, float]:
-    """All metrics of an evaluation from its summed confusion counts.
+    """Computes all metrics from summed counts: any of `cls_confusion`, `co2_confusion`, `ch4_confusion`, int [3, 3].
 
-    Args:
-      counts: any of `cls_confusion`, `co2_confusion`, `ch4_confusion`, int [3, 3].
-
-    Returns:
-      Classification metrics by name; segmentation metrics pooled over gases by name and as `{gas}/{name}` each; with
-      both tasks `joint_score`, half mean IoU and half balanced accuracy.
+    Returns classification metrics by name; segmentation metrics by name, pooled over gases, and by `{gas}/{name}`; with
+    both tasks `joint_score`, half mean IoU and half balanced accuracy.
     """
     metrics = {}
     if "cls_confusion" in counts:
@@ -78,35 +64,32 @@ def compute_metrics(counts: dict[str, np.ndarray]) -> dict[str, float]:
 
 
 def segmentation_metrics(confusion: np.ndarray) -> dict[str, float]:
-    """IoU and Dice per class and their means, and pixel accuracy, from int [3, 3] counts of pixels.
+    """Computes IoU and Dice per class, their means and pixel accuracy from counts of pixels, int [3, 3].
 
     A class absent from both truth and prediction is NaN and left out of the means.
     """
     tp, truth, predicted = _counts(confusion)
     iou = _divide(tp, truth + predicted - tp)
     dice = _divide(2 * tp, truth + predicted)
-    metrics = {"mean_iou": _nanmean(iou), "mean_dice": _nanmean(dice)}
-    metrics["pixel_accuracy"] = float(_divide(tp.sum(), confusion.sum()))
+    accuracy = float(_divide(tp.sum(), confusion.sum()))
+    metrics = {"mean_iou": _nanmean(iou), "mean_dice": _nanmean(dice), "pixel_accuracy": accuracy}
     for i, name in enumerate(MASK_CLASSES):
         metrics |= {f"iou_{name}": float(iou[i]), f"dice_{name}": float(dice[i])}
     return metrics
 
 
 def classification_metrics(confusion: np.ndarray) -> dict[str, float]:
-    """Accuracy, balanced accuracy, precision, recall and F1 (macro, weighted, per class), Cohen's kappa.
+    """Computes accuracy, balanced accuracy, Cohen's kappa, and precision, recall and F1 (macro, weighted, per class).
 
-    Definitions are scikit-learn's, `zero_division=0`: precision of a class that is never predicted is 0, and so is
-    recall of one that is predicted without being there. A class absent from both truth and prediction is NaN and left
-    out of the macro means. Balanced accuracy is the mean recall of the classes that are there: unlike `macro_recall` it
-    leaves out one that is only predicted. `weighted_recall` is the accuracy.
-
-    Args:
-      confusion: int [3, 3] counts of examples.
+    `confusion` counts examples, int [3, 3]. Definitions are scikit-learn's with `zero_division=0`: precision of a class
+    that is never predicted is 0, and so is recall of one that is predicted without being there. A class absent from
+    truth and prediction is NaN and left out of the macro means. Balanced accuracy is the mean recall of the classes
+    that are there: unlike `macro_recall` it leaves out one that is only predicted. `weighted_recall` is the accuracy.
     """
     tp, truth, predicted = _counts(confusion)
     total = confusion.sum()
     f1 = _divide(2 * tp, truth + predicted)
-    # Without an example to count there is no hit either: 0 / 1.
+    # Where a denominator is 0 there is no hit either: 0 / 1.
     hits = np.where(np.isnan(f1), np.nan, tp)
     precision, recall = hits / np.maximum(predicted, 1), hits / np.maximum(truth, 1)
     accuracy = _divide(tp.sum(), total)
@@ -126,18 +109,13 @@ def classification_metrics(confusion: np.ndarray) -> dict[str, float]:
 
 
 def absent_classes(metrics: dict[str, float]) -> list[str]:
-    """What neither truth nor prediction holds, so that its metrics are NaN, as in "Acidotic" or "ch4 tube".
+    """Lists classes that are in neither truth nor prediction, so that their metrics are NaN: "Acidotic", "ch4 tube".
 
-    Args:
-      metrics: as `compute_metrics` returns them; what was not scored is not listed.
+    `metrics` are those of `compute_metrics`; a class that was not scored is not listed.
     """
     keys = {name: f"{name}_f1" for name in CLASSES}
     keys |= {f"{gas} {name}": f"{gas}/iou_{name}" for gas in GASES for name in MASK_CLASSES}
     return [name for name, key in keys.items() if np.isnan(metrics.get(key, 0.0))]
-
-
-def _confusions(labels, predictions, counted, classes):
-    return jax.vmap(confusion_matrix, in_axes=(0, 0, 0, None))(labels, predictions, counted, classes)
 
 
 def _counts(confusion):

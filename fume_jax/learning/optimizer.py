@@ -18,28 +18,17 @@ def create_schedule(
     decay_steps: Sequence[int] = (),
     decay_factor: float = 0.1,
 ) -> optax.Schedule:
-    """Linear warm-up from 0 to `learning_rate`, then what `name` says.
+    """Creates a linear warm-up from 0 to `learning_rate` over `warmup_steps`, then the schedule `name`.
 
-    Args:
-      name: `cosine`, down to `final_learning_rate` at `total_steps`; `step`, times `decay_factor` at each of
-        `decay_steps`; or `constant`.
-      learning_rate: the highest.
-      final_learning_rate: of the cosine.
-      warmup_steps: of the warm-up, counted in all other numbers of steps.
-      total_steps: of the run.
-      decay_steps, decay_factor: of the steps.
-
-    Raises:
-      ValueError: if there is no such schedule.
+    That is `cosine`, down to `final_learning_rate` at `total_steps`; `step`, times `decay_factor` at each of
+    `decay_steps`; or `constant`; ValueError otherwise. All numbers of steps include the warm-up.
     """
     if name == "cosine":
-        decay = optax.cosine_decay_schedule(
-            learning_rate, total_steps - warmup_steps, alpha=final_learning_rate / learning_rate
-        )
+        alpha = final_learning_rate / learning_rate
+        decay = optax.cosine_decay_schedule(learning_rate, total_steps - warmup_steps, alpha=alpha)
     elif name == "step":
-        decay = optax.piecewise_constant_schedule(
-            learning_rate, {step - warmup_steps: decay_factor for step in decay_steps}
-        )
+        factors = {step - warmup_steps: decay_factor for step in decay_steps}
+        decay = optax.piecewise_constant_schedule(learning_rate, factors)
     elif name == "constant":
         decay = optax.constant_schedule(learning_rate)
     else:
@@ -52,27 +41,19 @@ def create_schedule(
 def create_optimizer(
     name: str, schedule: optax.Schedule, *, weight_decay: float, b1: float, b2: float, clip_norm: float
 ) -> optax.GradientTransformation:
-    """An optimiser that follows a schedule, after clipping the gradient to a global norm.
+    """Creates an optimiser that follows a schedule, after clipping the gradient to the global norm `clip_norm`.
 
-    Args:
-      name: `adamw` (decoupled decay, arXiv:1711.05101), `adam` (arXiv:1412.6980) or `sgd` with Nesterov momentum `b1`;
-        the last two add the decay to the gradient, as L2 regularisation does.
-      schedule: learning rate of every step.
-      weight_decay: of all parameters.
-      b1, b2: decay of the averages of gradient and squared gradient.
-      clip_norm: largest norm of the gradient; infinite for any.
-
-    Raises:
-      ValueError: if there is no such optimiser.
+    `name` is `adamw` (decoupled decay, arXiv:1711.05101), `adam` (arXiv:1412.6980) or `sgd` with Nesterov momentum
+    `b1`; ValueError otherwise. `b1` and `b2` are the decay of the averages of gradient and squared gradient. The weight
+    decay applies to all parameters; `adam` and `sgd` add it to the gradient, as L2 regularisation does.
     """
     if name == "adamw":
         optimizer = optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay)
     elif name == "adam":
         optimizer = optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(schedule, b1=b1, b2=b2))
     elif name == "sgd":
-        optimizer = optax.chain(
-            optax.add_decayed_weights(weight_decay), optax.sgd(schedule, momentum=b1 or None, nesterov=bool(b1))
-        )
+        sgd = optax.sgd(schedule, momentum=b1 or None, nesterov=bool(b1))
+        optimizer = optax.chain(optax.add_decayed_weights(weight_decay), sgd)
     else:
         raise ValueError(f"Expected an optimizer of {', '.join(OPTIMIZERS)}, got {name!r}.")
     return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)

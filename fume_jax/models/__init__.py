@@ -13,20 +13,13 @@ MODELS = tuple(PRESETS)
 
 
 def create_model(name: str, *, dtype=jnp.float32, rngs: nnx.Rngs, **options: str | bool | None) -> FUME:
-    """Creates a model with fresh parameters, in training mode.
+    """Creates a model with fresh parameters from `rngs`, in training mode.
 
-    Args:
-      name: one of `MODELS`.
-      dtype: of the computation, float32 or bfloat16.
-      rngs: keys for the parameters.
-      **options: `backbone`, `share_encoder`, `fusion`, `gas` and `tasks` of `architecture`; None is as `name` says.
-
-    Raises:
-      ValueError: if there is no such model or option, or the options contradict each other.
+    `dtype`, float32 or bfloat16, is that of the computation; `name` and `options` are those of `architecture`.
     """
     return FUME(architecture(name, **options), dtype=dtype, rngs=rngs)
 
 
 def count_parameters(model: nnx.Module) -> int:
-    """Number of trained values of a model; running statistics are not counted."""
+    """Counts the trained values of a model; running statistics are not among them."""
     return sum(p.size for p in jax.tree.leaves(nnx.state(model, nnx.Param)))

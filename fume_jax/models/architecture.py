@@ -1,12 +1,12 @@
-"""What a model is made of: a few options, and the models of the literature as presets of them."""
+"""Options of a model, and the models of the literature as presets of them."""
 
 import dataclasses
 
 from fume_jax.models.backbones import BACKBONES
 from fume_jax.schema import GASES
 
-# Of the features of two streams, one per gas; `early`: the frames are the channels of one input; `none`: every frame by
-# itself through the same weights.
+# The first four fuse the features of two streams, one per gas. `early` makes the frames the channels of one input;
+# `none` takes every frame by itself through the same weights.
 FUSIONS = ("cross_attention", "self_attention", "add", "concat", "early", "none")
 GAS_CHOICES = (*GASES, "both")
 TASKS = ("both", "segmentation", "classification")
@@ -16,9 +16,8 @@ TASKS = ("both", "segmentation", "classification")
 class Architecture:
     """Options of `fume_jax.models.FUME`.
 
-    `backbone` is the encoder, which both gases share or of which each has its own. `gas` is what the model reads, the
-    other gas being treated as absent. `hidden` are the layers of the classification head, `gas_embedding` the width of
-    what tells it which gas it sees, 0 for none.
+    `gas` is the gas that the model reads; the other one is treated as absent. `hidden` are the widths of the hidden
+    layers of the classification head, `gas_embedding` is the width of its embedding of the gas, 0 for none.
     """
 
     backbone: str = "fast_scnn"
@@ -30,8 +29,7 @@ class Architecture:
     gas_embedding: int = 0
 
     def __post_init__(self):
-        known_values = {"backbone": BACKBONES, "fusion": FUSIONS, "gas": GAS_CHOICES, "tasks": TASKS}
-        for key, known in known_values.items():
+        for key, known in {"backbone": BACKBONES, "fusion": FUSIONS, "gas": GAS_CHOICES, "tasks": TASKS}.items():
             if getattr(self, key) not in known:
                 raise ValueError(f"{key} is {getattr(self, key)!r}; expected one of {', '.join(known)}")
         if not self.share_encoder and not self.has_streams:
@@ -39,16 +37,16 @@ class Architecture:
         if self.fusion == "early" and self.gas == "ch4" and self.segments:
             raise ValueError("early fusion segments CO2; gas must be 'co2' or 'both'")
         if self.gas_embedding and not (self.fusion == "none" and self.classifies):
-            raise ValueError("a gas embedding goes with the classification of single frames: fusion must be 'none'")
+            raise ValueError("a gas embedding needs the classification of single frames: fusion must be 'none'")
 
     @property
     def has_streams(self) -> bool:
-        """Whether each gas has a stream of features of its own, which are fused."""
+        """True if each gas has a stream of features of its own, which are fused."""
         return self.fusion not in ("early", "none")
 
     @property
     def gases(self) -> tuple[str, ...]:
-        """What the model reads."""
+        """Gases that the model reads."""
         return GASES if self.gas == "both" else (self.gas,)
 
     @property
@@ -61,10 +59,10 @@ class Architecture:
 
     @property
     def segmented(self) -> tuple[str, ...]:
-        """Gases that segmentation logits come back for."""
+        """Gases that the model returns segmentation logits of."""
         if not self.segments:
             return ()
-        # The one mask of a pair that enters as one picture is that of CO2.
+        # A pair that enters as one image has one mask, that of CO2.
         return ("co2",) if self.fusion == "early" else self.gases
 
 
@@ -80,29 +78,11 @@ PRESETS = {
 }
 
 
-def architecture(
-    name: str,
-    *,
-    backbone: str | None = None,
-    share_encoder: bool | None = None,
-    fusion: str | None = None,
-    gas: str | None = None,
-    tasks: str | None = None,
-) -> Architecture:
-    """The preset of that name, with the options that are not None put in their place.
+def architecture(name: str, **options: str | bool | None) -> Architecture:
+    """Returns the preset `name`, its fields replaced by those `options` that are not None.
 
-    Args:
-      name: one of `PRESETS`.
-      backbone: of the encoder, one of `BACKBONES`.
-      share_encoder: one encoder for both gases, or one each.
-      fusion: one of `FUSIONS`.
-      gas: that the model reads, one of `GAS_CHOICES`.
-      tasks: one of `TASKS`.
-
-    Raises:
-      ValueError: if there is no such preset or option, or the options contradict each other.
+    Raises ValueError if there is no such preset or value, or the options contradict each other.
     """
     if name not in PRESETS:
         raise ValueError(f"There is no model named {name!r}; choose one of: {', '.join(PRESETS)}.")
-    options = {"backbone": backbone, "share_encoder": share_encoder, "fusion": fusion, "gas": gas, "tasks": tasks}
     return dataclasses.replace(PRESETS[name], **{key: value for key, value in options.items() if value is not None})

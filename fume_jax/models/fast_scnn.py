@@ -1,7 +1,4 @@
-"""Fast-SCNN encoder (Poudel, Liwicki and Cipolla, arXiv:1902.04502).
-
-`present` [N] marks the frames that count in batch statistics.
-"""
+"""Fast-SCNN encoder (Poudel, Liwicki and Cipolla, arXiv:1902.04502)."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +9,7 @@ from fume_jax.models.layers import BatchNorm, DepthwiseSeparableConv, Pointwise,
 
 
 class InvertedResidual(nnx.Module):
-    """Inverted residual block (MobileNetV2, arXiv:1801.04381), expansion 6; a shortcut where the shape allows it."""
+    """Inverted residual block (MobileNetV2, arXiv:1801.04381), expansion 6, with a shortcut where shapes allow it."""
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int, dtype, rngs: nnx.Rngs):
         hidden = 6 * in_channels
@@ -35,12 +32,11 @@ class LearningToDownsample(nnx.Module):
     """Three stride-2 convolutions: [N, H, W, C] to [N, H/8, W/8, 64]."""
 
     def __init__(self, in_channels: int, *, dtype, rngs: nnx.Rngs):
-        options = {"dtype": dtype, "rngs": rngs}
         if in_channels == 1:
             # One channel makes this a depthwise convolution, which is faster on a CPU.
-            self.conv = DepthwiseConv(32, stride=2, **options)
+            self.conv = DepthwiseConv(32, stride=2, dtype=dtype, rngs=rngs)
         else:
-            self.conv = nnx.Conv(in_channels, 32, (3, 3), strides=2, padding=1, use_bias=False, **options)
+            self.conv = nnx.Conv(in_channels, 32, (3, 3), strides=2, padding=1, use_bias=False, dtype=dtype, rngs=rngs)
         self.norm = BatchNorm(32, dtype=dtype)
         self.separable1 = DepthwiseSeparableConv(32, 48, stride=2, dtype=dtype, rngs=rngs)
         self.separable2 = DepthwiseSeparableConv(48, 64, stride=2, dtype=dtype, rngs=rngs)
@@ -62,11 +58,10 @@ class PyramidPooling(nnx.Module):
         self.norm = BatchNorm(channels, dtype=dtype)
 
     def __call__(self, x, present):
-        height, width = x.shape[1:3]
-        pooled = [
-            nnx.relu(branch(adaptive_average_pool(x, k))) for k, branch in zip(self.BINS, self.branches, strict=True)
+        context = [
+            resize_bilinear(nnx.relu(branch(adaptive_average_pool(x, bins))), *x.shape[1:3])
+            for bins, branch in zip(self.BINS, self.branches, strict=True)
         ]
-        context = [resize_bilinear(p, height, width) for p in pooled]
         return nnx.relu(self.norm(self.merge(jnp.concatenate([x, *context], axis=-1)), present))
 
 
@@ -75,23 +70,21 @@ class FastSCNN(nnx.Module):
 
     channels = (64, 128)
     strides = (8, 32)
-    # (in channels, out channels, stride of the first block), three blocks a stage
+    # Input channels, output channels and stride of the first of three blocks, for each stage.
     STAGES = ((64, 64, 2), (64, 96, 2), (96, 128, 1))
 
     def __init__(self, in_channels: int = 1, *, dtype=jnp.float32, rngs: nnx.Rngs):
         self.downsample = LearningToDownsample(in_channels, dtype=dtype, rngs=rngs)
         self.stages = nnx.List()
-        for in_features, out_features, stride in self.STAGES:
-            blocks = [InvertedResidual(in_features, out_features, stride=stride, dtype=dtype, rngs=rngs)]
-            for _ in range(2):
-                blocks.append(InvertedResidual(out_features, out_features, stride=1, dtype=dtype, rngs=rngs))
+        for in_features, features, stride in self.STAGES:
+            blocks = [InvertedResidual(in_features, features, stride=stride, dtype=dtype, rngs=rngs)]
+            blocks += [InvertedResidual(features, features, stride=1, dtype=dtype, rngs=rngs) for _ in range(2)]
             self.stages.append(nnx.List(blocks))
         self.pyramid = PyramidPooling(self.channels[1], dtype=dtype, rngs=rngs)
 
     def __call__(self, frames: jax.Array, present: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Encodes `frames` [N, H, W, C]: `low` [N, H/8, W/8, 64] and `high` [N, H/32, W/32, 128], sizes rounded up."""
-        low = self.downsample(frames, present)
-        x = low
+        """Encodes `frames` [N, H, W, C] to `low` [N, H/8, W/8, 64], `high` [N, H/32, W/32, 128], sizes rounded up."""
+        low = x = self.downsample(frames, present)
         for stage in self.stages:
             for block in stage:
                 x = block(x, present)

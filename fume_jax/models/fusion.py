@@ -8,9 +8,9 @@ from fume_jax.models.layers import BatchNorm, Pointwise
 
 
 class SpatialAttention(nnx.Module):
-    """Unscaled dot-product attention from every position of one map to every position of another, before its gate.
+    """Unscaled dot-product attention from every position of one map to every position of another.
 
-    `gamma`, initially 0, scales the result that the caller adds to the query's map (SAGAN, arXiv:1805.08318).
+    `gamma`, initially 0, scales the result, which the caller adds to the query's map (SAGAN, arXiv:1805.08318).
     """
 
     def __init__(self, channels: int, key_channels: int, *, dtype, rngs: nnx.Rngs):
@@ -20,12 +20,12 @@ class SpatialAttention(nnx.Module):
         self.gamma = nnx.Param(jnp.zeros(1))
 
     def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
-        """What `x` [N, H, W, C] gathers from `context` [N, H, W, C], times gamma; same shape and dtype as `x`."""
-        weights = self.weights(x, context).astype(x.dtype)
-        return self.gamma[...].astype(x.dtype) * jnp.einsum("nhwij,nijc->nhwc", weights, self.value(context))
+        """Attends from `x` [N, H, W, C] to `context` [N, H, W, C]; returns gamma times the result, shaped as `x`."""
+        weights, gamma = self.weights(x, context).astype(x.dtype), self.gamma[...].astype(x.dtype)
+        return jnp.expand_dims(gamma, (0, 1, 2)) * jnp.einsum("nhwij,nijc->nhwc", weights, self.value(context))
 
     def weights(self, x: jax.Array, context: jax.Array) -> jax.Array:
-        """How each position of `x` attends to all of `context`: float32 [N, H, W, H, W], whose last two sum to 1."""
+        """Returns the attention of `x` to `context`, float32 [N, H, W, H, W]; it sums to 1 over the last two axes."""
         scores = jnp.einsum("nhwd,nijd->nhwij", self.query(x), self.key(context), preferred_element_type=jnp.float32)
         return jax.nn.softmax(scores, axis=(-2, -1))
 
@@ -45,7 +45,7 @@ class ChannelAttention(nnx.Module):
 class AttentionFusion(nnx.Module):
     """Fuses two streams of features; each attends to itself, then, if `cross`, to the other where both are present.
 
-    Whether a sample attends across gases depends on that sample alone, never on its neighbours in the batch.
+    Attention across gases depends on each sample alone, never on its neighbours in the batch.
     """
 
     def __init__(self, channels: int, *, cross: bool = True, dtype=jnp.float32, rngs: nnx.Rngs):
@@ -71,19 +71,18 @@ class AttentionFusion(nnx.Module):
 
 
 class ConvFusion(nnx.Module):
-    """Fuses two streams by a 1x1 convolution of their channels, or, if `mean`, of their mean over present gases.
+    """Fuses two streams by a 1x1 convolution of their concatenation or, if `mean`, of their mean over present gases.
 
-    Concatenation does not read the modality mask: an absent gas has the features of a frame of zeros.
+    Concatenation ignores the modality mask: an absent gas has the features of a frame of zeros.
     """
 
     def __init__(self, channels: int, *, mean: bool, dtype=jnp.float32, rngs: nnx.Rngs):
         self.mean = mean
-        in_channels = channels if mean else 2 * channels
-        self.merge = Pointwise(in_channels, channels, use_bias=False, dtype=dtype, rngs=rngs)
+        self.merge = Pointwise(channels if mean else 2 * channels, channels, use_bias=False, dtype=dtype, rngs=rngs)
         self.merge_norm = BatchNorm(channels, dtype=dtype)
 
     def __call__(self, co2: jax.Array, ch4: jax.Array, modality_mask: jax.Array) -> jax.Array:
-        """As `AttentionFusion`."""
+        """Fuses `co2` and `ch4` as `AttentionFusion` does."""
         if self.mean:
             weights = modality_mask / jnp.maximum(modality_mask.sum(1, keepdims=True), 1)
             weights = weights.astype(co2.dtype)[:, :, None, None, None]

@@ -8,18 +8,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from fume_jax.models.fusion import ChannelAttention
-from fume_jax.models.layers import (
-    BatchNorm,
-    DepthwiseSeparableConv,
-    Pointwise,
-    resize_bilinear,
-    resize_few_channels,
-)
+from fume_jax.models.layers import BatchNorm, DepthwiseSeparableConv, Pointwise, resize_bilinear, resize_few_channels
 from fume_jax.schema import CLASSES, MASK_CLASSES
 
 
 class FeatureFusion(nnx.Module):
-    """Adds coarse features, upsampled, to fine ones and gates the channels of the sum."""
+    """Adds upsampled coarse features to fine ones and gates the channels of the sum."""
 
     def __init__(self, low_channels: int, channels: int, *, dtype, rngs: nnx.Rngs):
         self.low = DepthwiseSeparableConv(low_channels, channels, dtype=dtype, rngs=rngs)
@@ -28,18 +22,17 @@ class FeatureFusion(nnx.Module):
         self.gate = ChannelAttention(channels, channels // 4, dtype=dtype, rngs=rngs)
 
     def __call__(self, low, high, present):
-        # The 1x1 convolution commutes with interpolation and costs a sixteenth before it. Batch norm does not: its
-        # statistics are those of the upsampled map.
+        # The 1x1 convolution commutes with interpolation and costs a sixteenth before it. Batch norm does not commute:
+        # its statistics are those of the upsampled map.
         high = resize_bilinear(self.high(high), *low.shape[1:3])
         return self.gate(nnx.relu(self.low(low, present) + self.high_norm(high, present)))
 
 
 class SegmentationHead(nnx.Module):
-    """Per-pixel logits of background, tube and gas from the features of one gas's frame."""
+    """Computes per-pixel logits of background, tube and gas from the features of one gas's frame."""
 
     def __init__(self, channels: tuple[int, int], *, dtype=jnp.float32, rngs: nnx.Rngs):
-        """`channels` are those of the fine and the coarse features."""
-        low, high = channels
+        low, high = channels  # of the fine and the coarse features
         self.fusion = FeatureFusion(low, high, dtype=dtype, rngs=rngs)
         self.separable1 = DepthwiseSeparableConv(high, high, dtype=dtype, rngs=rngs)
         self.separable2 = DepthwiseSeparableConv(high, high, dtype=dtype, rngs=rngs)
@@ -47,15 +40,9 @@ class SegmentationHead(nnx.Module):
         self.classifier = Pointwise(high, len(MASK_CLASSES), dtype=dtype, rngs=rngs)
 
     def __call__(
-        self,
-        low: jax.Array,
-        high: jax.Array,
-        present: jax.Array,
-        *,
-        size: tuple[int, int],
-        rngs: nnx.Rngs | None = None,
+        self, low: jax.Array, high: jax.Array, present: jax.Array, *, size: Sequence[int], rngs: nnx.Rngs | None = None
     ) -> jax.Array:
-        """Logits, float32 [N, *size, 3], from fine features `low` and coarse ones `high`, [N, h, w, channels] each."""
+        """Maps fine features `low` and coarse ones `high`, both [N, h, w, C], to logits, float32 [N, *size, 3]."""
         x = self.fusion(low, high, present)
         x = self.separable2(self.separable1(x, present), present)
         logits = self.classifier(self.dropout(x, rngs=rngs))
@@ -63,7 +50,7 @@ class SegmentationHead(nnx.Module):
 
 
 class ClassificationHead(nnx.Module):
-    """pH-state logits from a feature map: global average, then a small MLP with dropout 0.5."""
+    """Computes pH-state logits from a feature map by a global average and a small MLP with dropout 0.5."""
 
     def __init__(self, features: int, hidden: Sequence[int], *, dtype=jnp.float32, rngs: nnx.Rngs):
         sizes = [features, *hidden]
@@ -72,7 +59,7 @@ class ClassificationHead(nnx.Module):
         self.logits = nnx.Linear(sizes[-1], len(CLASSES), dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array, embedding: jax.Array | None = None, *, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Logits, float32 [N, 3], from `x` [N, H, W, C], and an `embedding` [E] that is put to each average."""
+        """Maps `x` [N, H, W, C] to logits, float32 [N, 3]; an `embedding` [E] is appended to each average."""
         x = x.mean((1, 2))
         if embedding is not None:
             x = jnp.concatenate([x, jnp.broadcast_to(embedding, (x.shape[0], embedding.size))], axis=-1)

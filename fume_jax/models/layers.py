@@ -1,6 +1,6 @@
-"""Layers that architectures share: batch norm that leaves absent frames out, convolutions, resizing and pooling.
+"""Layers that architectures share: batch norm over present frames, convolutions, resizing and pooling.
 
-`present` [N] marks the frames that count in batch statistics.
+`present` [N] is 1.0 for frames that count in batch statistics, else 0.0.
 """
 
 import functools
@@ -17,87 +17,87 @@ class BatchNorm(nnx.Module):
     """Batch normalisation (Ioffe and Szegedy, arXiv:1502.03167) over the frames that are present.
 
     With `use_running_average` False (see `nnx.Module.train`), the mean and biased variance of the present frames
-    normalise, and the running statistics move towards them, the variance unbiased as in `torch.nn.BatchNorm2d`. Where
-    no frame is present, the running statistics normalise and stay as they are.
+    normalise, and the running statistics move towards them, the variance unbiased as in `torch.nn.BatchNorm2d`. If no
+    frame is present, the running statistics normalise and stay as they are.
 
-    Under `jax.jit` with a sharded batch the sums run over the global batch: devices wait for each other at every layer.
-    With `splits` above 1 (see `nnx.Module.set_attributes`) the batch is taken in that many groups of consecutive
-    frames, each normalised by its own statistics (ghost batch norm: Hoffer, Hubara and Soudry, arXiv:1705.08741), and
-    the running statistics move towards the mean over the groups that have a present frame. Groups that lie each on one
-    device need nothing of the others. The numbers do not depend on how many devices there are.
+    Under `jax.jit` with a sharded batch the sums run over the global batch, so devices wait for each other at every
+    layer. With `splits` above 1 (see `nnx.Module.set_attributes`) each of that many groups of consecutive frames is
+    normalised by its own statistics (ghost batch norm: Hoffer, Hubara and Soudry, arXiv:1705.08741), and the running
+    statistics move towards the mean over the groups that have a present frame. A group that lies on one device needs
+    nothing of the others. Results do not depend on the number of devices.
     """
 
-    def __init__(self, channels: int, *, epsilon: float = 1e-5, momentum: float = 0.1, dtype=jnp.float32):
-        """`momentum` is the share of the new statistics in the running ones, as PyTorch counts it."""
+    def __init__(self, channels: int, *, epsilon: float = 1e-5, dtype=jnp.float32):
         self.scale = nnx.Param(jnp.ones(channels))
         self.bias = nnx.Param(jnp.zeros(channels))
         self.mean = nnx.BatchStat(jnp.zeros(channels))
         self.var = nnx.BatchStat(jnp.ones(channels))
         self.epsilon = epsilon
-        self.momentum = momentum
+        self.momentum = 0.1  # weight of the new statistics in the running ones, as in PyTorch
         self.dtype = dtype
         self.splits = 1
         self.use_running_average = False
 
     def __call__(self, x: jax.Array, present: jax.Array | None = None) -> jax.Array:
-        """Normalises `x` [N, H, W, C]; `present` [N] is 1.0 for frames that count, all of them if None."""
+        """Normalises `x` [N, H, W, C]; all frames are present if `present` is None."""
         if self.use_running_average:
             return self._normalize(x, self.mean[...], self.var[...])
         present = jnp.ones(x.shape[0]) if present is None else present
         if self.splits == 1:
-            y, mean, var, _ = self._normalize_by_itself(x, present)
+            y, mean, var, _ = self._normalize_batch(x, present)
         else:
             grouped = (array.reshape(self.splits, -1, *array.shape[1:]) for array in (x, present))
-            y, means, variances, anything = jax.vmap(self._normalize_by_itself)(*grouped)
+            y, means, variances, any_present = jax.vmap(self._normalize_batch)(*grouped)
             y = y.reshape(x.shape)
-            # A group without frames has the running statistics, and no part in where they move.
-            counted = jnp.maximum(anything.sum(), 1)
-            mean = self.mean[...] + (means - self.mean[...]).sum(0) / counted
-            var = self.var[...] + (variances - self.var[...]).sum(0) / counted
+            # A group without present frames returns the running statistics and does not move them.
+            counted = jnp.maximum(any_present.sum(dtype=jnp.float32), 1)
+            mean = self.mean[...] + (means - self.mean[...][None]).sum(0) / counted
+            var = self.var[...] + (variances - self.var[...][None]).sum(0) / counted
         self.mean[...] += self.momentum * (jax.lax.stop_gradient(mean) - self.mean[...])
         self.var[...] += self.momentum * (jax.lax.stop_gradient(var) - self.var[...])
         return y
 
     def set_view(self, use_running_average: bool | None = None) -> None:
-        """What `flax.nnx.view` may change."""
+        """Sets what `flax.nnx.view` may change."""
         if use_running_average is not None:
             self.use_running_average = use_running_average
 
     def _normalize(self, x, mean, var):
         scale = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
         shift = self.bias[...] - mean * scale
+        scale, shift = (jnp.expand_dims(array, (0, 1, 2)) for array in (scale, shift))
         return (x.astype(jnp.float32) * scale + shift).astype(self.dtype)
 
-    def _normalize_by_itself(self, x, present):
-        """`x` normalised by its own statistics, those, the variance unbiased, and whether any frame is present."""
+    def _normalize_batch(self, x, present):
+        """Returns `x` normalised by its own statistics, its mean, unbiased variance, and if any frame is present."""
         frames = x.astype(jnp.float32)
         count = present.sum() * x.shape[1] * x.shape[2]
 
         def average(x):
-            # Sums over each frame first: the mask then costs nothing at full size, forward or backward. Not a matrix
-            # product, which accelerators round to fewer digits than float32 has.
+            # Each frame is summed first: the mask then costs nothing at full size, forward or backward. A matrix
+            # product would be rounded to fewer digits than float32 has on accelerators.
             return (present[:, None] * x.sum((1, 2))).sum(0) / jnp.maximum(count, 1)
 
         mean = average(frames)
         var = jnp.maximum(average(jnp.square(frames)) - mean**2, 0)
-        anything = count > 0
-        mean = jnp.where(anything, mean, self.mean[...])
-        var = jnp.where(anything, var, self.var[...])
-        unbiased = jnp.where(anything, var * count / jnp.maximum(count - 1, 1), var)
-        return self._normalize(x, mean, var), mean, unbiased, anything
+        any_present = count > 0
+        mean = jnp.where(any_present, mean, self.mean[...])
+        var = jnp.where(any_present, var, self.var[...])
+        unbiased = jnp.where(any_present, var * count / jnp.maximum(count - 1, 1), var)
+        return self._normalize(x, mean, var), mean, unbiased, any_present
 
 
 class Pointwise(nnx.Linear):
     """1x1 convolution as a matrix product over the channels, which is faster on every backend."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps `x` [..., C] to [..., out channels]."""
-        # As one matrix: with more axes XLA turns the whole gradient round for the product that gives the kernel's.
+        """Maps `x` [..., C] to [..., output channels]."""
+        # `x` becomes one matrix: with more axes XLA transposes the whole gradient to compute that of the kernel.
         return super().__call__(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
 
 
 class DepthwiseSeparableConv(nnx.Module):
-    """Depthwise 3x3, then 1x1 convolution, then batch norm and ReLU; nothing between the two convolutions."""
+    """Depthwise 3x3 convolution, 1x1 convolution, batch norm and ReLU; nothing between the two convolutions."""
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, dtype, rngs: nnx.Rngs):
         self.depthwise = DepthwiseConv(in_channels, stride=stride, dtype=dtype, rngs=rngs)
@@ -115,20 +115,20 @@ def resize_bilinear(x: jax.Array, height: int, width: int) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def resize_few_channels(x: jax.Array, height: int, width: int) -> jax.Array:
-    """As `resize_bilinear`, channel by channel: faster for a few, above all backward, where nothing is turned round."""
+    """Resizes as `resize_bilinear`, channel by channel: faster for few channels, above all backward (no transpose)."""
     planes = jnp.moveaxis(x, 3, 1)
     rows, columns = (
         jax.image.resize(jnp.eye(n, dtype=x.dtype), (m, n), "bilinear", antialias=False)
         for n, m in zip(planes.shape[2:], (height, width), strict=True)
     )
     planes = jnp.matmul(rows, planes, precision="highest")
-    # As one matrix product, and not one for each plane.
+    # All planes make one matrix product.
     resized = jnp.matmul(planes.reshape(-1, columns.shape[1]), columns.T, precision="highest")
     return jnp.moveaxis(resized.reshape(*planes.shape[:3], width), 1, 3)
 
 
 def adaptive_average_pool(x: jax.Array, bins: int) -> jax.Array:
-    """Averages `x` [N, H, W, C] over `bins` x `bins` cells, which may overlap, by PyTorch's rule."""
+    """Averages `x` [N, H, W, C] over `bins` x `bins` cells, which may overlap, as PyTorch's `AdaptiveAvgPool2d`."""
 
     def weights(size):
         matrix = np.zeros((bins, size), np.float32)

@@ -1,4 +1,4 @@
-"""Multiply-accumulate operations of a model, counted from what it computes and not from how it is lowered."""
+"""Multiply-accumulate operations of a model, counted in its jaxpr and so independent of how it is lowered."""
 
 import math
 
@@ -12,18 +12,17 @@ from fume_jax.models.layers import resize_few_channels
 
 
 def count_macs(model: FUME, height: int, width: int) -> int:
-    """Multiply-accumulates of convolutions, linear layers, attention and pooling on one pair of frames.
+    """Counts multiply-accumulates of convolutions, linear layers, attention and pooling on one pair of frames.
 
-    Interpolation, normalisation and activation are left out, as is usual. `model` may be abstract.
+    Interpolation, normalisation and activation do not count, as is usual. `model` may be abstract.
     """
     graphdef, state = nnx.split(nnx.view(model, deterministic=True, use_running_average=True))
     frame, modality_mask = jnp.zeros((1, height, width, 1)), jnp.ones((1, 2))
     computed = _count(jax.make_jaxpr(lambda s: nnx.merge(graphdef, s)(frame, frame, modality_mask))(state).jaxpr)
-    # A segmentation head's 1x1 convolution of upsampled features is computed before upsampling, where it costs less.
+    # By definition a segmentation head convolves upsampled features (1x1); the code upsamples last, which costs less.
     backbone = BACKBONES[model.options.backbone]
     fine, coarse = (math.ceil(height / stride) * math.ceil(width / stride) for stride in backbone.strides)
-    moved = len(model.options.segmented) * (fine - coarse) * backbone.channels[1] ** 2
-    return computed + moved
+    return computed + len(model.options.segmented) * (fine - coarse) * backbone.channels[1] ** 2
 
 
 def _count(jaxpr):
@@ -35,10 +34,9 @@ def _macs(equation):
     if kind == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
         return output.size * math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
-    if kind == "conv_general_dilated":
-        return output.size * math.prod(equation.invars[1].aval.shape[:-1])  # kernel HWIO: all but the output channels
-    if kind == "custom_vjp_call":
-        # The depthwise convolution, the one function with a gradient of its own, whatever it is lowered to.
+    if kind in ("conv_general_dilated", "custom_vjp_call"):
+        # The depthwise convolution is the one function with a gradient of its own, whatever it is lowered to. The axes
+        # of a kernel are HWIO: all but the output channels count.
         return output.size * math.prod(equation.invars[1].aval.shape[:-1])
     if equation.params.get("name") in ("_resize", resize_few_channels.__name__):
         return 0

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 
 class Console:
-    """The output of the first process; the others are silent, and so is a `quiet` one but for warnings."""
+    """Output of the first process; the other processes print nothing, and a `quiet` console only warnings."""
 
     def __init__(self, *, quiet: bool = False):
         self._first = jax.process_index() == 0
@@ -16,7 +16,7 @@ class Console:
         self.bars = self._first and not quiet and sys.stderr.isatty()
 
     def info(self, text: str) -> None:
-        """Prints lines above the bars."""
+        """Prints lines above the bars, unless quiet."""
         if not self._quiet:
             self.print(text)
 
@@ -27,13 +27,12 @@ class Console:
             sys.stdout.flush()
 
     def warn(self, text: str) -> None:
-        """Prints a warning."""
         self.print(f"WARNING: {text}")
 
     def bar(self, *, total: int, unit: str, desc: str | None = None, initial: int = 0) -> tqdm:
-        """A progress bar, which shows nothing unless on a terminal."""
+        """Creates a progress bar, which is visible on a terminal only."""
         return tqdm(total=total, initial=initial, unit=unit, desc=desc, disable=not self.bars, mininterval=0.2)
 
     def over(self, items: Iterable, *, total: int, unit: str, desc: str) -> Iterable:
-        """The same items, with a bar that goes when they end."""
+        """Yields the same items under a bar that disappears when they end."""
         return tqdm(items, total=total, unit=unit, desc=desc, disable=not self.bars, leave=False, mininterval=0.2)

@@ -1,4 +1,4 @@
-"""Errors for the user, and what a command's exit code says."""
+"""Errors for the user, and the exit codes of commands."""
 
 import contextlib
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ class UserError(Exception):
 
 
 class Stalled(UserError):
-    """A UserError while a thread waits for ever, so that the process must end, with `exit_code`, without joining it."""
+    """A UserError while a thread waits for ever: the process must end with `exit_code` and without joining threads."""
 
     def __init__(self, message, exit_code: int = NOTHING_DONE):
         super().__init__(message)
@@ -26,9 +26,8 @@ class Stalled(UserError):
 
 @contextlib.contextmanager
 def needs_extra(extra: str, what: str) -> Iterator[None]:
-    """Turns a failed import into a UserError: `what`, a noun phrase, needs an extra."""
+    """Turns a failed import into a UserError: `what`, a noun phrase, needs an extra of the package."""
     try:
         yield
     except ImportError as error:
-        install = f'pip install -e ".[{extra}]"'
-        raise UserError(f"{what} needs {error.name}, which is not installed: {install}") from error
+        raise UserError(f'{what} needs {error.name}, which is not installed: pip install -e ".[{extra}]"') from error

@@ -1,4 +1,4 @@
-"""Stopping a run from outside, at a step of its own choosing."""
+"""Preemption: stopping a run from outside, at a step of its own choosing."""
 
 import signal
 import sys
@@ -6,20 +6,20 @@ from collections.abc import Callable, Iterable, Iterator
 
 
 class Stopped(Exception):
-    """Raised where work that can be done again later is left, because a stop was requested."""
+    """Raised to leave work that can be done again later, because a stop was requested."""
 
 
 class StopRequest:
-    """While open, SIGINT (Ctrl-C), SIGTERM and SIGUSR2 set `requested` instead of interrupting what runs at the moment.
+    """While open, SIGINT (Ctrl-C), SIGTERM and SIGUSR2 set `requested` instead of interrupting the running code.
 
-    SIGTERM and SIGUSR2 are how clusters announce that a job is about to be ended or moved. An interruption in the
+    Clusters announce with SIGTERM and SIGUSR2 (Windows lacks it) that a job ends or moves. An interruption in the
     middle of compiled code or of a library's thread can be lost or crash the process. A second Ctrl-C acts as usual.
     """
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+    SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR2") if hasattr(signal, name))
 
     def __init__(self, agree: Callable[[bool], bool] = bool):
-        """`agree` says whether any process was asked to stop, given whether this one was; see `processes.joined`."""
+        """`agree` maps a flag of this process to True if it is set in any process; see `distributed.joined`."""
         self.requested = False
         self._agree = agree
 
@@ -32,12 +32,12 @@ class StopRequest:
             signal.signal(number, handler)
 
     def agreed(self) -> bool:
-        """Whether to stop now: the same in all processes, each of which calls this equally often."""
+        """Returns True if all processes stop now; each of them calls this equally often."""
         self.requested = self._agree(self.requested)
         return self.requested
 
     def until(self, items: Iterable) -> Iterator:
-        """The same items, until a stop is agreed, which raises `Stopped`."""
+        """Yields the same items, or raises `Stopped` once a stop is agreed."""
         for item in items:
             if self.agreed():
                 raise Stopped
@@ -47,5 +47,5 @@ class StopRequest:
         again = "; Ctrl-C again ends at once" if number == signal.SIGINT else ""
         print(f"stopping{again}", file=sys.stderr, flush=True)
         self.requested = True
-        # Clusters may send several kinds in a row; a person who presses again means it.
+        # Clusters may send several signals in a row, but a second Ctrl-C comes from a person who means it.
         signal.signal(signal.SIGINT, self._previous[signal.SIGINT])

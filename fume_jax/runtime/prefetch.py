@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 def prefetch_map(pool: Executor, function: Callable, items: Iterable, *, depth: int) -> Iterator:
     """Applies `function` to every item in a pool and yields the results in order, at most `depth` ahead.
 
-    `items` may be endless. What still waits for a worker is cancelled when the consumer stops early or anything raises.
+    `items` may be endless. When the consumer stops early or anything raises, calls that have not started are cancelled.
     """
     ahead = collections.deque()
     try:
@@ -24,13 +24,10 @@ def prefetch_map(pool: Executor, function: Callable, items: Iterable, *, depth: 
 
 
 def one_ahead(items: Iterable) -> Iterator:
-    """Yields the same items, each after the next one was taken: what an item has started runs meanwhile."""
-    items = iter(items)
-    try:
-        waiting = next(items)
-    except StopIteration:
-        return
+    """Yields the same items, each after the next one was taken: the work that an item has started runs meanwhile."""
+    ahead = collections.deque()
     for item in items:
-        yield waiting
-        waiting = item
-    yield waiting
+        ahead.append(item)
+        if len(ahead) > 1:
+            yield ahead.popleft()
+    yield from ahead

@@ -1,4 +1,4 @@
-"""What would end a run late and badly, said early and plainly: two runs in one folder, too little disk or memory."""
+"""Checks before a run for two runs in one folder and for too little disk or memory, and plain errors about these."""
 
 import contextlib
 import errno
@@ -14,14 +14,14 @@ import psutil
 from fume_jax.runtime.console import Console
 from fume_jax.runtime.errors import UserError
 
-# What the memory of a device depends on, and that of a host, which also holds what is read ahead.
+# Keys that the memory of a device depends on, and that of a host, which also holds prefetched batches.
 DEVICE_KEYS = ("config.train.batch_size", "config.data.height", "config.data.width")
 HOST_KEYS = (*DEVICE_KEYS, "config.data.prefetch", "config.data.num_workers")
-# In errors of JAX.
+# Words in JAX's errors about memory.
 _NO_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory")
-# Libraries report a full disk or a spent quota as errors of many types, but in the system's words.
-_FULL = ("No space left on device", "Disk quota exceeded")
-# Of each version of Linux's control groups: mount point, limit, usage, and the part of it that is given back on demand.
+# Libraries report a full disk, a spent quota or a limit on file sizes as errors of many types, but in these words.
+_FULL = {errno.ENOSPC: "No space left on device", errno.EDQUOT: "Disk quota exceeded", errno.EFBIG: "File too large"}
+# For each version of Linux's control groups: mount point, limit, usage, and the reclaimable part of the usage.
 _CGROUPS = {
     "": ("", "memory.max", "memory.current", "inactive_file"),
     "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -30,30 +30,22 @@ _CGROUPS = {
 
 @contextlib.contextmanager
 def run_lock(workdir: str | Path, name: str = ".lock", doing: str = "training in") -> Iterator[None]:
-    """Keeps all others from doing the same in a folder, which is made if it is not there.
+    """Holds a lock on a folder, which is created if needed, against other processes that do the same in it.
 
-    The first process of a run holds the lock for all. The system frees it when the process ends, however it ends; its
-    file stays.
-
-    Raises:
-      UserError: if another process holds it.
-      OSError: if the folder cannot be written.
+    The first process of a run holds the lock for all. The system frees it however the process ends; its file stays.
+    Raises UserError if another process holds it, OSError if the folder cannot be written.
     """
     Path(workdir).mkdir(parents=True, exist_ok=True)
     if jax.process_index() != 0:
         yield
         return
-    lock = filelock.FileLock(Path(workdir) / name)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise UserError(
-            f"Another process is {doing} {workdir}; wait for it, stop it, or use another --workdir."
-        ) from error
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(filelock.FileLock(Path(workdir) / name, timeout=0))
+        except filelock.Timeout as error:
+            advice = "wait for it, stop it, or use another --workdir"
+            raise UserError(f"Another process is {doing} {workdir}; {advice}.") from error
         yield
-    finally:
-        lock.release()
 
 
 def check_free_space(folder: str | Path, needed_bytes: float, what: str) -> None:
@@ -70,42 +62,41 @@ def check_free_space(folder: str | Path, needed_bytes: float, what: str) -> None
 
 @contextlib.contextmanager
 def full_disk(folder: str | Path, what: str) -> Iterator[None]:
-    """Turns any library's error about a disk that filled up under `folder` while `what` was written into a UserError.
-
-    All other errors pass.
-    """
+    """Turns any error about a full disk, while `what` is written under `folder`, into a UserError; others pass."""
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(text in str(error) for text in _FULL):
+        reason = _FULL.get(getattr(error, "errno", None))
+        reason = reason or next((words for words in _FULL.values() if words in str(error)), None)
+        if reason:
             raise UserError(
-                f"The disk is full: {what} could not be written to {folder}. Free some space and run the same command "
-                "again, or choose a folder on another disk."
+                f"The disk is full ({reason}): {what} could not be written to {folder}. Free some space and run the "
+                "same command again, or choose a folder on another disk."
             ) from error
         raise
 
 
 def warn_of_host_memory(needed_bytes: float, console: Console) -> None:
-    """Warns if this machine seems to have less memory left than an estimate of what training needs.
+    """Warns if this machine has less memory available than an estimate of what training needs.
 
-    What is left is what the system says, or what the control groups of a container or a Slurm job say if that is less.
-    An estimate refuses nothing: running out of memory has a message of its own, see `out_of_memory`.
+    The system reports what is available, or the control groups of a container or a Slurm job if they leave less. An
+    estimate refuses nothing: running out of memory has a message of its own, see `out_of_memory`.
     """
     available = min(psutil.virtual_memory().available, _cgroup_room())
     if available < needed_bytes:
         console.warn(
             f"Training may need about {_size(needed_bytes)} of memory, and {_size(available)} are available. If it "
-            f"ends for want of memory: {_lower(HOST_KEYS)}"
+            f"runs out of memory: {_lower(HOST_KEYS)}"
         )
 
 
 def device_memory() -> int:
-    """Bytes that JAX may take of the smallest device of this process; 0 where that is not told, as of a CPU."""
+    """Returns the bytes that JAX may take of the smallest device of this process; 0 if unknown, as for a CPU."""
     return min((device.memory_stats() or {}).get("bytes_limit", 0) for device in jax.local_devices())
 
 
 def check_device_memory(needed_bytes: float) -> None:
-    """Raises UserError unless every device of this process, where it tells, has room for that much of a dataset."""
+    """Raises UserError unless every device of this process whose memory is known has room for a decoded dataset."""
     for device in jax.local_devices():
         stats = device.memory_stats() or {}
         free = stats.get("bytes_limit", math.inf) - stats.get("bytes_in_use", 0)
@@ -121,37 +112,29 @@ def check_device_memory(needed_bytes: float) -> None:
 def out_of_memory(*, batch_size: int, height: int, width: int, keys: Sequence[str] = DEVICE_KEYS) -> Iterator[None]:
     """Turns an error about memory, of JAX on its devices or of Python, into a UserError; all other errors pass.
 
-    Where JAX runs ahead of Python, the error comes when a result is waited for, which belongs inside too.
+    JAX runs ahead of Python, so the error may come only when a result is waited for, which belongs inside too.
     """
     try:
         yield
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
         if isinstance(error, jax.errors.JaxRuntimeError) and not any(text in str(error) for text in _NO_MEMORY):
             raise
-        said = str(error).partition("\n")[0].removeprefix("RESOURCE_EXHAUSTED: ").rstrip(".")
-        raise UserError(
-            f"Memory ran out with {_batches(batch_size, height, width)} ({said}). {_lower(keys)}"
-        ) from error
+        reason = str(error).partition("\n")[0].removeprefix("RESOURCE_EXHAUSTED: ").rstrip(".")
+        batches = f"batches of {batch_size} pairs of {width}x{height}"
+        raise UserError(f"Memory ran out with {batches} ({reason}). {_lower(keys)}") from error
 
 
 def step_memory(compiled: jax.stages.Compiled) -> int:
-    """Bytes that a compiled function holds on one device while it runs; 0 where the platform does not tell.
-
-    Arguments, results and what lies between, donated arguments counted once.
-    """
+    """Returns the bytes on one device of arguments (donated ones once), results and temporaries; 0 if unknown."""
     memory = compiled.memory_analysis()
     if memory is None:
         return 0
-    return (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        + memory.temp_size_in_bytes
-        - memory.alias_size_in_bytes
-    )
+    arguments_and_results = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    return arguments_and_results + memory.temp_size_in_bytes - memory.alias_size_in_bytes
 
 
 def _cgroup_room(system=Path("/")):
-    """Bytes that the control groups of this process, one in the other, leave it; infinite where there are none."""
+    """Returns the bytes that the nested control groups of this process leave it; infinite if there are none."""
     own = system / "proc/self/cgroup"
     room = math.inf
     for line in own.read_text().splitlines() if own.exists() else []:
@@ -160,7 +143,7 @@ def _cgroup_room(system=Path("/")):
             mount, limit, usage, cache = _CGROUPS[controller]
             root = system / "sys/fs/cgroup" / mount
             group = root / path.lstrip("/")
-            # A limit of any group above holds too; in a container the own path may be one of the host, unseen here.
+            # The limits of all groups above hold too. A container may show its path on the host, which is not there.
             for folder in (group, *(g for g in group.parents if g.is_relative_to(root))):
                 if (folder / limit).exists():
                     most = float((folder / limit).read_text().replace("max", "inf"))
@@ -169,20 +152,16 @@ def _cgroup_room(system=Path("/")):
     return room
 
 
-def _batches(batch_size, height, width):
-    return f"batches of {batch_size} pairs of {width}x{height}"
-
-
 def _lower(keys):
     *some, last = (f"--{key}" for key in keys)
     text = f"Lower {', '.join(some)} or {last}" if some else f"Lower {last}"
-    in_parts = ", or take the batch in parts, --config.train.gradient_accumulation_steps=2"
-    parts = in_parts if DEVICE_KEYS[0] in keys else ""
-    return f"{text}{parts}; in another --workdir."
+    if DEVICE_KEYS[0] in keys:
+        text += ", or take the batch in parts, --config.train.gradient_accumulation_steps=2"
+    return f"{text}; in another --workdir."
 
 
 def folder_size(folder: str | Path) -> int:
-    """Bytes of all files of a folder; 0 if there is none."""
+    """Returns the bytes of all files under a folder; 0 if it does not exist."""
     return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
 
 

@@ -1,7 +1,6 @@
-"""All of JAX's private modules that this project uses: launchers, the coordination service, the state of backends.
+"""Barriers that name late processes; the one file that uses JAX's private modules.
 
-What is public says neither which process is late nor when to give up. An upper bound on jax in setup.cfg guards this
-file.
+JAX's public interface says neither which process is late nor when to give up. A new release of jax may break this file.
 """
 
 import collections
@@ -16,14 +15,14 @@ from pathlib import Path
 
 from fume_jax.runtime.errors import RUN_AGAIN, Stalled, UserError
 
-# As jax.distributed calls those who start processes: not Kubernetes, which starts single ones in the same surroundings.
+# Launchers by jax.distributed's names. Kubernetes is none: it starts single processes in the same environment.
 _LAUNCHERS = ("slurm", "ompi", "gcetpu", "gketpu")
 NO_FAULT = "none"
 RESUMES = "the same command goes on from the last checkpoint"
 
 
 def backends_initialized() -> bool:
-    """Returns whether any device was asked for already, after which XLA reads no more flags."""
+    """Returns True if any device was used already, after which XLA reads no more flags."""
     from jax._src import xla_bridge
 
     return xla_bridge.backends_are_initialized()
@@ -32,14 +31,12 @@ def backends_initialized() -> bool:
 def ask_launcher(
     address: str | None, count: int | None, index: int | None, timeout_seconds: int
 ) -> tuple[str | None, int | None, int | None, list[int] | None] | None:
-    """Returns what the launcher of this process says besides the values that are given; None if there is no launcher.
+    """Asks the launcher of this process for those of the values that are None; returns None if there is no launcher.
 
-    That is the address of process 0, the number of processes, which one this is, and its devices if not all.
-
-    Raises:
-      RuntimeError: if the launcher's surroundings make no sense.
+    They are the address of process 0, the number of processes, which one this is, and its devices if not all. Raises
+    RuntimeError if the launcher's environment is inconsistent.
     """
-    from jax._src.clusters import ClusterEnv  # what jax.distributed.initialize asks, which would not say "just one"
+    from jax._src.clusters import ClusterEnv  # jax.distributed.initialize asks it too, but does not report "just one"
 
     known = [env for env in ClusterEnv._cluster_types if env.name in _LAUNCHERS]
     launcher = next((env.name for env in known if env.is_env_present()), None)
@@ -49,13 +46,10 @@ def ask_launcher(
 
 
 class Watchdog:
-    """Barriers of processes that have found one another, and a thread that ends this one when another has failed.
-
-    They meet at the coordination service of JAX.
-    """
+    """Barriers of all processes at JAX's coordination service, and a thread that ends this one if another failed."""
 
     def __init__(self, count: int, index: int, seconds: int):
-        from jax._src import distributed  # as Orbax does: what is public has no time limit and names nobody
+        from jax._src import distributed  # as Orbax does: the public interface has no time limit and names nobody
 
         self._client = distributed.global_state.client
         self._count, self._index, self._seconds = count, index, seconds
@@ -64,47 +58,48 @@ class Watchdog:
         self._watcher.start()
 
     def check_surroundings(self, workdir: str | Path) -> None:
-        """Raises UserError unless this process sees the folder that process 0 sees, and as many processes."""
+        """Raises UserError unless this process has the folder and the number of processes of process 0."""
         path = Path(workdir) / ".processes" / "start"
         if self._index == 0:
             path.write_text(str(time.time_ns()))
             self._set("start", json.dumps([path.read_text(), self._count]))
             return
-        said = self._get("start", seconds=self._seconds)
-        if said is None:
-            raise Stalled(f"process 0 of {self._count} said nothing within {self._seconds} s; {RESUMES}", RUN_AGAIN)
-        start, count = json.loads(said)
+        reply = self._get("start", seconds=self._seconds)
+        if reply is None:
+            raise Stalled(f"process 0 of {self._count} sent nothing within {self._seconds} s; {RESUMES}", RUN_AGAIN)
+        start, count = json.loads(reply)
         if count != self._count:
             raise UserError(f"--num_processes is {self._count} here, and {count} in process 0.")
-        patience = time.monotonic() + min(60, self._seconds)  # for a network disk
+        deadline = time.monotonic() + min(60, self._seconds)  # for a network disk
         while not (path.exists() and path.read_text() == start):
-            if time.monotonic() > patience:
+            if time.monotonic() > deadline:
                 raise UserError(f"--workdir, {workdir}, is not the folder that process 0 sees; all must see one.")
             time.sleep(0.5)
 
     def any(self, flag: bool) -> bool:
+        """Waits for all processes; returns True if any of them passed True in this call or an earlier one."""
         self._calls += 1
         if flag:
             self._set("stop", self._calls)
         self.barrier(f"barrier {self._calls}")
-        # One that runs ahead may have said so in the next call already.
+        # A process that runs ahead may have set the flag in its next call already.
         return int(self._get("stop") or sys.maxsize) <= self._calls
 
-    def barrier(self, what: str) -> None:
-        """Waits for all processes."""
+    def barrier(self, name: str) -> None:
+        """Waits for all processes; raises Stalled, naming those that are late."""
         self._last_call = time.monotonic()
         if late := self._late("everybody", self._seconds):
-            raise Stalled(f"{late} did not come to {what} within {self._seconds} s; {RESUMES}", RUN_AGAIN)
+            raise Stalled(f"{late} did not come to {name} within {self._seconds} s; {RESUMES}", RUN_AGAIN)
 
-    def abort(self, why: Exception | str, exit_code: int) -> None:
-        """Has all other processes end; returns once they know why."""
-        own = json.dumps([f"process {self._index} of {self._count} ended: {why}", exit_code])
+    def abort(self, reason: Exception | str, exit_code: int) -> None:
+        """Ends all other processes; returns once they know the reason."""
+        own = json.dumps([f"process {self._index} of {self._count} ended: {reason}", exit_code])
         self._closing = True
         self._set("fault", own)
-        if self._get("fault") != own:  # Another was first: what went wrong here follows from that.
+        if self._get("fault") != own:  # another process failed first, and this failure follows from that one
             self._closing = False
             self._watcher.join()
-        self._part()
+        self._leave()
 
     def close(self) -> None:
         """Ends without a fault."""
@@ -113,29 +108,29 @@ class Watchdog:
         self._watcher.join()
 
     def _watch(self):
-        """Ends this process when another has failed, or if a device hangs; the main thread may wait in it for ever."""
+        """Ends this process if another failed or a device hangs, where the main thread may wait for ever."""
         rounds = collections.Counter()
         while True:
             fault = self._get("fault", seconds=5)
             if self._closing or fault == NO_FAULT:
                 return
-            # Later than `barrier` gives up: the main thread is not there, but waits for a device.
+            # `barrier` gives up sooner than this, so the main thread is not in it but waits for a device.
             waited, number = time.monotonic() - self._last_call, self._calls
             if fault is None and number and waited > self._seconds + 10:
                 rounds[number] += 1
                 late = self._late(f"round {rounds[number]} after barrier {number}", 30)
-                # Where all are alive, they may compile.
+                # Processes that are all alive may be compiling, and get more time.
                 if self._calls == number and (late or waited > 5 * self._seconds):
                     what = f"{late} gives no sign of life" if late else "no process gets anything from its devices"
                     self._set("fault", json.dumps([f"{what} since barrier {number}; {RESUMES}", RUN_AGAIN]))
             elif fault is not None:
                 message, exit_code = json.loads(fault)
                 print(f"error: {message}", file=sys.stderr, flush=True)
-                self._part()
+                self._leave()
                 os._exit(exit_code)
 
     def _late(self, barrier, seconds):
-        """Waits until all processes are at a barrier; in words, those that did not come in time, or None."""
+        """Waits until all processes are at a barrier; returns in words those that did not come in time, or None."""
         try:
             self._client.wait_at_barrier(barrier, seconds * 1000)
         except RuntimeError as error:
@@ -144,26 +139,26 @@ class Watchdog:
                 raise Stalled(f"process 0 cannot be reached ({error}); {RESUMES}", RUN_AGAIN) from error
             return f"{names([int(name) for name in late[1].split()])} of {self._count}"
 
-    def _part(self):
-        # Process 0 ends last: without it the others would crash before they can say why they end.
+    def _leave(self):
+        # Process 0 ends last: without it the others would crash before they can report why they end.
         with contextlib.suppress(RuntimeError):
             self._client.wait_at_barrier("parting", 5000)
         if self._index == 0:
             time.sleep(1)
 
     def _set(self, key, value):
-        with contextlib.suppress(RuntimeError):  # somebody was first
+        with contextlib.suppress(RuntimeError):  # another process was first
             self._client.key_value_set(key, str(value))
 
     def _get(self, key, seconds=0):
-        """What was set; None if nothing was within some seconds."""
+        """Returns the value of a key, waiting some seconds for it; None if it is not set by then."""
         try:
             if not seconds:
                 return self._client.key_value_try_get(key)
             return self._client.blocking_key_value_get(key, seconds * 1000)
         except RuntimeError as error:
             if "NOT_FOUND" not in str(error) and "DEADLINE_EXCEEDED" not in str(error):
-                time.sleep(seconds)  # without process 0 JAX ends this one
+                time.sleep(seconds)  # JAX ends this process when process 0 is gone
             return None
 
 

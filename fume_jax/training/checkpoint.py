@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the last one, the best one, and those kept for good."""
+"""Saves and restores the checkpoints of a run: the latest, the best, and those kept permanently."""
 
 import json
 import math
@@ -10,6 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict
 from orbax.checkpoint import checkpoint_managers
 
 from fume_jax.config import upgrade_values
@@ -20,9 +21,9 @@ from fume_jax.runtime.mesh import assert_equal
 from fume_jax.runtime.preflight import full_disk
 from fume_jax.training import weights
 
-# What may change between two starts of one run: nothing that its numbers depend on.
+# Keys, or their beginnings, that may change when a run resumes: its numbers do not depend on them.
 FREE_KEYS = (
-    "log",
+    "log.",
     "checkpoint.every_epochs",
     "checkpoint.keep_every_epochs",
     "data.num_threads",
@@ -33,39 +34,30 @@ FREE_KEYS = (
 
 
 class Checkpoints:
-    """The folder `checkpoints/STEP/` of a run, and `validation.json`, the scores of the steps that were evaluated.
+    """Manages `checkpoints/STEP/` of a run, and `validation.json`, the scores of the evaluated steps.
 
-    Saving goes on while training does. A step is saved before it is evaluated, so that an evaluation that is cut short
-    loses nothing.
+    Saving runs in the background. A step is saved before it is evaluated, so that an interrupted evaluation loses
+    nothing.
     """
 
     def __init__(self, workdir: str | Path, *, metric: str, keep_every_steps: int = 0, read_only: bool = False):
-        """Opens the checkpoints of a run.
+        """Opens the checkpoints of a run; `read_only` does not change its folder.
 
-        Args:
-          workdir: folder of the run.
-          metric: the score that decides which checkpoint is best; larger is better, the earlier of equals.
-          keep_every_steps: steps that are multiples of it are kept for good; 0 keeps none.
-          read_only: leave the folder as it is.
+        The best checkpoint is the earliest with the largest score `metric`. Multiples of `keep_every_steps` are kept
+        permanently; 0 keeps none.
         """
         self._workdir, self._metric, self._keep_every_steps = Path(workdir), metric, keep_every_steps
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=_Keep(self),
-            read_only=read_only,
-            create=not read_only,
-            # What a killed process left half-written.
-            cleanup_tmp_directories=not read_only,
-        )
+        self._path = self._workdir / "validation.json"
+        # Temporary folders are those of a killed process.
+        access = {"read_only": read_only, "create": not read_only, "cleanup_tmp_directories": not read_only}
+        options = ocp.CheckpointManagerOptions(preservation_policy=_Kept(self), **access)
         self._manager = ocp.CheckpointManager((self._workdir / "checkpoints").absolute(), options=options)
-        # Scores of steps after the last checkpoint are of steps that will be taken again.
-        self._scores = {step: s for step, s in _read_scores(self._path).items() if step <= (self.latest_step or 0)}
-        # What all processes do next follows from these.
-        seen = json.dumps([sorted(self._manager.all_steps()), self._scores])
-        assert_equal("checkpoints", seen, f"A disk lags: run the same command again. All see {workdir}.")
-
-    @property
-    def _path(self):
-        return self._workdir / "validation.json"
+        scores = load_json(self._path) if self._path.exists() else {}
+        # Steps after the latest checkpoint will be taken and scored again.
+        self._scores = {int(step): s for step, s in scores.items() if int(step) <= (self.latest_step or 0)}
+        # All processes have to continue from the same state.
+        found = json.dumps([sorted(self._manager.all_steps()), self._scores])
+        assert_equal("checkpoints", found, f"A disk lags: run the same command again. All see {workdir}.")
 
     @property
     def latest_step(self) -> int | None:
@@ -73,24 +65,19 @@ class Checkpoints:
 
     @property
     def best_step(self) -> int | None:
-        """The step of the best score; where none has any, the latest."""
+        """Returns the step with the best score; the latest if none has a score."""
         return self._best(self._manager.all_steps())
 
     def save(self, state: TrainState, progress: Mapping) -> None:
-        """Saves the state and what the loop remembers under the state's step; returns before it is written.
-
-        Raises:
-          UserError: if the disk is full.
-        """
+        """Starts to save the state and the loop state under the state's step; UserError if the disk is full."""
         parts = _parts(state)
-        digests = {name: _digest(part) for name, part in parts.items()} | {"progress": _text_digest(progress)}
         items = {name: ocp.args.StandardSave(part) for name, part in parts.items()}
-        items["loop"] = ocp.args.JsonSave({"progress": dict(progress), "digests": digests})
+        items["loop"] = ocp.args.JsonSave({"progress": dict(progress), "digests": _digests(parts, progress)})
         with full_disk(self._workdir, "a checkpoint"):
             self._manager.save(int(state.step), args=ocp.args.Composite(**items))
 
     def record(self, step: int, scores: Mapping[str, float]) -> None:
-        """Takes note of the scores of a step that was saved."""
+        """Records the scores of a saved step, and deletes checkpoints that are no longer kept."""
         with full_disk(self._workdir, "a checkpoint"):
             self._manager.wait_until_finished()
         self._scores[step] = {name: None if math.isnan(value) else value for name, value in scores.items()}
@@ -100,33 +87,25 @@ class Checkpoints:
             self._manager.delete(other)
 
     def restore(self, abstract_state: TrainState, step: int) -> tuple[TrainState, dict]:
-        """What was saved, in the shapes and shardings of `abstract_state`.
-
-        Raises:
-          UserError: if it is damaged or of another model.
-        """
+        """Restores state and loop state, as `abstract_state` is sharded; UserError if damaged or of another model."""
         restored = self._restore(step, _parts(abstract_state))
-        parts = restored["model"] | restored["training"]  # whose params are those of the optimiser, if both have some
+        parts = restored["model"] | restored["training"]  # params of `training`, if any, are those of the optimiser
         if abstract_state.ema_params is not None:
             parts["ema_params"] = restored["model"]["params"]
         return TrainState(**parts), restored["progress"]
 
     def restore_model(self, abstract_model: dict, step: int) -> dict:
-        """The `params` and `batch_stats` that evaluation uses, in the shapes and shardings of a dict of the two.
-
-        Raises:
-          UserError: as `restore`.
-        """
+        """Restores `params` and `batch_stats` of evaluation, as `abstract_model` is sharded; raises as `restore`."""
         return self._restore(step, {"model": abstract_model})["model"]
 
     def kept(self, steps: Iterable[int]) -> set[int]:
-        """Those of some steps that are not deleted: the last, the best, and those kept for good."""
+        """Returns the steps to keep: the latest, the best, and those kept permanently."""
         every = self._keep_every_steps
         kept = {step for step in steps if every and step and step % every == 0}
         return kept | {max(steps), self._best(steps)}
 
     def close(self) -> None:
-        """Waits until everything is written."""
+        """Waits until all checkpoints are written."""
         with full_disk(self._workdir, "a checkpoint"):
             self._manager.close()
 
@@ -136,24 +115,21 @@ class Checkpoints:
             args = ocp.args.Composite(**items, loop=ocp.args.JsonRestore())
             restored = dict(self._manager.restore(step, args=args).items())
             digests, restored["progress"] = restored["loop"]["digests"], restored["loop"]["progress"]
-            found = {name: _digest(restored[name]) for name in parts} | {"progress": _text_digest(restored["progress"])}
+            found = _digests({name: restored[name] for name in parts}, restored["progress"])
             changed = [name for name in found if found[name] != digests[name]]
         except (MemoryError, PermissionError, TimeoutError, jax.errors.JaxRuntimeError):
-            raise  # which say nothing of the checkpoint
-        except Exception as error:  # of many types, by what is damaged and how
+            raise  # these errors do not concern the checkpoint
+        except Exception as error:  # the type depends on the damage
             raise UserError(self._damaged(step, error)) from error
         if changed:
-            what = f"{' and '.join(changed)} differ from what was saved"
-            raise UserError(self._damaged(step, what))
+            raise UserError(self._damaged(step, f"{' and '.join(changed)} differ from what was saved"))
         return restored
 
     def _damaged(self, step, why):
-        others = [str(other) for other in self._manager.all_steps() if other != step]
+        others = " or ".join(str(other) for other in self._manager.all_steps() if other != step)
         folder = self._workdir / "checkpoints" / str(step)
-        remedy = (
-            f"Move that folder away to use step {' or '.join(others)}." if others else "There is no other checkpoint."
-        )
         first_line = str(why).strip().partition("\n")[0]
+        remedy = f"Move that folder away to use step {others}." if others else "There is no other checkpoint."
         return f"The checkpoint {folder} is damaged, or of another model or version: {first_line}\n{remedy}"
 
     def _best(self, steps):
@@ -162,8 +138,8 @@ class Checkpoints:
         return max(scored, key=scored.get, default=max(steps, default=None))
 
 
-class _Keep(checkpoint_managers.PreservationPolicy):
-    """Keeps the last, the best, and every so many steps."""
+class _Kept(checkpoint_managers.PreservationPolicy):
+    """Tells Orbax to keep the steps of `Checkpoints.kept`."""
 
     def __init__(self, checkpoints):
         self._checkpoints = checkpoints
@@ -174,82 +150,65 @@ class _Keep(checkpoint_managers.PreservationPolicy):
 
 
 def _parts(state):
-    """What is saved together: what evaluation needs alone, and what training needs besides."""
+    """Splits a state into the items of a checkpoint: what evaluation needs, and what only training needs."""
     training = {"step": state.step, "opt_state": state.opt_state}
     if state.ema_params is not None:
         training["params"] = state.params
     return {"model": state.model, "training": training}
 
 
-def _digest(tree):
-    """Checksum of the numbers of a tree; the files would give other numbers back without a word if a byte changed."""
-    checksum = 0
-    for leaf in jax.tree.leaves(jax.device_get(tree)):
-        checksum = zlib.crc32(np.ascontiguousarray(leaf), checksum)
-    return checksum
-
-
-def _text_digest(value):
-    return zlib.crc32(json.dumps(value, sort_keys=True).encode())
-
-
-def _read_scores(path):
-    """Scores by step."""
-    return {int(step): scores for step, scores in load_json(path).items()} if path.exists() else {}
+def _digests(parts, progress):
+    """Computes checksums of the parts of a checkpoint; the files alone would not reveal a changed byte."""
+    digests = {"progress": zlib.crc32(json.dumps(progress, sort_keys=True).encode())}
+    for name, tree in parts.items():
+        digests[name] = 0
+        for leaf in jax.tree.leaves(jax.device_get(tree)):
+            digests[name] = zlib.crc32(np.ascontiguousarray(leaf), digests[name])
+    return digests
 
 
 def with_sharding(tree, sharding):
-    """Shapes and dtypes of a tree's arrays, to be restored with one sharding."""
+    """Returns shapes and dtypes of a tree's arrays, to be restored with one sharding."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
 
 def has_checkpoints(workdir: str | Path) -> bool:
-    """Whether a folder holds a run that has saved something."""
+    """Returns whether a folder holds a run with a checkpoint."""
     return any(path.name.isdigit() for path in (Path(workdir) / "checkpoints").glob("*"))
 
 
 def only_weights(folder: str | Path) -> bool:
-    """Whether a folder holds weights and no run that could go on."""
+    """Returns whether a folder holds weights and no run that could resume."""
     return (Path(folder) / weights.FILE).is_file() and not has_checkpoints(folder)
 
 
 def save_config(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
-    """Writes `config.json`; if the folder has checkpoints, only after checking that they are of the same config.
+    """Writes `config.json`, on the first process; UserError if the folder has weights or another config.
 
-    On the first process only; elsewhere it does nothing.
-
-    Raises:
-      UserError: if `workdir` holds checkpoints of a config that differs in anything but `FREE_KEYS`, or weights alone.
+    A config is another one if it differs in keys outside `FREE_KEYS`.
     """
     if jax.process_index() != 0:
         return
     path = Path(workdir) / "config.json"
     new = json.loads(config.to_json())
     if only_weights(workdir):
-        raise UserError(
-            f"{workdir} holds the weights of a model. To train on from them, use another --workdir and "
-            f"--config.init_from={workdir}."
-        )
+        start = f"use another --workdir and --config.init_from={workdir}"
+        raise UserError(f"{workdir} holds the weights of a model. To start a training from them, {start}.")
     if has_checkpoints(workdir):
         if not path.exists():
             raise UserError(f"{workdir} holds checkpoints but no config.json; use another --workdir.")
-        differences = list(_differences(upgrade_values(load_json(path)), new))
-        if differences:
-            raise UserError(
-                f"{workdir} holds a run of another config:\n"
-                + "\n".join(f"  {key}: {old!r} there, {now!r} now" for key, old, now in differences)
-                + "\nUse another --workdir, or the config of that run."
-            )
+        old, now = (flatten_dict(values, sep=".") for values in (upgrade_values(load_json(path)), new))
+        changed = [key for key in sorted(old | now) if old.get(key) != now.get(key) and not key.startswith(FREE_KEYS)]
+        if changed:
+            lines = "\n".join(f"  {key}: {old.get(key)!r} there, {now.get(key)!r} now" for key in changed)
+            remedy = "Use another --workdir, or the config of that run."
+            raise UserError(f"{workdir} holds a run of another config:\n{lines}\n{remedy}")
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_text(path, json.dumps(new, indent=2) + "\n")
 
 
 def load_config(workdir: str | Path) -> ml_collections.ConfigDict:
-    """Loads the config of a run, locked, with the keys of this version.
-
-    Raises:
-      UserError: if `workdir` is no run folder.
-    """
+    """Loads the config of a run, locked, with the keys of this version; UserError if `workdir` is no run folder."""
     path = Path(workdir) / "config.json"
     if not path.exists():
         raise UserError(f"{workdir} is not a run folder: it has no config.json. Train one with fume train.")
@@ -257,20 +216,8 @@ def load_config(workdir: str | Path) -> ml_collections.ConfigDict:
 
 
 def load_json(path: Path) -> dict:
-    """What a file of a run holds; UserError if it is damaged."""
+    """Reads a JSON file of a run; UserError if it is damaged."""
     try:
         return json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is damaged: {error}.") from error
-
-
-def _differences(old, new, prefix=""):
-    for key in sorted(old.keys() | new.keys()):
-        name = f"{prefix}{key}"
-        if name in FREE_KEYS:
-            continue
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            yield from _differences(a, b, f"{name}.")
-        elif a != b:
-            yield name, a, b

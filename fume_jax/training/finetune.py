@@ -1,4 +1,4 @@
-"""Fine-tuning: a new run that starts from the parameters of another."""
+"""Starts a new run from the parameters of another one."""
 
 import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -9,23 +9,18 @@ from fume_jax.runtime.errors import UserError
 from fume_jax.training.checkpoint import load_config
 from fume_jax.training.setup import load_best_model
 
-# Names of each list that are shown.
+# The most names to print of each list.
 SHOWN = 20
 
 
 def init_from_run(workdir: str, state: TrainState, mesh: Mesh) -> tuple[TrainState, str]:
-    """Puts the best parameters and batch statistics of a run into a fresh state, wherever name and shape agree.
+    """Copies the best parameters and batch statistics of a run into a fresh state, where names and shapes agree.
 
-    Args:
-      workdir: folder of the run, of this model or of another one.
-      state: before the first step; what it has and the run has not stays as it is.
-      mesh: of the state.
-
-    Returns:
-      The state, and in words what was loaded and what not.
+    `workdir` may hold another model; arrays of `state` that the run lacks stay as they are. Returns the state, and a
+    summary of the arrays that were loaded and those that were not.
 
     Raises:
-      UserError: if there is no such run, it has no checkpoint, or nothing of it fits.
+      UserError: if `workdir` is no run folder or has no checkpoint, or no array of it fits.
     """
     found, step = load_best_model(load_config(workdir), workdir, mesh)
     loaded, not_loaded, not_used = 0, [], []
@@ -44,15 +39,12 @@ def init_from_run(workdir: str, state: TrainState, mesh: Mesh) -> tuple[TrainSta
         not_used += [".".join(map(str, path)) for path in old if path not in new]
         parts[part] = unflatten_dict(new)
     if not loaded:
-        raise UserError(f"--config.init_from={workdir}: nothing of that run has the name and shape of anything here.")
+        raise UserError(f"--config.init_from={workdir}: no array of that run has the name and shape of one here.")
     if state.ema_params is not None:
         parts["ema_params"] = jax.tree.map(lambda x: x.copy(), parts["params"])
     lines = [f"{loaded} arrays loaded from step {step} of {workdir}"]
-    lines += _listed("not loaded, fresh instead", not_loaded) + _listed("not used of that run", not_used)
+    for title, names in (("not loaded, fresh instead", not_loaded), ("not used of that run", not_used)):
+        lines += [f"{len(names)} {title}:"] if names else []
+        lines += [f"  {name}" for name in names[:SHOWN]]
+        lines += [f"  and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
     return state.replace(**parts), "\n".join(lines)
-
-
-def _listed(title, names):
-    shown = [f"  {name}" for name in names[:SHOWN]]
-    more = [f"  and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
-    return [f"{len(names)} {title}:", *shown, *more] if names else []

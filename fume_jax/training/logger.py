@@ -1,4 +1,4 @@
-"""Logs a run while it trains: on the console and to TensorBoard."""
+"""Logs a training run to the console and to TensorBoard."""
 
 import time
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import optax
 import psutil
 from jax.sharding import Mesh
 
-from fume_jax.config import eval_batch_shape, headline_metrics, task_weights
+from fume_jax.config import MODEL_OPTIONS, eval_batch_shape, get_architecture, headline_metrics, task_weights
 from fume_jax.data.loader import Loader
 from fume_jax.evaluation import overlays
 from fume_jax.evaluation.evaluator import collect_results, create_eval_fns, score_results
@@ -21,23 +21,21 @@ from fume_jax.runtime.console import Console
 from fume_jax.runtime.mesh import replicate_to_hosts
 from fume_jax.runtime.preemption import StopRequest
 from fume_jax.training.loop_state import LoopState
-from fume_jax.training.setup import hparams
 from fume_jax.training.tensorboard import EventLog
 
 
 class Throughput:
-    """How fast steps follow one another, and how long they waited for input, since it was last asked."""
+    """Measures the speed of steps and their time of waiting for input, since the last measurement."""
 
     def __init__(self, batches: Iterator[dict], pairs_a_step: int):
         self._batches, self._pairs = batches, pairs_a_step
         self.restart()
 
     def restart(self) -> None:
-        """Leaves out what happened since the last step, such as an evaluation."""
+        """Starts a measurement, such as after an evaluation."""
         self._start, self._steps, self._waited = time.perf_counter(), 0, 0.0
 
     def next_batch(self) -> dict:
-        """The next batch."""
         start = time.perf_counter()
         batch = next(self._batches)
         self._waited += time.perf_counter() - start
@@ -45,20 +43,17 @@ class Throughput:
         return batch
 
     def measure(self) -> dict[str, float]:
-        """`pairs_per_second`, and `input_wait`, the share of time spent waiting for batches; nothing before a step."""
+        """Returns `pairs_per_second` and `input_wait`, the share of time waiting for batches; nothing before a step."""
         if not self._steps:
             return {}
         seconds = time.perf_counter() - self._start
-        values = {
-            "pairs_per_second": self._steps * self._pairs / seconds,
-            "input_wait": self._waited / seconds,
-        }
+        values = {"pairs_per_second": self._steps * self._pairs / seconds, "input_wait": self._waited / seconds}
         self.restart()
         return values
 
 
 class Logger:
-    """Logs training steps, and scores the validation split and logs that."""
+    """Logs training steps, and scores the validation split and logs the scores."""
 
     def __init__(
         self,
@@ -79,10 +74,10 @@ class Logger:
         self._shown = np.linspace(0, size - 1, min(config.log.images, size)).astype(int)
         self._bar = console.bar(total=self._total_steps, initial=start_step, unit="step")
         events.text("config", f"```json\n{config.to_json_best_effort(indent=2)}\n```")
-        events.hparams(hparams(config), [f"test/{name}" for name in headline_metrics(config)])
+        events.hparams(_hparams(config), [f"test/{name}" for name in headline_metrics(config)])
 
     def step_done(self, step: int) -> None:
-        """Moves the bar on."""
+        """Advances the progress bar."""
         self._bar.set_description(f"epoch {self._epoch(step)}/{self._config.train.epochs}", refresh=False)
         self._bar.update()
 
@@ -90,9 +85,8 @@ class Logger:
         """Logs the means over the steps since the last log, the learning rate, speed and memory."""
         speed, means = throughput.measure(), loop_state.mean()
         means["learning_rate"] = float(self._schedule(step - 1 - loop_state.skipped))
-        self._events.scalars(step, "train", means)
-        self._events.scalars(step, "speed", speed)
-        self._events.scalars(step, "memory", _memory())
+        for prefix, values in (("train", means), ("speed", speed), ("memory", _memory())):
+            self._events.scalars(step, prefix, values)
         if means["skipped"]:
             self._console.warn(f"{means['skipped']:.0f} update(s) without finite loss or gradient skipped")
         shown = f"loss {means['loss']:.3f}" + (f", {speed['pairs_per_second']:.1f} pairs/s" if speed else "")
@@ -102,13 +96,8 @@ class Logger:
             self._console.info(f"epoch {self._epoch(step)}, step {step} of {self._total_steps}: {shown}")
 
     def validate(self, step: int, state: TrainState, stop: StopRequest) -> dict[str, float]:
-        """Scores the validation split, and logs the scores and some pairs of it.
-
-        Raises:
-          Stopped: if a stop is requested meanwhile; nothing is logged then.
-        """
-        batches = stop.until(self._loader.split("val"))
-        total = self._loader.num_batches("val")
+        """Scores the validation split and logs scores and some pairs; logs nothing if stopped, and raises Stopped."""
+        batches, total = stop.until(self._loader.split("val")), self._loader.num_batches("val")
         batches = self._console.over(batches, total=total, unit="batch", desc="validate")
         with preflight.out_of_memory(**eval_batch_shape(self._config)):
             results = collect_results(self._eval_fn, state.model, batches)
@@ -116,12 +105,9 @@ class Logger:
         self._events.scalars(step, "val", scores)
         if "probabilities" in results:
             self._events.pr_curves(step, "val", results["labels"], results["probabilities"])
-            from fume_jax.evaluation import (
-                plots,  # matplotlib takes half a second, which the first step need not wait for
-            )
+            from fume_jax.evaluation import plots  # slow to import, which the first step need not wait for
 
-            confusion = plots.confusion_chart(results["cls_confusion"].sum(0))
-            self._events.image(step, "val/confusion", confusion)
+            self._events.image(step, "val/confusion", plots.confusion_chart(results["cls_confusion"].sum(0)))
         if self._config.log.images:
             batch = self._loader.examples("val", self._shown)
             outputs = self._predict_fn(**state.model, batch=batch)
@@ -135,12 +121,28 @@ class Logger:
         self._bar.close()
 
     def _epoch(self, step):
-        """The epoch that a step belongs to, from 1 on."""
-        return -(-step // self._steps_per_epoch)
+        return -(-step // self._steps_per_epoch)  # from 1
+
+
+def _hparams(config: ml_collections.ConfigDict) -> dict[str, bool | str | float | int | tuple]:
+    """Returns the hyperparameters that distinguish runs; TensorBoard sorts them by name and shows the first."""
+    options = get_architecture(config)
+    return {
+        "model": config.model.name,
+        **{name: getattr(options, name) for name in MODEL_OPTIONS},
+        **{name: config.model[name] for name in ("dtype", "batch_norm_splits")},
+        **{name: config.data[name] for name in ("height", "width", "sampling")},
+        "modality_dropout": config.augment.modality_dropout,
+        **{f"loss.{name}": value for name, value in config.loss.items()},
+        "optimizer": config.optimizer.name,
+        **{name: config.optimizer[name] for name in ("learning_rate", "schedule", "warmup_epochs", "weight_decay")},
+        **{name: config.train[name] for name in ("batch_size", "epochs", "ema_decay")},
+        "seed": config.seed,
+    }
 
 
 def _memory():
-    """Gigabytes in use: of the first device, where it tells, and of this process on the host."""
+    """Returns gigabytes in use: of the first device, if it reports them, and of this process on the host."""
     device = jax.local_devices()[0].memory_stats() or {}
     memory = {"device_peak_gb": device["peak_bytes_in_use"] / 1e9} if "peak_bytes_in_use" in device else {}
     return memory | {"host_gb": psutil.Process().memory_info().rss / 1e9}

@@ -1,4 +1,4 @@
-"""The training loop."""
+"""Runs the training loop."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -6,14 +6,7 @@ from contextlib import ExitStack, closing
 import jax
 import ml_collections
 
-from fume_jax.config import (
-    create_optimizer,
-    data_options,
-    headline_metrics,
-    steps_per_epoch,
-    train_batch_shape,
-    validate_config,
-)
+from fume_jax.config import create_optimizer, data_options, headline_metrics, train_batch_shape, validate_config
 from fume_jax.data.dataset import Dataset
 from fume_jax.data.loader import Loader
 from fume_jax.runtime import preflight
@@ -33,14 +26,12 @@ def train(config: ml_collections.ConfigDict, workdir: str, stop: StopRequest) ->
     """Trains a model, or resumes the run in `workdir`, then scores its best checkpoint.
 
     The run folder holds `config.json`, `checkpoints/STEP/`, `validation.json` (the scores of every evaluation),
-    `events/`, and what `evaluation.report.write_report` writes.
-
-    Returns:
-      `DONE`, or `RUN_AGAIN` if `stop` was requested before the last step.
+    `events/`, and the files of `evaluation.report.write_report`. Returns `DONE`, or `RUN_AGAIN` if `stop` was requested
+    before the end.
 
     Raises:
-      UserError: if the config cannot be trained as it is, `workdir` holds a run of another config or one that is being
-        trained, the loss is no longer finite, or memory or disk is short.
+      UserError: if the config is invalid, `workdir` holds a run of another config or one that another process trains,
+        the loss is no longer finite, or memory or disk is too small.
     """
     validate_config(config)
     mesh = create_mesh()
@@ -55,9 +46,9 @@ def train(config: ml_collections.ConfigDict, workdir: str, stop: StopRequest) ->
 
 
 def _train(config, workdir, stop, mesh, dataset, stack):
-    """As `train`; whatever ends the run, `stack` closes what is open, so that all that was logged is on disk."""
+    """Trains as `train` does; `stack` closes all files however the run ends, so that every log is on disk."""
     # Model and optimiser.
-    epoch_steps = steps_per_epoch(config, len(dataset.split("train")))
+    epoch_steps = -(-len(dataset.split("train")) // config.train.batch_size)
     total_steps = config.train.epochs * epoch_steps
     schedule, tx = create_optimizer(config, epoch_steps)
     abstract_state = setup.abstract_state(config, tx, mesh)
@@ -69,15 +60,14 @@ def _train(config, workdir, stop, mesh, dataset, stack):
         disk_bytes = setup.estimate_disk_bytes(config, abstract_state) - preflight.folder_size(workdir)
         preflight.check_free_space(workdir, disk_bytes, "Training")
 
-    # State, and the step that changes it. The step is traced while the state is made or read, and compiled, which an
-    # error would have to wait for, while the input starts.
+    # State and training step. The step is traced while the state is created or restored. It is compiled only while the
+    # input starts, since an error before that would wait for the compilation.
     executor = stack.enter_context(ThreadPoolExecutor(1))
     batch_spec = abstract_batch(**train_batch_shape(config), mesh=mesh)
     lowered = executor.submit(setup.create_train_fn(config, tx).lower, abstract_state, batch_spec)
-    eval_steps, save_steps, keep_steps = (
-        epochs * epoch_steps
-        for epochs in (config.eval.every_epochs, config.checkpoint.every_epochs, config.checkpoint.keep_every_epochs)
-    )
+    eval_steps = config.eval.every_epochs * epoch_steps
+    save_steps = config.checkpoint.every_epochs * epoch_steps
+    keep_steps = config.checkpoint.keep_every_epochs * epoch_steps
     checkpoints = stack.enter_context(closing(setup.open_checkpoints(config, workdir, keep_every_steps=keep_steps)))
     start_step = checkpoints.latest_step
     state, loop_state = _start(config, tx, checkpoints, abstract_state, mesh, console)
@@ -90,7 +80,7 @@ def _train(config, workdir, stop, mesh, dataset, stack):
     batches = stack.enter_context(closing(loader.train(start_step)))
     train_fn = compiled.result()
     host_bytes = setup.estimate_host_bytes(config, loader, train_fn)
-    console.info(f"compiled; expects to take about {host_bytes / 1e6:,.0f} MB more of this machine's memory")
+    console.info(f"compiled; will take about {host_bytes / 1e6:,.0f} MB more of this machine's memory")
     preflight.warn_of_host_memory(host_bytes, console)
 
     # Loop.
@@ -98,12 +88,12 @@ def _train(config, workdir, stop, mesh, dataset, stack):
     while True:
         stopping = stop.agreed()
         evaluating = step > 0 and (step == total_steps or step % eval_steps == 0)
-        # What is logged of a step comes after its checkpoint, so that a run that resumes there logs it again.
+        # A step is logged after its checkpoint, so that a run that resumes there logs it again.
         saving = evaluating or stopping or step % save_steps == 0 or (keep_steps and step % keep_steps == 0)
         if saving and step > start_step:
-            to_save = loop_state.to_json() | {"devices": mesh.size}
+            saved_loop = loop_state.to_json() | {"devices": mesh.size}
             events.flush()
-            checkpoints.save(state, to_save)
+            checkpoints.save(state, saved_loop)
         if step > 0 and not stopping and (evaluating or step % config.log.every_steps == 0):
             logger.log(step, loop_state, throughput)
         if evaluating and not stopping:
@@ -117,7 +107,7 @@ def _train(config, workdir, stop, mesh, dataset, stack):
             throughput.restart()
         if stopping:
             logger.close()
-            console.print(f"stopped after step {step} of {total_steps}; the same command goes on from there")
+            console.print(f"stopped after step {step} of {total_steps}; the same command resumes the run")
             return RUN_AGAIN
         if step == total_steps or loop_state.early_stopping.due:
             break
@@ -129,7 +119,7 @@ def _train(config, workdir, stop, mesh, dataset, stack):
 
     logger.close()
     events.flush()
-    from fume_jax.training.scoring import score_run  # plots and distances between outlines: training waits for neither
+    from fume_jax.training.scoring import score_run  # slow to import, which the first step need not wait for
 
     try:
         scores = score_run(config, workdir, checkpoints=checkpoints, stop=stop)
@@ -141,10 +131,10 @@ def _train(config, workdir, stop, mesh, dataset, stack):
 
 
 def _start(config, tx, checkpoints, abstract_state, mesh, console):
-    """Returns the state and loop state of the last checkpoint, of the best one of another run, or fresh ones."""
+    """Returns state and loop state: of the latest checkpoint, from the best one of another run, or fresh."""
     loop_state = LoopState.create(config)
     if checkpoints.latest_step is not None:
-        console.info(f"going on after step {checkpoints.latest_step}")
+        console.info(f"resuming after step {checkpoints.latest_step}")
         state, saved = checkpoints.restore(abstract_state, checkpoints.latest_step)
         loop_state.restore(saved)
         if saved["devices"] != mesh.size:
@@ -154,6 +144,6 @@ def _start(config, tx, checkpoints, abstract_state, mesh, console):
     if config.init_from is not None:
         state, summary = init_from_run(config.init_from, state, mesh)
         console.info(summary)
-        # The other run may have a better checkpoint by the time this one is started again.
+        # Saved, since the other run may have another best checkpoint when this one resumes.
         checkpoints.save(state, loop_state.to_json() | {"devices": mesh.size})
     return state, loop_state

@@ -11,7 +11,6 @@ from fume_jax.evaluation.report import write_report
 from fume_jax.runtime.console import Console
 from fume_jax.runtime.errors import UserError
 from fume_jax.runtime.mesh import create_mesh
-from fume_jax.runtime.preemption import StopRequest
 from fume_jax.training.checkpoint import Checkpoints, only_weights
 from fume_jax.training.setup import load_best_model
 from fume_jax.training.tensorboard import read_scalars
@@ -22,28 +21,19 @@ def score_run(
     workdir: str,
     splits: Sequence[str] = ("val", "test"),
     *,
-    tta: bool = False,
-    protocol: str = "present",
     checkpoints: Checkpoints | None = None,
-    stop: StopRequest | None = None,
+    **options,
 ) -> dict[str, dict[str, float]]:
-    """Opens the best checkpoint of a run and the dataset of its config, and writes the report on the splits.
+    """Loads the best checkpoint of a run and the dataset of its config, and writes the report on the splits.
 
-    `checkpoints` are those of the run, if they are open already. Other arguments, and what is returned, are those of
-    `evaluation.report.write_report`.
-
-    Raises:
-      UserError: if the run has no checkpoint or weights alone, the dataset is gone or lacks a split, or the protocol
-        does not fit.
-      Stopped: if `stop` is requested meanwhile.
+    `checkpoints` are those of the run, if open already; `options` are `tta`, `protocol` and `stop` of
+    `evaluation.report.write_report`, whose metrics it returns. It raises as that, and UserError if the run has no
+    checkpoint or only weights, or the dataset is missing.
     """
     validate_config(config)
     if only_weights(workdir):
-        raise UserError(
-            f"{workdir} holds weights and the metrics of their run, which stay as they are. Evaluate the run itself."
-        )
+        raise UserError(f"{workdir} holds exported weights with the metrics of their run. Evaluate the run itself.")
     mesh = create_mesh()
     model, step = load_best_model(config, workdir, mesh, checkpoints)
     loader = Loader(Dataset(config.data.path), data_options(config), mesh, Console(quiet=config.log.quiet))
-    options = {"curves": read_scalars(workdir), "tta": tta, "protocol": protocol, "stop": stop}
-    return write_report(config, workdir, model, step, loader, splits, **options)
+    return write_report(config, workdir, model, step, loader, splits, curves=read_scalars(workdir), **options)

@@ -1,11 +1,13 @@
-"""What a run logs while it goes: TensorBoard events, and if asked for a Weights & Biases mirror of them."""
+"""Logs a run as TensorBoard events, and optionally to Weights & Biases."""
 
+import contextlib
 import math
 import os
 import shutil
 import struct
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,66 +17,68 @@ import numpy as np
 from fume_jax.schema import CLASSES
 from fume_jax.training.wandb_writer import WandbWriter
 
-# tensorboardX looks for PyTorch, to take its tensors, which nobody gives it here: one that is installed for something
-# else would cost every start two seconds.
-_torch = sys.modules.get("torch")
-sys.modules["torch"] = None
-try:
+
+@contextlib.contextmanager
+def _torch_hidden() -> Iterator[None]:
+    """Makes `import torch` fail while open, unless PyTorch is imported already.
+
+    tensorboardX has no switch for it: on import it imports an installed PyTorch, only to accept its tensors. That would
+    cost every start two seconds.
+    """
+    hidden = sys.modules.setdefault("torch", None) is None
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+
+
+with _torch_hidden():
     from tensorboardX import summary
     from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import Event, SessionLog
     from tensorboardX.record_writer import masked_crc32c
-finally:
-    if _torch is None:
-        del sys.modules["torch"]
-    else:
-        sys.modules["torch"] = _torch
 
-# How long an event may wait for the disk, and so for the dashboard.
+# The longest time until an event is on disk, and so on the dashboard.
 FLUSH_SECONDS = 10.0
 
 
 class EventLog:
-    """Logs to `WORKDIR/events`, on the first process only; elsewhere its methods do nothing.
+    """Logs to `WORKDIR/events`, on the first process only; on others its methods do nothing.
 
-    A run that starts again takes the steps after its checkpoint again. What the events hold of them is cut off first,
-    and an entry that is still there, such as the config, or the test scores of a run that was done, is not written a
-    second time: whatever kills a run, every entry is there once, provided that `flush` came before each checkpoint.
+    A run that resumes repeats the steps after its checkpoint. Their events are cut off first, and an entry that is
+    still there, such as the config or the test scores of a finished run, is not written again. Every entry is there
+    once, however a run ends, provided that `flush` came before each checkpoint.
     """
 
     def __init__(self, workdir: str | Path, *, start_step: int | None, wandb: str | None = None):
-        """Opens the events of a run.
+        """Opens the events of a run; UserError if Weights & Biases cannot be used.
 
         Args:
           workdir: folder of the run.
-          start_step: step of the checkpoint that the run goes on from; None for a run that starts anew, of which an
-            earlier start, maybe by another config, may have left something.
-          wandb: Weights & Biases project in which to log too, or None.
-
-        Raises:
-          UserError: if Weights & Biases cannot be used.
+          start_step: step of the checkpoint that the run resumes; None for a new run, which deletes earlier events.
+          wandb: Weights & Biases project to log to as well, or None.
         """
         self._writer = self._wandb = None
         if jax.process_index() != 0:
             return
         events = Path(workdir) / "events"
         if wandb is not None:
-            self._wandb = WandbWriter(workdir, wandb, anew=start_step is None)
+            self._wandb = WandbWriter(workdir, wandb, new_run=start_step is None)
         if start_step is None:
             shutil.rmtree(events, ignore_errors=True)
             start_step = 0
         events.mkdir(parents=True, exist_ok=True)
         self._kept = _cut(events, start_step)
-        # SummaryWriter would return from flush() before its queue is written. The suffix, how many starts came before,
-        # keeps two within one second from sharing a file.
+        # SummaryWriter would return from flush() before its queue is written. The suffix, the number of earlier starts,
+        # keeps two starts within one second from sharing a file.
         self._writer = EventsWriter(str(events / "events"), f".{len(list(events.iterdir())):04}")
-        # A dashboard that is running has read what was cut off; this makes it forget.
-        restart = Event(step=start_step + 1, session_log=SessionLog(status=SessionLog.START))
-        self._writer.write_event(restart)
+        # A running dashboard has read the events that were cut off; this one makes it drop them.
+        self._writer.write_event(Event(step=start_step + 1, session_log=SessionLog(status=SessionLog.START)))
         self.flush()
 
     def scalars(self, step: int, prefix: str, values: dict[str, float]) -> None:
-        """Logs values as `{prefix}/{name}`; NaN, a metric without meaning, is left out."""
+        """Logs values as `{prefix}/{name}`, without NaN."""
         values = {f"{prefix}/{name}": float(value) for name, value in values.items() if not math.isnan(value)}
         for tag, value in values.items():
             self._log(step, summary.scalar(tag, value))
@@ -88,32 +92,22 @@ class EventLog:
             self._wandb.image(step, name, image)
 
     def text(self, name: str, markdown: str) -> None:
-        """Logs a text at step 0; not to Weights & Biases."""
+        """Logs a text at step 0, not to W&B."""
         self._log(0, summary.text(name, markdown))
 
     def pr_curves(self, step: int, prefix: str, labels: np.ndarray, probabilities: np.ndarray) -> None:
-        """Logs a precision-recall curve of each class, it against the others, as `{prefix}/{class}`.
+        """Logs a precision-recall curve of each class against the others as `{prefix}/{class}`, not to W&B.
 
-        Not to Weights & Biases.
-
-        Args:
-          step: of the parameters that are scored.
-          prefix: of the tags.
-          labels: int [N], indices into `CLASSES`.
-          probabilities: floating [N, 3], in [0, 1].
+        `labels` are int [N], indices into `CLASSES`; `probabilities` are floats [N, 3] in [0, 1].
         """
         for i, name in enumerate(CLASSES):
             self._log(step, summary.pr_curve(f"{prefix}/{name}", labels == i, probabilities[:, i]))
 
     def hparams(self, values: dict[str, bool | str | float | int], metric_names: list[str]) -> None:
-        """Lists the run in the table of the HParams tab.
+        """Lists the run in the table of the HParams tab, with the last values of the scalars in `metric_names`.
 
-        TensorBoard takes the columns from any one of the runs it shows, so all runs should give the same keys. What is
-        not a bool, number or str, such as None or a tuple, is shown as Python writes it.
-
-        Args:
-          values: by name.
-          metric_names: tags of scalars; the table shows the last value of each, once logged.
+        TensorBoard takes the columns from any one of the runs it shows, so all runs should have the same keys. A value
+        that is not a bool, number or str, such as None or a tuple, is shown as its `str`.
         """
         values = {name: v if isinstance(v, bool | int | float | str) else str(v) for name, v in values.items()}
         for part in summary.hparams(values, dict.fromkeys(metric_names)):  # experiment, start and end of the session
@@ -122,7 +116,7 @@ class EventLog:
             self._wandb.hparams(values)
 
     def flush(self) -> None:
-        """Returns once everything logged so far is on disk, where it outlives the process."""
+        """Writes all events so far to disk."""
         if self._writer:
             self._writer.flush()
             self._flushed = time.monotonic()
@@ -142,16 +136,14 @@ class EventLog:
 
 
 def _cut(folder: Path, start_step: int) -> set[tuple[str, int]]:
-    """Cuts every event file of a folder before its first entry after a step, or that was not wholly written.
-
-    Returns:
-      Tag and step of all entries that are left.
-    """
+    """Cuts event files before entries that are after `start_step` or incomplete; returns tags and steps of the rest."""
     kept = set()
     for path in folder.glob("events.out.tfevents.*"):
         with path.open("r+b") as file:
             end = 0
-            while (event := _read_event(file)) and (event.step <= start_step or not event.HasField("summary")):
+            for event in _events(file):
+                if event.step > start_step and event.HasField("summary"):
+                    break
                 end = file.tell()
                 kept |= {(value.tag, event.step) for value in event.summary.value}
             file.truncate(end)
@@ -159,24 +151,23 @@ def _cut(folder: Path, start_step: int) -> set[tuple[str, int]]:
     return kept
 
 
-def _read_event(file: BinaryIO) -> Event | None:
-    """The next event of a file, None if no whole one follows. A record is length, checksum, event, checksum."""
-    header = file.read(12)
-    if len(header) < 12 or struct.unpack("<I", header[8:])[0] != masked_crc32c(header[:8]):
-        return None
-    size = struct.unpack("<Q", header[:8])[0]
-    data, checksum = file.read(size), file.read(4)
-    if len(checksum) < 4 or struct.unpack("<I", checksum)[0] != masked_crc32c(data):
-        return None
-    return Event.FromString(data)
+def _events(file: BinaryIO) -> Iterator[Event]:
+    """Yields the events of a file up to the first incomplete one. A record is length, checksum, event, checksum."""
+
+    def read(size):
+        data, checksum = file.read(size), file.read(4)
+        return data if checksum == struct.pack("<I", masked_crc32c(data)) else None
+
+    while (header := read(8)) is not None and (data := read(struct.unpack("<Q", header)[0])) is not None:
+        yield Event.FromString(data)
 
 
 def read_scalars(workdir: str | Path) -> dict[str, tuple[list[int], list[float]]]:
-    """Steps and values of everything that `EventLog.scalars` logged of a run, by tag; nothing if it never did."""
+    """Reads steps and values of the scalars of a run, by tag; nothing if it logged none."""
     curves = {}
     for path in sorted((Path(workdir) / "events").glob("events.out.tfevents.*")):
         with path.open("rb") as file:
-            while event := _read_event(file):
+            for event in _events(file):
                 for value in event.summary.value:
                     if value.HasField("simple_value"):
                         steps, values = curves.setdefault(value.tag, ([], []))

@@ -1,4 +1,4 @@
-"""The scalars, pictures and hyperparameters of a run, in Weights & Biases too, for those who ask for it."""
+"""Logs scalars, pictures and hyperparameters of a run to Weights & Biases."""
 
 from pathlib import Path
 
@@ -9,37 +9,27 @@ from fume_jax.runtime.files import replace_text
 
 
 class WandbWriter:
-    """A Weights & Biases run for a run folder; starting again goes on with the same one.
+    """Writes to a Weights & Biases run for a run folder; a run folder that resumes continues the same W&B run.
 
-    Its files go to `WORKDIR/wandb/`, its id to `WORKDIR/wandb_id`. Steps that are logged again after a restart are
-    dropped by the server, which has the same numbers already. Prints nothing; `WANDB_MODE=offline` sends nothing.
+    Its files go to `WORKDIR/wandb/`, its id to `WORKDIR/wandb_id`. The server drops steps that are logged again after a
+    restart, since it has their numbers already. It prints nothing; `WANDB_MODE=offline` sends nothing.
     """
 
-    def __init__(self, workdir: str | Path, project: str, *, anew: bool = False):
-        """Opens the run, or with `anew` another one.
-
-        Raises:
-          UserError: if wandb is not installed, nobody is logged in or the server does not answer.
-        """
+    def __init__(self, workdir: str | Path, project: str, *, new_run: bool = False):
+        """Opens the run, with `new_run` another one; UserError without wandb, a login or an answer of the server."""
         with needs_extra("wandb", "Weights & Biases"):
             import wandb  # slow
         self._image = wandb.Image
         workdir = Path(workdir).absolute()
         workdir.mkdir(parents=True, exist_ok=True)
         id_file = workdir / "wandb_id"
-        # The progress bar stays as it is. Given to init alone, login would still print.
+        # Keeps the progress bar intact. As an argument of init alone, login would still print.
         wandb.setup(settings=wandb.Settings(silent=True, console="off"))
+        run_id = id_file.read_text() if id_file.exists() and not new_run else None  # None: a new run
         try:
-            self._run = wandb.init(
-                project=project,
-                name=workdir.name,
-                id=id_file.read_text() if id_file.exists() and not anew else None,  # None: a new one
-                resume="allow",
-                dir=workdir,
-            )
+            self._run = wandb.init(project=project, name=workdir.name, id=run_id, resume="allow", dir=workdir)
         except wandb.Error as error:
-            message = f"Weights & Biases: {error} (`wandb login`, or WANDB_MODE=offline, may help)"
-            raise UserError(message) from error
+            raise UserError(f"Weights & Biases: {error} (`wandb login`, or WANDB_MODE=offline, may help)") from error
         replace_text(id_file, self._run.id)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
@@ -55,5 +45,5 @@ class WandbWriter:
         self._run.config.update(values, allow_val_change=True)  # the log section may change between two starts
 
     def close(self) -> None:
-        """Waits until everything is sent, or offline, written."""
+        """Waits until all data is sent, or written if offline."""
         self._run.finish()

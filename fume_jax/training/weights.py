@@ -1,4 +1,4 @@
-"""A trained model as one small file, such as the one that is shipped: no optimiser, float16 parameters."""
+"""Stores a trained model as one small file, such as the pretrained one: no optimiser, float16 parameters."""
 
 import zipfile
 import zlib
@@ -9,32 +9,23 @@ import numpy as np
 
 from fume_jax.runtime.errors import UserError
 
-# The pretrained model: a run folder with weights for checkpoints, and frames to try them on.
+# Folder of the pretrained model: config, metrics and weights, and frames to try it on.
 PRETRAINED = Path(__file__).parents[1] / "assets"
 FILE = "weights.npz"
 
 
 def save_weights(folder: str | Path, model: dict, step: int) -> None:
-    """Writes `params` as float16 and `batch_stats`, of which there are few, as float32.
-
-    Args:
-      folder: made if need be.
-      model: the two.
-      step: that they were trained to.
-    """
-    arrays = {name: np.asarray(array, _dtype(name)) for name, array in _named(model)}
+    """Writes `params` as float16 and `batch_stats`, which are small, as float32, with the step of their training."""
+    dtypes = {"params": np.float16, "batch_stats": np.float32}
+    arrays = {name: np.asarray(array, dtypes[name.partition(".")[0]]) for name, array in _named(model)}
     Path(folder).mkdir(parents=True, exist_ok=True)
     np.savez_compressed(Path(folder) / FILE, step=step, **arrays)
 
 
 def load_weights(folder: str | Path, abstract_model: dict) -> tuple[dict, int]:
-    """What `save_weights` wrote, in the shapes, dtypes and shardings of a dict of `params` and `batch_stats`.
+    """Loads `params` and `batch_stats`, with dtypes and shardings of `abstract_model`, and their step.
 
-    Returns:
-      The dict, and the step.
-
-    Raises:
-      UserError: if the file is damaged or of another model.
+    Raises UserError if the file is damaged or of another model.
     """
     path = Path(folder) / FILE
     arrays = []
@@ -53,7 +44,3 @@ def load_weights(folder: str | Path, abstract_model: dict) -> tuple[dict, int]:
 def _named(model):
     for path, leaf in jax.tree_util.tree_leaves_with_path(model):
         yield jax.tree_util.keystr(path, simple=True, separator="."), leaf
-
-
-def _dtype(name):
-    return np.float16 if name.startswith("params.") else np.float32

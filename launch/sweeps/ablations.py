@@ -1,16 +1,15 @@
-"""What each part of FUME contributes: 20 runs, each of which changes one thing of the published recipe.
+"""Ablations of FUME: 20 runs, each of which changes one thing of the published recipe.
 
     python -m launch.sweep --sweep=launch/sweeps/ablations.py
 
-Groups are encoder sharing, fusion, multi-task learning, input modality, loss and class imbalance; `reference` is what
-all of them are compared with.
+The changes concern encoder sharing, fusion, multi-task learning, input modality, loss and class imbalance. All runs
+are compared with `reference`.
 """
 
 from launch.plan import Sweep
 
 
 def get_sweep() -> Sweep:
-    """Presets where a change takes more than one key."""
     return Sweep(
         entries={
             "reference": {},
@@ -29,7 +28,7 @@ def get_sweep() -> Sweep:
             "loss_seg_cross_entropy": {"loss.seg_gamma": 0.0},
             "loss_focal_alone": {"loss.seg_dice_weight": 0.0, "loss.seg_focal_weight": 1.0},
             "loss_dice_alone": {"loss.seg_dice_weight": 1.0, "loss.seg_focal_weight": 0.0},
-            # The reference balances classes twice, by how often they are drawn and by the weights of their losses.
+            # The reference balances classes twice: by sampling, and by the weights of their losses.
             "imbalance_sampling_alone": {"loss.cls_alpha": (1.0, 1.0, 1.0)},
             "imbalance_weights_alone": {"data.sampling": "uniform"},
             "imbalance_ignored": {"loss.cls_alpha": (1.0, 1.0, 1.0), "data.sampling": "uniform"},

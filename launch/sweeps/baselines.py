@@ -1,9 +1,9 @@
-"""The five models that FUME is compared with: 5 runs.
+"""Baselines: 5 runs of the five models that FUME is compared with.
 
     python -m launch.sweep --sweep=launch/sweeps/baselines.py
 
-Early fusion, two tasks on single frames, each task alone, and single frames of a known gas. The others of
-`fume summary` are variants of FUME and belong to the ablations; FUME itself is in seeds.py.
+The models are early fusion, two tasks on single frames, each task alone, and single frames of a known gas. The other
+models of `fume summary` are variants of FUME and belong to the ablations; FUME itself is in seeds.py.
 """
 
 from launch.plan import Sweep
@@ -12,5 +12,4 @@ BASELINES = ("early_fusion", "multi_task", "segmentation_only", "classification_
 
 
 def get_sweep() -> Sweep:
-    """One entry for each preset."""
     return Sweep(entries={name: {"config": f"fume:{name}"} for name in BASELINES})

@@ -1,15 +1,14 @@
-"""Learning rate, weight decay and batch size of FUME, each with each: 36 runs.
+"""Hyperparameters of FUME: 36 runs, one for each combination of learning rate, weight decay and batch size.
 
     python -m launch.sweep --sweep=launch/sweeps/hyperparameters.py
 
-The published recipe, 1e-3, 1e-4 and 8, is one of them.
+One of them is the published recipe: 1e-3, 1e-4 and 8.
 """
 
 from launch.plan import Sweep
 
 
 def get_sweep() -> Sweep:
-    """A grid, steps of about three."""
     return Sweep(
         grid={
             "optimizer.learning_rate": [3e-4, 1e-3, 3e-3, 1e-2],

@@ -1,4 +1,4 @@
-"""How much scores of FUME vary by chance: 5 runs, by seeds 0 to 4.
+"""Seeds 0 to 4 of FUME, 5 runs, which show how much scores vary by chance.
 
 python -m launch.sweep --sweep=launch/sweeps/seeds.py
 """
@@ -7,5 +7,4 @@ from launch.plan import Sweep
 
 
 def get_sweep() -> Sweep:
-    """The published recipe alone."""
     return Sweep(entries={"fume": {}}, seeds=range(5))

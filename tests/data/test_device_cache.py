@@ -10,18 +10,21 @@ import pytest
 from jax.sharding import Mesh
 
 from configs import fume
-from fume_jax.config import create_augmentation
-from fume_jax.data import decoded
+from fume_jax.config import create_augmentation, data_options
+from fume_jax.data import device_cache, pipeline
 from fume_jax.data.dataset import Dataset
-from fume_jax.data.device_cache import Resident
+from fume_jax.data.device_cache import DeviceCache, decode, decoded_spec
+from fume_jax.data.loader import Loader
 from fume_jax.learning.augment import draw_plan
 from fume_jax.runtime import preflight
+from fume_jax.runtime.console import Console
 from fume_jax.runtime.errors import UserError
 from fume_jax.runtime.mesh import to_devices
+from fume_jax.training.setup import estimate_host_bytes
 from fume_jax.training.tensorboard import read_scalars
 from tests.commands import run, start, train_arguments
-from tests.test_processes import LAYOUTS, finished, together
-from tests.test_resume import assert_same
+from tests.runtime.test_distributed import LAYOUTS, finished, together
+from tests.training.test_resume import assert_same
 
 OPTIONS = [
     "--config.model.name=multi_task",
@@ -48,15 +51,16 @@ def mesh_of(devices):
     return Mesh(np.array(jax.devices()[:devices]), ("data",))
 
 
-def batches(config, cache, devices=1, start_step=0):
-    """The first five batches of training, and all of evaluation."""
+def loader_of(config, cache, devices=1):
     config = config.copy_and_resolve_references()
     config.data.cache = cache
-    dataset, mesh = Dataset(config.data.path), mesh_of(devices)
-    training = list(itertools.islice(build.training_batches(config, dataset, mesh, start_step), 5))
-    assert sorted(dataset.resident) == (["train", "val"] if cache == "device" else [])
-    evaluation = list(build.evaluation_batches(config, dataset, mesh, "val"))
-    return training, evaluation
+    return Loader(Dataset(config.data.path), data_options(config), mesh_of(devices), Console(quiet=True))
+
+
+def batches(config, cache, devices=1, start_step=0):
+    """The first five batches of training, and all of evaluation."""
+    loader = loader_of(config, cache, devices)
+    return list(itertools.islice(loader.train(start_step), 5)), list(loader.split("val"))
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +70,7 @@ def of_host(config):
 
 @pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 8])
 def test_batches_are_those_of_the_host(config, of_host, devices, monkeypatch):
-    monkeypatch.setattr(decoded, "CHUNK", 10)  # three of them, the last one smaller
+    monkeypatch.setattr(device_cache, "CHUNK", 10)  # three of them, the last one smaller
     training, evaluation = batches(config, "device", devices)
     assert len(training[0]["labels"].sharding.device_set) == devices
     for found, expected in zip((*training, *evaluation), itertools.chain(*of_host), strict=True):
@@ -92,12 +96,13 @@ def test_a_start_in_the_middle_delivers_what_would_have_come_next(config):
 
 def test_devices_gather_and_augment_without_asking_one_another(config):
     dataset, mesh, augmentation = Dataset(config.data.path), mesh_of(8), create_augmentation(config)
-    spec = decoded.decoded_spec(len(dataset.split("val")), 64, 80)
-    resident = Resident(spec, dataset.chunks("val", height=64, width=80, num_threads=1), mesh)
+    source = dataset.split("val")
+    chunks = decode(lambda i: pipeline.read_example(source, i, height=64, width=80), len(source), num_threads=1)
+    cache = DeviceCache(decoded_spec(len(source), 64, 80), chunks, mesh)
     plan = draw_plan(augmentation, np.random.default_rng(0), height=64, width=80)
-    order = {"example_index": np.int32(3), "plan": plan}
-    orders = next(to_devices([jax.tree.map(lambda x: np.stack([x] * 8), order)], mesh))
-    program = resident.gather.lower(resident.arrays, orders).compile().as_text()
+    request = {"example_index": np.int32(3), "plan": plan}
+    requests = next(to_devices([jax.tree.map(lambda x: np.stack([x] * 8), request)], mesh))
+    program = cache.gather.lower(cache.arrays, requests).compile().as_text()
     assert "gather" in program
     assert not re.search(r"all-gather|all-reduce|all-to-all|collective-permute", program)
 
@@ -108,36 +113,34 @@ def devices_with(monkeypatch, **stats):
 
 
 def test_auto_is_the_device_if_half_of_its_memory_holds_the_dataset(config, monkeypatch):
-    dataset = Dataset(config.data.path)
-    needed = build.resident_bytes(config, dataset)
+    needed = loader_of(config, "auto").cache_bytes
     assert needed == (24 + 12) * (4 * 64 * 80 + 2 * 4 + 4 + 4)
-    assert build.cache(config, dataset) == "none", "a CPU"
+    assert loader_of(config, "auto").cache == "none", "a CPU"
     for limit, expected in ((2 * needed + 2, "device"), (2 * needed, "none")):
         devices_with(monkeypatch, bytes_limit=limit, bytes_in_use=0)
-        assert build.cache(config, dataset) == expected
+        assert loader_of(config, "auto").cache == expected
 
 
 def test_a_dataset_too_large_for_the_device_is_refused(config, monkeypatch):
     devices_with(monkeypatch, bytes_limit=10**9, bytes_in_use=9 * 10**8)
     preflight.check_device_memory(10**8)
     with pytest.raises(
-        UserError, match=r"needs 200\.0 MB of device memory, .* 100\.0 MB free.*--config\.data\.cache=disk"
+        UserError, match=r"needs 200\.0 MB of device memory, .* 100\.0 MB free.*--config\.data\.cache=none"
     ):
         preflight.check_device_memory(2e8)
 
 
 def test_memory_of_the_host_is_counted_where_it_is_the_devices(config):
-    dataset, step = Dataset(config.data.path), jax.jit(lambda x: x).lower(1.0).compile()
-    on_device = config.copy_and_resolve_references()
-    on_device.data.cache = "device"
-    counted = build.host_bytes(on_device, dataset, step) - build.host_bytes(config, dataset, step)
-    assert counted == 8 * build.resident_bytes(config, dataset)
+    step = jax.jit(lambda x: x).lower(1.0).compile()
+    on_device, on_host = loader_of(config, "device"), loader_of(config, "none")
+    counted = estimate_host_bytes(config, on_device, step) - estimate_host_bytes(config, on_host, step)
+    assert counted == 8 * on_device.cache_bytes
 
 
 @pytest.fixture(scope="module")
 def trained(tiny_dataset, tmp_path_factory):
     """Folder of a run on two devices that hold the dataset."""
-    workdir = tmp_path_factory.mktemp("resident") / "whole"
+    workdir = tmp_path_factory.mktemp("device_cache") / "whole"
     result = run(
         "fume_jax.main", *train_arguments(tiny_dataset, workdir), *OPTIONS, "--config.data.cache=device", devices=2
     )
@@ -148,7 +151,7 @@ def trained(tiny_dataset, tmp_path_factory):
 
 @pytest.mark.slow
 def test_training_on_the_device_learns_as_from_the_host(trained, tiny_dataset, tmp_path):
-    arguments = [*train_arguments(tiny_dataset, tmp_path), *OPTIONS, "--config.data.cache=disk"]
+    arguments = [*train_arguments(tiny_dataset, tmp_path), *OPTIONS, "--config.data.cache=none"]
     result = run("fume_jax.main", *arguments, devices=2)
     assert result.returncode == 0, result.stderr
     host, device = (np.array(read_scalars(folder)["train/loss"][1]) for folder in (tmp_path, trained))

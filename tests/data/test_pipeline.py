@@ -10,13 +10,14 @@ import jax
 import numpy as np
 import pytest
 
-from fume_jax.data.dataset import Dataset, Reading, evaluation_batches, training_batches
+from fume_jax.data.dataset import Dataset
+from fume_jax.data.pipeline import DataOptions, ReadOptions, evaluation_batches, training_batches
 from fume_jax.learning.augment import GaussianNoise, HorizontalFlip, ModalityDropout
 from fume_jax.runtime.errors import Stalled, UserError
 from fume_jax.schema import GASES, batch_spec
 
 SIZE = {"height": 48, "width": 64}
-READING = Reading(num_threads=2, num_workers=0, prefetch=2, timeout_seconds=60.0)
+READ = ReadOptions(num_threads=2, num_workers=0, prefetch=2, timeout_seconds=60.0)
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +25,25 @@ def dataset(tiny_dataset):
     return Dataset(tiny_dataset)
 
 
-def train(dataset, steps, **options):
-    defaults = {"split": "train", "batch_size": 4, "sampling": "uniform", "seed": 0, "start_step": 0}
-    defaults |= {"augmentation": (HorizontalFlip(0.5), ModalityDropout(0.5)), "reading": READING}
-    return list(itertools.islice(training_batches(dataset, **SIZE, **defaults | options), steps))
+OPTIONS = DataOptions(
+    **SIZE,
+    train_batch_size=4,
+    eval_batch_size=4,
+    sampling="uniform",
+    augmentation=(HorizontalFlip(0.5), ModalityDropout(0.5)),
+    seed=0,
+    cache="none",
+    read=READ,
+)
+
+
+def train(dataset, steps, *, split="train", start_step=0, **changes):
+    source, labels, options = dataset.split(split), dataset.labels(split), dataclasses.replace(OPTIONS, **changes)
+    return list(itertools.islice(training_batches(source, labels, options, start_step=start_step), steps))
 
 
 def evaluate(dataset, batch_size, split="val"):
-    return list(evaluation_batches(dataset, split=split, batch_size=batch_size, **SIZE, reading=READING))
+    return list(evaluation_batches(dataset.split(split), OPTIONS, batch_size))
 
 
 def indices(batches):
@@ -91,7 +103,7 @@ def test_the_seed_decides_order_and_augmentation(dataset):
 
 def test_balanced_sampling_draws_every_class_equally_often(dataset):
     labels = dataset.labels("train")
-    drawn = np.concatenate([b["labels"] for b in train(dataset, 150, sampling="balanced", batch_size=8)])
+    drawn = np.concatenate([b["labels"] for b in train(dataset, 150, sampling="balanced", train_batch_size=8)])
     np.testing.assert_allclose(np.bincount(drawn, minlength=3) / len(drawn), 1 / 3, atol=0.05)
     assert np.bincount(labels).max() / len(labels) >= 0.5, "the dataset itself is far from balanced"
 
@@ -99,8 +111,8 @@ def test_balanced_sampling_draws_every_class_equally_often(dataset):
 @pytest.mark.parametrize("workers, threads", [(0, 1), (0, 5), (1, 1), (2, 3)])
 def test_the_number_of_workers_and_threads_changes_nothing(dataset, workers, threads):
     augmentation = (HorizontalFlip(0.5), GaussianNoise(0.5, low=10.0, high=50.0))
-    reading = dataclasses.replace(READING, num_workers=workers, num_threads=threads)
-    changed = train(dataset, 7, augmentation=augmentation, reading=reading, start_step=3)
+    read_options = dataclasses.replace(READ, num_workers=workers, num_threads=threads)
+    changed = train(dataset, 7, augmentation=augmentation, read=read_options, start_step=3)
     chex.assert_trees_all_equal(changed, train(dataset, 7, augmentation=augmentation, start_step=3))
     assert not multiprocessing.active_children(), "workers must not outlive the batches"
 
@@ -110,13 +122,13 @@ def test_the_number_of_workers_and_threads_changes_nothing(dataset, workers, thr
 def test_processes_share_the_global_batch(dataset, monkeypatch, batch_size, processes, split, size):
     """Odd sizes too: most of these batches do not divide the examples, nor the processes the batches an epoch."""
     steps = 3 * size // batch_size
-    whole = train(dataset, steps, split=split, batch_size=batch_size)
+    whole = train(dataset, steps, split=split, train_batch_size=batch_size)
     whole_val = evaluate(dataset, batch_size, split)
     monkeypatch.setattr(jax, "process_count", lambda: processes)
     parts, val_parts = [], []
     for index in range(processes):
         monkeypatch.setattr(jax, "process_index", lambda index=index: index)
-        parts.append(train(dataset, steps, split=split, batch_size=batch_size))
+        parts.append(train(dataset, steps, split=split, train_batch_size=batch_size))
         val_parts.append(evaluate(dataset, batch_size, split))
 
     def put_together(parts):
@@ -136,18 +148,17 @@ class Slow(HorizontalFlip):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_read_that_hangs_ends_the_run(dataset, workers):
-    reading = dataclasses.replace(READING, num_workers=workers, timeout_seconds=0.5)
+    read_options = dataclasses.replace(READ, num_workers=workers, timeout_seconds=0.5)
     with pytest.raises(Stalled, match=r"No batch came for 0\.5 s"):
-        train(dataset, 1, augmentation=(Slow(1.0),), reading=reading)
+        train(dataset, 1, augmentation=(Slow(1.0),), read=read_options)
     for worker in multiprocessing.active_children():
         worker.join(1)
     assert not multiprocessing.active_children(), "a worker that hangs must not outlive the run"
 
 
 def test_a_worker_that_dies_ends_the_run(dataset):
-    reading = dataclasses.replace(READING, num_workers=1)
-    options = {"split": "train", "batch_size": 4, "sampling": "uniform", "seed": 0, "start_step": 0, "augmentation": ()}
-    batches = training_batches(dataset, **SIZE, **options, reading=reading)
+    options = dataclasses.replace(OPTIONS, augmentation=(), read=dataclasses.replace(READ, num_workers=1))
+    batches = training_batches(dataset.split("train"), dataset.labels("train"), options, start_step=0)
     next(batches)
     for worker in multiprocessing.active_children():
         worker.kill()

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from fume_jax.data.images import read_frame
-from fume_jax.data.sources import Pair, UnreadableFrame, load, match_times, open_source, to_gray
+from fume_jax.data.images import UnreadableFrame, read_frame, to_gray
+from fume_jax.data.sources import Pair, load, match_times, open_source
 from fume_jax.runtime.errors import UserError
 from tests.videos import encode, flat, flip, noise
 

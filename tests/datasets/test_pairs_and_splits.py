@@ -9,12 +9,13 @@ import pytest
 
 from datasets.fume_ogi.annotations import Frame, Row
 from datasets.fume_ogi.fume_ogi import _numbered
-from datasets.fume_ogi.pairing import PAIRINGS, at_random, by_id, pair
+from datasets.fume_ogi.pairing import PAIRINGS, pair
 from datasets.fume_ogi.splits import by_original, fold, shared_originals
 from fume_jax.runtime.errors import UserError
 from fume_jax.schema import PH_CLASS, SPLITS
 
-# Originals of each pH level and gas.
+at_random, by_id = PAIRINGS["random"], PAIRINGS["id"]
+# Number of originals of each pH level and gas.
 ORIGINALS = {
     (6.5, "co2"): 7,
     (6.5, "ch4"): 4,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from fume_jax.evaluation import overlays, plots
-from fume_jax.evaluation.overlays import BACKDROP, CLASS_COLOURS, GAS_COLOURS, TUBE_COLOUR, annotated_pair, overlay
+from fume_jax.evaluation.overlays import BACKDROP, CLASS_COLORS, GAS_COLORS, TUBE_COLOR, annotated_pair, overlay
 from fume_jax.schema import CLASSES, GAS, GASES, TUBE
 
 SIZE = (320, 240)
@@ -54,7 +54,7 @@ def coloured(picture, colour, tolerance=0):
 def test_an_overlay_tints_and_outlines_tube_then_gas(gas, width):
     frame, mask = scene(0, width)
     expected = grey_as_rgb(frame)
-    for value, colour in ((TUBE, TUBE_COLOUR), (GAS, GAS_COLOURS[gas])):
+    for value, colour in ((TUBE, TUBE_COLOR), (GAS, GAS_COLORS[gas])):
         expected[mask == value] = np.rint(0.7 * expected[mask == value] + 0.3 * np.array(colour))
         region = (mask == value).astype(np.uint8)
         contours, _ = cv2.findContours(region, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
@@ -138,14 +138,14 @@ def test_frames_keep_their_shape_in_the_middle_of_the_panel(width, height, shown
 
 def test_bars_are_filled_as_far_as_classes_are_probable():
     bars = annotated_pair(**pair())[BAND : 2 * BAND]
-    for i, (probability, colour) in enumerate(zip((0.05, 0.2, 0.75), CLASS_COLOURS, strict=True)):
+    for i, (probability, colour) in enumerate(zip((0.05, 0.2, 0.75), CLASS_COLORS, strict=True)):
         cell = bars[1, 640 * i // 3 : 640 * (i + 1) // 3]  # above the letters
         filled = np.flatnonzero(coloured(cell, colour))
         assert filled.size == pytest.approx(probability * 640 / 3, abs=2)
         assert filled[-1] - filled[0] + 1 == filled.size
         assert filled[0] <= 1
     unknown = annotated_pair(**pair(probabilities=[np.nan] * 3))[BAND : 2 * BAND]
-    assert not any(coloured(unknown, colour).any() for colour in CLASS_COLOURS)
+    assert not any(coloured(unknown, colour).any() for colour in CLASS_COLORS)
     assert (unknown > 250).all(-1).any(), "names of the classes"
 
 
@@ -183,12 +183,12 @@ def timeline(times=None, probabilities=None, areas=(), unit="frame"):
 @pytest.mark.parametrize("frames", [1, 2, 40, 3333])
 def test_probabilities_are_stacked_over_the_whole_recording(frames):
     picture = timeline(probabilities=np.tile([0.2, 0.3, 0.5], (frames, 1)))
-    heights = np.array([columns_of(picture, colour) for colour in CLASS_COLOURS])
+    heights = np.array([columns_of(picture, colour) for colour in CLASS_COLORS])
     assert (heights > 0).mean() > 0.95, "but for lines of the grid"
     np.testing.assert_allclose(
         np.median(heights, axis=1) / np.median(heights, axis=1).sum(), [0.2, 0.3, 0.5], atol=0.03
     )
-    rows = [np.mean(np.nonzero(coloured(picture, colour))[0]) for colour in CLASS_COLOURS]
+    rows = [np.mean(np.nonzero(coloured(picture, colour))[0]) for colour in CLASS_COLORS]
     assert rows[0] > rows[1] > rows[2], "the order of the classes goes up"
 
 
@@ -196,7 +196,7 @@ def test_probabilities_are_stacked_over_the_whole_recording(frames):
 def test_frames_without_a_class_leave_a_gap(frames):
     probabilities = np.tile([0.2, 0.3, 0.5], (frames, 1))
     probabilities[frames // 4 : frames // 2] = np.nan
-    heights = columns_of(timeline(probabilities=probabilities), CLASS_COLOURS[2])
+    heights = columns_of(timeline(probabilities=probabilities), CLASS_COLORS[2])
     shown = np.flatnonzero(heights)
     (gap,) = np.flatnonzero(np.diff(shown) > 10)
     assert shown[[gap, gap + 1]] / heights.size == pytest.approx((0.25, 0.5), abs=0.01)
@@ -205,7 +205,7 @@ def test_frames_without_a_class_leave_a_gap(frames):
 def test_areas_are_lines_at_their_height_with_gaps_where_a_gas_is_absent():
     co2, ch4 = np.repeat([0.1, 0.4], 20), np.repeat([0.2, np.nan], 20)
     picture = timeline(areas={"co2": co2, "ch4": ch4})
-    lines, other = (coloured(inside(picture), GAS_COLOURS[gas], 70) for gas in GASES)
+    lines, other = (coloured(inside(picture), GAS_COLORS[gas], 70) for gas in GASES)
     width = lines.shape[1]
     low, high = (np.flatnonzero(lines[:, column]).mean() for column in (width // 4, 3 * width // 4))
     between = np.flatnonzero(other[:, width // 4]).mean()
@@ -217,7 +217,7 @@ def test_areas_are_lines_at_their_height_with_gaps_where_a_gas_is_absent():
 def test_one_frame_of_gas_in_very_many_can_be_seen():
     areas = np.full(100_000, 0.01)
     areas[70_000] = 0.5
-    pale = 255 - 0.35 * (255 - np.array(GAS_COLOURS["co2"]))  # from the least to the most, behind the line of means
+    pale = 255 - 0.35 * (255 - np.array(GAS_COLORS["co2"]))  # from the least to the most, behind the line of means
     heights = columns_of(timeline(areas={"co2": areas}), pale, 45)
     (tall,) = np.nonzero(heights > 100)
     assert 1 <= tall.size <= 3
@@ -229,7 +229,7 @@ def test_times_are_to_scale():
     times = np.concatenate([np.linspace(0, 1, 10, endpoint=False), np.linspace(1, 10, 10)])
     probabilities = np.repeat([[1.0, 0, 0], [0, 0, 1.0]], 10, axis=0)
     picture = timeline(times, probabilities, unit="s")
-    early, late = ((columns_of(picture, CLASS_COLOURS[i]) > 100).sum() for i in (0, 2))
+    early, late = ((columns_of(picture, CLASS_COLORS[i]) > 100).sum() for i in (0, 2))
     assert early / (early + late) == pytest.approx(0.1, abs=0.02)
 
 
@@ -243,14 +243,14 @@ def test_a_chart_has_a_row_for_each_task_of_the_model():
     both = timeline(probabilities=PROBABILITIES, areas=areas)
     classes, gas = timeline(probabilities=PROBABILITIES), timeline(areas=areas)
     assert both.shape[0] > classes.shape[0] == gas.shape[0]
-    assert all(coloured(both, colour).any() for colour in (*CLASS_COLOURS, GAS_COLOURS["co2"]))
-    assert not coloured(classes, GAS_COLOURS["co2"]).any()
-    assert not any(coloured(gas, colour).any() for colour in CLASS_COLOURS)
-    assert len(CLASS_COLOURS) == len(CLASSES)
+    assert all(coloured(both, colour).any() for colour in (*CLASS_COLORS, GAS_COLORS["co2"]))
+    assert not coloured(classes, GAS_COLORS["co2"]).any()
+    assert not any(coloured(gas, colour).any() for colour in CLASS_COLORS)
+    assert len(CLASS_COLORS) == len(CLASSES)
     with pytest.raises(ValueError, match="probabilities or areas"):
         plots.timeline_chart(np.arange(3), None, {}, unit="frame")
 
 
 def test_a_gas_that_is_never_there_draws_nothing():
     picture = timeline(areas={"ch4": np.full(5, np.nan)})
-    assert not columns_of(picture, GAS_COLOURS["ch4"], 70).any()
+    assert not columns_of(picture, GAS_COLORS["ch4"], 70).any()

@@ -84,7 +84,7 @@ def test_boundaries_are_measured_of_plumes_of_present_gases_of_valid_examples():
         "ch4_mask": mask,
     }
     with ThreadPoolExecutor(2) as pool:
-        measured = per_example.measure_boundaries(pool, found)
+        measured = per_example.measure_surface_distances(pool, found)
     assert [name for name in measured if name.endswith(("prediction", "mask"))] == ["modality_mask"]
     np.testing.assert_allclose(measured["co2_hd95"], [3, 3, np.nan])
     assert measured["co2_missed"].tolist() == [0, 0, 0]

@@ -1,6 +1,5 @@
 """Every backend says what the model says, from a file that tells what it holds; bad files are refused."""
 
-import importlib
 import json
 import shutil
 
@@ -9,9 +8,11 @@ import onnx
 import pytest
 import torch
 
+from configs import demo, fume
 from fume_jax.inference import exporter
-from fume_jax.inference.backends import FORMATS, JaxBackend, TorchBackend, WeightsBackend, open_backend
+from fume_jax.inference.backends import BACKENDS, JaxBackend, TorchBackend, WeightsBackend, open_backend
 from fume_jax.inference.card import ModelCard, create_card
+from fume_jax.inference.formats import FORMATS
 from fume_jax.interop import from_state_dict
 from fume_jax.interop.stablehlo import PLATFORMS
 from fume_jax.runtime.errors import UserError
@@ -27,7 +28,7 @@ METRICS = {"step": 7, "test/iou_gas": 0.5}
 
 
 def card_and_model(name):
-    config = importlib.import_module(f"configs.{name}").get_config()
+    config = fume.get_config(name)
     config.data.height, config.data.width = HEIGHT, WIDTH
     return create_card(config, 7, METRICS), from_state_dict(name, golden.state_dict(name))
 
@@ -57,9 +58,8 @@ def batch(count, height=HEIGHT, width=WIDTH):
 )
 def test_an_export_says_what_the_model_says(folders, tmp_path, name, format):
     model = JaxBackend(folders / name)
-    backend = FORMATS[format]
-    path = tmp_path / f"model{backend.ending}"
-    backend.write(path, model.model, model.card)
+    path = tmp_path / f"model{FORMATS[format].suffix}"
+    BACKENDS[format].write(path, model.model, model.card)
     exported = open_backend(path)
     assert exported.card == model.card
     for inputs in (batch(1), batch(3)):
@@ -73,7 +73,7 @@ def test_an_export_says_what_the_model_says(folders, tmp_path, name, format):
 @pytest.mark.slow
 def test_onnx_of_dynamic_size_takes_frames_of_any_size_and_has_no_normalisation_left(folders, tmp_path):
     model = JaxBackend(folders / "fume")
-    backend = FORMATS["onnx"]
+    backend = BACKENDS["onnx"]
     path = tmp_path / "model.onnx"
     backend.write(path, model.model, model.card, dynamic_size=True)
     graph = onnx.load(path).graph
@@ -96,7 +96,7 @@ def test_stablehlo_is_for_every_platform(folders, tmp_path):
     import jax
 
     model = JaxBackend(folders / "classification_only")
-    FORMATS["stablehlo"].write(tmp_path / "model.stablehlo", model.model, model.card)
+    BACKENDS["stablehlo"].write(tmp_path / "model.stablehlo", model.model, model.card)
     with zipfile.ZipFile(tmp_path / "model.stablehlo") as file:
         exported = jax.export.deserialize(bytearray(file.read("model.bin")))
     assert exported.platforms == PLATFORMS == ("cpu", "cuda", "tpu")
@@ -146,13 +146,13 @@ def test_weights_that_are_damaged_or_of_another_model_are_refused(folders, tmp_p
     "path, name, words",
     [
         ("nothing", None, "There is no file or run folder"),
-        ("RUN", "onnx", r"There is no .*model.onnx. Write it: .*fume_jax.export --workdir=.* --format=onnx"),
+        ("RUN", "onnx", r"There is no .*model.onnx. Write it: .*fume export --workdir=.* --format=onnx"),
         (None, "stablehlo", r"export --format=stablehlo --output=model.stablehlo"),
         ("RUN", "tensorrt", "no backend 'tensorrt'; choose one of: jax, onnx"),
         ("bad.onnx", None, "bad.onnx is damaged, or no export"),
         ("bad.stablehlo", None, "bad.stablehlo is damaged, or no export"),
         ("bad.pth", None, "bad.pth is damaged, or no export"),
-        ("original.pth", None, "fume_jax.convert --from-torch="),
+        ("original.pth", None, "fume convert --from"),
         ("bad.txt", None, "expected a run folder, or a file that ends in .onnx, .pth, .stablehlo"),
         ("bad.onnx", "stablehlo", "Backend stablehlo does not read .*bad.onnx, which is a file for onnx"),
         ("bad.onnx", "jax", "Backend jax does not read"),
@@ -172,10 +172,10 @@ def test_an_export_that_differs_from_the_model_is_not_written(folders, tmp_path,
         def __call__(self, **inputs):
             return {name: x + 1e-3 * (name == "cls_logits") for name, x in super().__call__(**inputs).items()}
 
-    monkeypatch.setitem(FORMATS, "torch", Altered)
+    monkeypatch.setitem(BACKENDS, "torch", Altered)
     (tmp_path / "model.pth").write_text("earlier")
     with pytest.raises(
-        UserError, match=r"differs from the model on the frames that are shipped: cls_logits by .*1.0e-03"
+        UserError, match=r"differs from the model on the examples of the pretrained model: cls_logits by .*1.0e-03"
     ):
         exporter.export_run(folders / "fume", "torch", tmp_path / "model.pth")
     assert [path.name for path in tmp_path.iterdir()] == ["model.pth"]
@@ -199,7 +199,8 @@ def test_the_command_exports_a_run_checks_it_on_its_data_and_prediction_takes_th
     shutil.copytree(folders / "fume", workdir)
     result = run("fume_jax.export", f"--workdir={workdir}", "--format=onnx", f"--data={tiny_dataset}")
     assert result.returncode == 0, result.stderr
-    assert f"Wrote {workdir / 'model.onnx'}. Beside the model, on the test split of {tiny_dataset}" in result.stdout
+    assert f"Wrote {workdir / 'model.onnx'}." in result.stdout
+    assert f"the test split of {tiny_dataset}" in result.stdout
     assert result.stdout.count("100.0000%") == 3
     frames = [f"--{gas}={exporter.pretrained_examples()['healthy_jet'][gas]}" for gas in ("co2", "ch4")]
     rows = []
@@ -215,7 +216,7 @@ def test_the_command_exports_a_run_checks_it_on_its_data_and_prediction_takes_th
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["--format=onnx"], "Say where to: --output=PATH"),
+        (["--format=onnx"], "--output=PATH"),
         (["--format=onnx", "--output=model.pth"], "does not end in .onnx"),
         (["--format=stablehlo", "--output=m.stablehlo", "--dynamic_size"], "is for --format=onnx"),
         (["--format=tflite", "--output=m"], "tflite"),
@@ -254,7 +255,7 @@ def test_weights_are_not_evaluated_as_a_run(folders):
 def test_training_does_not_start_in_a_folder_of_weights(folders):
     before = (folders / "fume" / "config.json").read_bytes()
     with pytest.raises(UserError, match=r"config\.init_from="):
-        save_config(importlib.import_module("configs.demo").get_config(), folders / "fume")
+        save_config(demo.get_config(), folders / "fume")
     assert (folders / "fume" / "config.json").read_bytes() == before
 
 
@@ -265,8 +266,8 @@ def test_a_run_in_bfloat16_is_exported(folders, tmp_path, format):
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     config["model"]["dtype"] = "bfloat16"
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
-    path = tmp_path / f"v1.0{FORMATS[format].ending}"
+    path = tmp_path / f"v1.0{FORMATS[format].suffix}"
     (parity,), source = exporter.export_run(tmp_path / "run", format, path)
-    assert source == "the frames that are shipped" and parity.output == "cls_logits"
+    assert source == "the examples of the pretrained model" and parity.output == "cls_logits"
     assert (path / "weights.npz" if format == "weights" else path).is_file()
     assert open_backend(path).card.config == config

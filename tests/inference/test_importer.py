@@ -12,7 +12,7 @@ import torch
 from tests import golden
 from tests.commands import run
 
-SMALL = ["--config=configs/demo.py", "--config.data.height=64", "--config.data.width=80"]
+SMALL = ["--config=demo", "--config.data.height=64", "--config.data.width=80"]
 
 
 def tensors(name):
@@ -129,7 +129,7 @@ def test_a_hostile_file_is_refused_and_nothing_in_it_runs(tmp_path):
         (["--from-torch=FOLDER/list.pth", "--model=fume"], "holds no state dict"),
         (["--from-torch=FOLDER/inner.pth", "--model=fume"], "holds no state dict"),
         (["--from-torch=FOLDER/other.pth", "--model=fume"], "does not fit 'fume'"),
-        (["--from-torch=FOLDER/other.pth", "--model=fumes"], "There is no configs/fumes.py"),
+        (["--from-torch=FOLDER/other.pth", "--model=fumes"], "no preset 'fumes'"),
     ],
 )
 def test_mistakes_are_said_in_plain_words(tmp_path, arguments, words):
@@ -146,7 +146,7 @@ def test_mistakes_are_said_in_plain_words(tmp_path, arguments, words):
 def test_the_config_of_a_converted_run_is_that_of_its_model(tmp_path):
     torch.save(tensors("segmentation_only"), tmp_path / "bare.pth")
     common = ["--from-torch", tmp_path / "bare.pth", "--model=segmentation_only"]
-    for options, gas in (([], None), (["--config=configs/segmentation_only.py", "--config.model.gas=ch4"], "ch4")):
+    for options, gas in (([], None), (["--config=fume:segmentation_only", "--config.model.gas=ch4"], "ch4")):
         workdir = tmp_path / f"run_{gas}"
         result = run("fume_jax.convert", *common, f"--workdir={workdir}", *options)
         assert result.returncode == 0, result.stderr

@@ -1,4 +1,4 @@
-"""What is said of frames in memory, from logits that are known, and by the model that is shipped."""
+"""What is said of frames in memory, from logits that are known, and by the pretrained model."""
 
 import concurrent.futures
 import dataclasses
@@ -8,9 +8,9 @@ import cv2
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from configs.shipped import get_config as shipped_config
 
 import fume_jax
+from configs.pretrained import get_config as pretrained_config
 from fume_jax.data.images import UnreadableFrame, read_frame
 from fume_jax.inference.backends import JaxBackend
 from fume_jax.inference.card import ModelCard
@@ -135,35 +135,35 @@ def test_a_pair_is_prepared_as_training_prepares_it():
 
 
 @pytest.fixture(scope="module")
-def shipped():
+def pretrained():
     return fume_jax.Predictor.load()
 
 
-def test_the_shipped_model_is_small_and_says_what_made_it(shipped):
+def test_the_pretrained_model_is_small_and_says_what_made_it(pretrained):
     assert (weights.PRETRAINED / weights.FILE).stat().st_size <= 4e6
-    assert shipped.card.config == json.loads(shipped_config().to_json())
-    assert {"test/iou_gas", "test/balanced_accuracy"} <= shipped.card.metrics.keys()
+    assert pretrained.card.config == json.loads(pretrained_config().to_json())
+    assert {"test/iou_gas", "test/balanced_accuracy"} <= pretrained.card.metrics.keys()
     files = [file for files in pretrained_examples().values() for file in files.values()]
     assert len(files) == 4 and all(read_frame(file).shape == (240, 320, 1) for file in files)
 
 
 @pytest.mark.slow
-def test_the_shipped_model_finds_gas_in_its_examples(shipped):
-    assert isinstance(shipped.backend, JaxBackend)
+def test_the_pretrained_model_finds_gas_in_its_examples(pretrained):
+    assert isinstance(pretrained.backend, JaxBackend)
     for files in pretrained_examples().values():
-        prediction = shipped(**files)
+        prediction = pretrained(**files)
         for gas in ("co2", "ch4"):
             assert prediction.plumes[gas].fraction > 0.01
             assert (prediction.masks[gas] == 1).any()
 
 
 @pytest.mark.slow
-def test_threads_may_share_a_predictor(shipped):
+def test_threads_may_share_a_predictor(pretrained):
     pairs = [files | {} for files in pretrained_examples().values()]
     pairs += [{"co2": files["co2"]} for files in pretrained_examples().values()]
-    expected = [shipped(**files) for files in pairs]
+    expected = [pretrained(**files) for files in pairs]
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda i: shipped(**pairs[i % 4]), range(16)))
+        found = list(pool.map(lambda i: pretrained(**pairs[i % 4]), range(16)))
     for i, prediction in enumerate(found):
         assert prediction.probabilities == expected[i % 4].probabilities
         for gas, mask in prediction.masks.items():

@@ -21,7 +21,7 @@ from fume_jax.inference.predictor import Predictor
 from fume_jax.inference.recording import predict_pairs, predict_recording, to_record
 from fume_jax.runtime.errors import DONE, NOTHING_DONE, PARTLY_DONE, RUN_AGAIN, UserError
 from fume_jax.runtime.preemption import StopRequest
-from tests.test_predictor import CARD, Known, half_bright
+from tests.inference.test_predictor import CARD, Known, half_bright
 
 
 def recording(count, unreadable=()):

@@ -15,7 +15,7 @@ from tests import golden
 ABLATIONS = [
     ("fume", {"fusion": "self_attention"}),
     ("fume", {"fusion": "add"}),
-    ("fume", {"fusion": "concat", "encoder": "separate"}),
+    ("fume", {"fusion": "concat", "share_encoder": False}),
     ("fume", {"gas": "co2"}),
     ("fume", {"gas": "ch4", "tasks": "classification"}),
     ("fume", {"tasks": "segmentation"}),

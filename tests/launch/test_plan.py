@@ -1,4 +1,4 @@
-"""What a sweep file means: which runs, by which names and configs."""
+"""Sweep files expand to runs with names, configs and overrides."""
 
 import pytest
 
@@ -13,8 +13,8 @@ SWEEPS = sorted((ROOT / "launch" / "sweeps").glob("*.py"))
 
 def test_every_entry_is_combined_with_every_value_of_the_grid_and_every_seed():
     sweep = Sweep(
-        config="configs/demo.py",
-        entries={"a": {"model.fusion": "add"}, "b": {"config": "configs/early_fusion.py", "model.gas": "co2"}},
+        config="demo",
+        entries={"a": {"model.fusion": "add"}, "b": {"config": "fume:early_fusion", "model.gas": "co2"}},
         grid={"optimizer.learning_rate": [1e-3, 0.0003], "train.batch_size": [8]},
         seeds=(0, 7),
         names={"optimizer.learning_rate": "rate"},
@@ -27,8 +27,8 @@ def test_every_entry_is_combined_with_every_value_of_the_grid_and_every_seed():
             own | {"optimizer.learning_rate": rate} | rest | {"seed": seed},
         )
         for entry, config, own in (
-            ("a", "configs/demo.py", {"model.fusion": "add"}),
-            ("b", "configs/early_fusion.py", {"model.gas": "co2"}),
+            ("a", "demo", {"model.fusion": "add"}),
+            ("b", "fume:early_fusion", {"model.gas": "co2"}),
         )
         for rate in (1e-3, 0.0003)
         for seed in (0, 7)
@@ -36,6 +36,7 @@ def test_every_entry_is_combined_with_every_value_of_the_grid_and_every_seed():
 
 
 def test_a_sweep_of_nothing_is_one_run():
+    assert expand(Sweep()) == [Run("seed_0", "fume", {"seed": 0})]
     assert expand(Sweep("a.py")) == [Run("seed_0", "a.py", {"seed": 0})]
 
 
@@ -47,9 +48,9 @@ def test_what_a_sweep_varies_wins_over_the_smoke_version_and_settings_over_both(
 
 
 def test_tuples_make_readable_names_and_reach_the_config():
-    (run,) = expand(Sweep(grid={"loss.alpha": [(1.0, 8.0, 1.2)]}))
-    assert run.name == "alpha_1.0_8.0_1.2-seed_0"
-    assert load_config(run).loss.alpha == (1.0, 8.0, 1.2)
+    (run,) = expand(Sweep(grid={"loss.cls_alpha": [(1.0, 8.0, 1.2)]}))
+    assert run.name == "cls_alpha_1.0_8.0_1.2-seed_0"
+    assert load_config(run).loss.cls_alpha == (1.0, 8.0, 1.2)
 
 
 @pytest.mark.parametrize(
@@ -73,16 +74,17 @@ def test_names_that_are_no_folders_or_not_unique_are_refused(sweep, words):
         ({"optimizer.learning_rate": "fast"}, "run x: .*could not convert string to float"),
         ({"optimizer.learning_rate": -1.0}, "run x: config.optimizer.learning_rate is -1.0; expected more than 0"),
         ({"model.fusion": "sum"}, "run x: config.model: .*sum"),
+        ({"loss.alpha": (1.0, 1.0, 1.0)}, "run x: .*alpha"),
         ({"model.tasks": "segmentation"}, "run x: config.checkpoint.best_metric"),
     ],
 )
 def test_a_misspelt_key_or_impossible_value_is_refused_naming_the_run(overrides, words):
     with pytest.raises(UserError, match=f"(?s){words}"):
-        load_config(Run("x", "configs/fume.py", overrides))
+        load_config(Run("x", "fume", overrides))
 
 
 def test_the_config_is_the_one_that_the_command_would_train_by():
-    config = load_config(Run("x", "configs/demo.py", {"train.epochs": 3, "model.gas": "co2", "deterministic": True}))
+    config = load_config(Run("x", "demo", {"train.epochs": 3, "model.gas": "co2", "deterministic": True}))
     assert (config.train.epochs, config.model.gas, config.deterministic) == (3, "co2", True)
     assert config.data.width == demo.get_config().data.width
 
@@ -105,13 +107,19 @@ def test_baselines_are_the_five_models_that_are_no_fume():
 
 
 def test_the_ablations_have_every_option_of_the_model():
-    from fume_jax.config import architecture_of
-    from fume_jax.models.architecture import ENCODERS, FUSIONS, GAS_CHOICES, TASKS
+    from fume_jax.config import get_architecture
+    from fume_jax.models.architecture import FUSIONS, GAS_CHOICES, TASKS
 
     runs = expand(load_sweep(ROOT / "launch" / "sweeps" / "ablations.py"))
-    options = [architecture_of(load_config(run)) for run in runs]
-    for name, choices in (("encoder", ENCODERS), ("fusion", FUSIONS), ("gas", GAS_CHOICES), ("tasks", TASKS)):
-        assert {getattr(option, name) for option in options} == set(choices)
+    architectures = [get_architecture(load_config(run)) for run in runs]
+    options = {"share_encoder": (True, False), "fusion": FUSIONS, "gas": GAS_CHOICES, "tasks": TASKS}
+    for name, choices in options.items():
+        assert {getattr(architecture, name) for architecture in architectures} == set(choices)
+
+
+def test_an_unknown_config_is_refused_with_the_known_ones():
+    with pytest.raises(UserError, match=r"run x: There is no config 'fumes'; choose one of: .*fume"):
+        load_config(Run("x", "fumes", {}))
 
 
 def test_a_file_without_a_sweep_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""What the folder of a sweep says of its runs."""
+"""States and tables of runs, from the files in the folder of a sweep."""
 
 import dataclasses
 import json

@@ -10,7 +10,7 @@ from fume_jax.data.transforms import normalize
 from fume_jax.learning import augment_jax
 from fume_jax.learning.augment import GaussianNoise, ModalityDropout, draw_plan
 from fume_jax.schema import GASES
-from tests.test_augment import DEGRADATIONS, GEOMETRY, LEVELS
+from tests.learning.test_augment import DEGRADATIONS, GEOMETRY, LEVELS
 
 SIZE = {"height": 120, "width": 160}
 APPLY = jax.jit(augment_jax.apply)

@@ -6,7 +6,8 @@ import torch
 from scipy import special, stats
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from fume_jax.learning.calibration import bootstrap_intervals, expected_calibration_error, reliability
+from fume_jax.learning.bootstrap import bootstrap_intervals
+from fume_jax.learning.calibration import expected_calibration_error, reliability
 from fume_jax.learning.metrics import compute_metrics
 
 

@@ -1,15 +1,27 @@
 """Losses against the PyTorch implementation and against cases done by hand."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fume_jax.learning.losses import dice_loss, focal_loss, multi_task_loss, segmentation_loss
+from configs import fume
+from fume_jax.config import create_loss_fn
+from fume_jax.learning.losses import dice_loss, focal_loss, segmentation_loss
 from tests.golden import GOLDEN
 
 ALPHA = (1.0, 8.0, 1.2)
+SEGMENTATION = {"alpha": None, "gamma": 2.0, "focal_weight": 0.5, "dice_weight": 0.5}
+
+
+def multi_task_loss(outputs, batch, **options):
+    """The objective of the published recipe."""
+    config = fume.get_config()
+    config.loss.update(options)
+    return create_loss_fn(config)(outputs, batch)
 
 
 def golden_input(name):
@@ -32,7 +44,9 @@ def test_focal_loss_equals_the_reference(name, options):
     np.testing.assert_allclose(loss, GOLDEN[f"loss/{name}"], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name, loss_fn", [("dice", dice_loss), ("focal_dice", segmentation_loss)])
+@pytest.mark.parametrize(
+    "name, loss_fn", [("dice", dice_loss), ("focal_dice", functools.partial(segmentation_loss, **SEGMENTATION))]
+)
 def test_segmentation_losses_equal_the_reference(name, loss_fn):
     loss = loss_fn(golden_input("co2_seg_logits"), golden_input("co2_mask")).mean()
     np.testing.assert_allclose(loss, GOLDEN[f"loss/{name}"], rtol=1e-5)
@@ -79,7 +93,7 @@ def test_extreme_logits_absent_gases_and_empty_classes_stay_finite(scale, modali
     outputs, batch = golden_batch(modality_mask)
     outputs = jax.tree.map(lambda x: (scale * x).astype(dtype), outputs)
     batch = batch | {"co2_mask": jnp.zeros_like(batch["co2_mask"])}
-    loss, grads = jax.value_and_grad(lambda o: multi_task_loss(o, batch, alpha=ALPHA)["loss"])(outputs)
+    loss, grads = jax.value_and_grad(lambda o: multi_task_loss(o, batch, cls_alpha=ALPHA)["loss"])(outputs)
     chex.assert_tree_all_finite((loss, grads))
     if not np.any(modality_mask):
         np.testing.assert_array_equal(grads["co2_seg_logits"], 0)

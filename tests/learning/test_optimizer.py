@@ -7,6 +7,7 @@ import pytest
 
 from fume_jax.learning.optimizer import create_optimizer, create_schedule
 
+pytestmark = pytest.mark.usefixtures("standard_promotion")
 COMMON = {"learning_rate": 0.1, "final_learning_rate": 0.001, "total_steps": 100}
 
 

@@ -9,7 +9,8 @@ import optax
 import pytest
 from flax import nnx
 
-from fume_jax.learning.losses import example_losses, multi_task_loss
+from configs import fume
+from fume_jax.config import create_example_losses, create_loss_fn
 from fume_jax.learning.step import (
     create_train_state,
     eval_step,
@@ -23,7 +24,9 @@ from fume_jax.models import create_model
 from fume_jax.runtime.mesh import batch_sharding, create_mesh, replicated
 from fume_jax.schema import batch_spec
 
+pytestmark = pytest.mark.usefixtures("standard_promotion")
 SIZE = 64
+LOSS_FN, EXAMPLE_LOSSES = create_loss_fn(fume.get_config()), create_example_losses(fume.get_config())
 
 
 def random_batch(batch_size, seed=0):
@@ -45,9 +48,9 @@ def random_batch(batch_size, seed=0):
 def setup():
     """Compiled SGD step and initial state; SGD, since Adam blows up rounding where the true gradient is 0."""
     tx = optax.sgd(0.05)
-    abstract = nnx.eval_shape(lambda: create_model("fume", rngs=nnx.Rngs(0)))
-    state = jax.jit(lambda: create_train_state(create_model("fume", rngs=nnx.Rngs(0)), tx))()
-    return jit_train_step(abstract, tx, multi_task_loss, seed=0), jax.device_get(state), tx
+    abstract = nnx.eval_shape(lambda: create_model("fume", backbone="tiny", rngs=nnx.Rngs(0)))
+    state = jax.jit(lambda: create_train_state(create_model("fume", backbone="tiny", rngs=nnx.Rngs(0)), tx))()
+    return jit_train_step(abstract, tx, LOSS_FN, seed=0), jax.device_get(state), tx
 
 
 @pytest.mark.slow
@@ -77,22 +80,22 @@ def test_seed_and_step_alone_decide_dropout(setup):
     assert float(a["loss"]) == float(b["loss"])
     _, later = step(state.replace(step=np.int32(5)), batch)
     assert float(later["loss"]) != float(a["loss"])
-    abstract = nnx.eval_shape(lambda: create_model("fume", rngs=nnx.Rngs(0)))
-    _, reseeded = jit_train_step(abstract, tx, multi_task_loss, seed=1)(state, batch)
+    abstract = nnx.eval_shape(lambda: create_model("fume", backbone="tiny", rngs=nnx.Rngs(0)))
+    _, reseeded = jit_train_step(abstract, tx, LOSS_FN, seed=1)(state, batch)
     assert float(reseeded["loss"]) != float(a["loss"])
 
 
 @pytest.mark.slow
 def test_padding_changes_nothing_but_the_dropout_masks(setup):
     _, state, tx = setup
-    model = nnx.eval_shape(lambda: create_model("fume", rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: create_model("fume", backbone="tiny", rngs=nnx.Rngs(0)))
     model.set_attributes(deterministic=True)
     graphdef, _, _ = split_model(model)
     batch = random_batch(3)
     padding = jax.tree.map(lambda x: np.full_like(x[:1], 1), batch) | {"valid": np.zeros(1, bool)}
     padded = jax.tree.map(lambda a, b: np.concatenate([a, b]), batch, padding)
     chex.clear_trace_counter()
-    step = jax.jit(lambda s, b: train_step(s, b, graphdef=graphdef, tx=tx, loss_fn=multi_task_loss, seed=0))
+    step = jax.jit(lambda s, b: train_step(s, b, graphdef=graphdef, tx=tx, loss_fn=LOSS_FN, seed=0))
     (a, a_metrics), (b, b_metrics) = step(state, batch), step(state, padded)
     chex.assert_trees_all_close(a_metrics, b_metrics, rtol=1e-4)
     chex.assert_trees_all_close(a.batch_stats, b.batch_stats, rtol=1e-4, atol=1e-5)
@@ -114,8 +117,8 @@ def test_eight_devices_take_the_same_step_as_one(setup):
 @pytest.mark.slow
 def test_a_second_batch_of_one_shape_does_not_trace_again(setup):
     _, state, tx = setup
-    abstract = nnx.eval_shape(lambda: create_model("fume", rngs=nnx.Rngs(0)))
-    loss_fn = chex.assert_max_traces(multi_task_loss, n=1)
+    abstract = nnx.eval_shape(lambda: create_model("fume", backbone="tiny", rngs=nnx.Rngs(0)))
+    loss_fn = chex.assert_max_traces(LOSS_FN, n=1)
     step = jit_train_step(abstract, tx, loss_fn, seed=0)
     for seed in range(2):
         state, _ = step(state, random_batch(2, seed))
@@ -125,10 +128,10 @@ def test_a_second_batch_of_one_shape_does_not_trace_again(setup):
 def evaluate(setup):
     """Compiled evaluation of a batch with the initial state."""
     _, state, _ = setup
-    model = nnx.eval_shape(lambda: create_model("fume", rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: create_model("fume", backbone="tiny", rngs=nnx.Rngs(0)))
     model.eval()
     predict_fn = functools.partial(predict_step, graphdef=split_model(model)[0])
-    options = {"predict_fn": predict_fn, "losses_fn": example_losses, "masks": True}
+    options = {"predict_fn": predict_fn, "losses_fn": EXAMPLE_LOSSES, "masks": True}
     return jax.jit(lambda b: eval_step(state.params, state.batch_stats, b, **options)), predict_fn
 
 
@@ -171,11 +174,11 @@ def test_the_mean_over_a_frame_and_its_mirror_image_is_the_same_for_both(setup, 
 @pytest.mark.slow
 def test_a_batch_in_parts_gives_the_mean_gradient_and_loss_of_the_parts(setup):
     _, state, tx = setup
-    model = nnx.eval_shape(lambda: create_model("fume", rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: create_model("fume", backbone="tiny", rngs=nnx.Rngs(0)))
     model.set_attributes(deterministic=True)
-    options = {"graphdef": split_model(model)[0], "tx": tx, "loss_fn": multi_task_loss, "seed": 0}
+    options = {"graphdef": split_model(model)[0], "tx": tx, "loss_fn": LOSS_FN, "seed": 0}
     step = jax.jit(lambda s, b: train_step(s, b, **options))
-    in_parts = jax.jit(lambda s, b: train_step(s, b, accumulation=2, **options))
+    in_parts = jax.jit(lambda s, b: train_step(s, b, accumulation_steps=2, **options))
     batch = random_batch(4)
     halves = [step(state, jax.tree.map(lambda x, i=i: x[i::2], batch)) for i in range(2)]
     new, metrics = in_parts(state, batch)
@@ -203,8 +206,8 @@ def test_a_step_that_is_not_finite_changes_nothing_but_its_number(setup):
 @pytest.mark.slow
 def test_the_average_of_the_parameters_forgets_the_start_at_first_and_then_slowly(setup):
     _, start, tx = setup
-    abstract = nnx.eval_shape(lambda: create_model("fume", rngs=nnx.Rngs(0)))
-    step = jit_train_step(abstract, tx, multi_task_loss, seed=0, ema_decay=0.15)
+    abstract = nnx.eval_shape(lambda: create_model("fume", backbone="tiny", rngs=nnx.Rngs(0)))
+    step = jit_train_step(abstract, tx, LOSS_FN, seed=0, ema_decay=0.15)
     state, expected = start.replace(ema_params=start.params), start.params
     for i in range(3):
         state, _ = step(state, random_batch(4, i))

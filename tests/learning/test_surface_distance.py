@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
-from fume_jax.learning.surface_distance import boundary_distances, boundary_metrics
+from fume_jax.learning.surface_distance import surface_distances, surface_metrics
 from fume_jax.schema import GAS, TUBE
 
 
@@ -49,7 +49,7 @@ ROOT2 = np.sqrt(2)
     ],
 )
 def test_distances_done_by_hand(truth, prediction, pooled):
-    hd95, asd, missed = boundary_distances(truth, prediction, GAS)
+    hd95, asd, missed = surface_distances(truth, prediction, GAS)
     assert hd95 == pytest.approx(np.percentile(pooled, 95))
     assert asd == pytest.approx(np.mean(pooled))
     assert not missed
@@ -61,7 +61,7 @@ def test_distances_equal_brute_force_over_all_pairs_of_surface_pixels(seed):
     assert (truth[0] == GAS).any() or (truth[:, 0] == GAS).any()
     between = cdist(np.argwhere(surface_by_hand(truth)), np.argwhere(surface_by_hand(prediction)))
     pooled = np.concatenate([between.min(0), between.min(1)])
-    hd95, asd, _ = boundary_distances(truth, prediction, GAS)
+    hd95, asd, _ = surface_distances(truth, prediction, GAS)
     assert (hd95, asd) == pytest.approx((np.percentile(pooled, 95), pooled.mean()), rel=1e-12)
 
 
@@ -72,22 +72,22 @@ def test_distances_equal_distance_transforms_of_whole_frames(seed):
     there, back = (ndimage.distance_transform_edt(~a)[b] for a, b in (borders, borders[::-1]))
     pooled = np.hstack([there, back])
     expected = (np.percentile(pooled, 95), pooled.mean())
-    assert boundary_distances(truth, prediction, True)[:2] == pytest.approx(expected, rel=1e-12)
+    assert surface_distances(truth, prediction, True)[:2] == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_distances_are_symmetric_and_zero_for_equal_masks(seed):
     a, b = blobs(seed), blobs(seed + 1)
-    assert boundary_distances(a, b, GAS) == pytest.approx(boundary_distances(b, a, GAS), rel=1e-12)
-    assert boundary_distances(a, b, GAS)[1] > 0
-    assert boundary_distances(a, a, GAS) == (0, 0, False)
+    assert surface_distances(a, b, GAS) == pytest.approx(surface_distances(b, a, GAS), rel=1e-12)
+    assert surface_distances(a, b, GAS)[1] > 0
+    assert surface_distances(a, a, GAS) == (0, 0, False)
 
 
 def test_only_the_region_that_is_asked_for_counts():
     truth, prediction = blobs(0), blobs(1)
     other = [np.where(mask == 0, TUBE, mask) for mask in (truth, prediction)]
-    assert boundary_distances(*other, GAS) == boundary_distances(truth, prediction, GAS)
-    assert boundary_distances(*other, TUBE) != boundary_distances(truth, prediction, GAS)
+    assert surface_distances(*other, GAS) == surface_distances(truth, prediction, GAS)
+    assert surface_distances(*other, TUBE) != surface_distances(truth, prediction, GAS)
 
 
 @pytest.mark.parametrize(
@@ -99,15 +99,15 @@ def test_only_the_region_that_is_asked_for_counts():
     ],
 )
 def test_a_region_that_a_mask_lacks_has_no_distance(truth, prediction, missed):
-    hd95, asd, found = boundary_distances(truth, prediction, GAS)
+    hd95, asd, found = surface_distances(truth, prediction, GAS)
     assert np.isnan([hd95, asd]).all()
     assert found is missed
 
 
 def test_means_are_over_images_that_have_distances_and_the_missed_are_counted():
     pairs = [(PIXEL, FAR), (PIXEL, PIXEL), (PIXEL, 0 * PIXEL), (0 * PIXEL, FAR), (0 * PIXEL, 0 * PIXEL)]
-    columns = np.array([boundary_distances(*pair, GAS) for pair in pairs]).T
-    assert boundary_metrics(*columns) == {"hd95": 2.5, "asd": 2.5, "boundary_missed": 2}
-    none = boundary_metrics(*columns[:, 2:])
+    columns = np.array([surface_distances(*pair, GAS) for pair in pairs]).T
+    assert surface_metrics(*columns) == {"hd95": 2.5, "asd": 2.5, "boundary_missed": 2}
+    none = surface_metrics(*columns[:, 2:])
     assert np.isnan([none["hd95"], none["asd"]]).all()
     assert none["boundary_missed"] == 2

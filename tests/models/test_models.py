@@ -61,7 +61,7 @@ def test_has_exactly_the_published_number_of_parameters(name, parameters):
         ("fumes", {}, "no model named 'fumes'; choose one of: fume, fume_separate"),
         ("fume", {"fusion": "sum"}, "fusion is 'sum'; expected one of cross_attention, self_attention, add, concat"),
         ("fume", {"gas": "n2o"}, "gas is 'n2o'; expected one of co2, ch4, both"),
-        ("multi_task", {"encoder": "separate"}, "fusion 'none' has one encoder"),
+        ("multi_task", {"share_encoder": False}, "fusion 'none' has one encoder"),
         ("gas_aware", {"fusion": "add"}, "fusion must be 'none'"),
         ("gas_aware", {"tasks": "segmentation"}, "classification of single frames"),
         ("early_fusion", {"gas": "ch4"}, "early fusion segments CO2"),

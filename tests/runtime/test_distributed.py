@@ -160,7 +160,7 @@ def test_a_signal_to_one_process_stops_all_at_one_step_and_one_process_goes_on_t
         # Process 0 may wait for it at a meeting or in a step.
         (
             signal.SIGSTOP,
-            r"error: process 1 of 2 (did not come to meeting \d+|gives no sign of life since)",
+            r"error: process 1 of 2 (did not come to barrier \d+|gives no sign of life since)",
         ),
         (signal.SIGKILL, r"error: (an exchange between processes failed|process 1 of 2 did not come)"),
     ],
@@ -257,7 +257,7 @@ def test_processes_are_found_by_what_their_launcher_says(monkeypatch, variables,
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
     with flagsaver.flagsaver(**options):
-        assert distributed._found() == found
+        assert distributed._find_processes() == found
 
 
 def test_open_mpi_that_does_not_tell_where_the_first_process_is_is_refused(monkeypatch):
@@ -266,4 +266,4 @@ def test_open_mpi_that_does_not_tell_where_the_first_process_is_is_refused(monke
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
     with pytest.raises(UserError, match=r"--coordinator=HOST:PORT .* Given: None, 4, 3"):
-        distributed._found()
+        distributed._find_processes()

@@ -15,8 +15,8 @@ from fume_jax.training.setup import abstract_state, create_state_fn
 from tests.commands import ROOT
 
 KEEP_ONE_PROGRAM = """
-from fume_jax import cli
-cli.keep_programs()
+from fume_jax.runtime import cli
+cli.enable_compilation_cache()
 import jax
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 print(jax.jit(lambda x: x + 1)(1))
@@ -32,7 +32,7 @@ def python(script, **variables):
 
 
 def test_training_starts_without_what_only_scores_and_pictures_need():
-    imported = set(python("import sys, fume_jax.train; print(*sys.modules)").stdout.split())
+    imported = set(python("import sys, fume_jax.training.loop; print(*sys.modules)").stdout.split())
     assert {"jax", "orbax.checkpoint", "tensorboardX"} <= imported
     assert not imported & {"matplotlib", "scipy.ndimage", "scipy.spatial", "sklearn", "torch", "pandas", "tensorflow"}
 

@@ -49,7 +49,7 @@ def test_a_step_that_is_not_finite_ends_the_run_with_its_terms_and_examples():
         p.add(8, metrics(1.0), BATCH)
 
 
-@pytest.mark.parametrize("ask", [Progress.mean, Progress.state])
+@pytest.mark.parametrize("ask", [LoopState.mean, LoopState.to_json])
 def test_the_newest_step_is_looked_at_before_anything_is_told_or_saved(ask):
     p = progress()
     p.add(7, metrics(math.inf, skipped=1.0), BATCH)
@@ -90,7 +90,7 @@ def test_everything_survives_json_to_the_last_bit():
         p.add(step, metrics(value, skipped=float(step == 4)), BATCH)
     p.early_stopping.update({"m": 1 / 3})
     p.early_stopping.update({"m": 0.1})
-    q.restore(json.loads(json.dumps(p.state())))
-    assert q.state() == p.state()
+    q.restore(json.loads(json.dumps(p.to_json())))
+    assert q.to_json() == p.to_json()
     assert q.mean() == p.mean()
     assert (q.skipped, q.early_stopping) == (1, p.early_stopping)

@@ -42,7 +42,7 @@ monitor.hparams({"rate": 0.1, "fusion": None}, ["train/loss"])
 for step in range(start + 1, stop + 1):
     monitor.scalars(step, "train", {"loss": 1000 * attempt + step})
     if step % 20 == 0:
-        monitor.picture(step, "val/picture", np.full((4, 6, 3), step % 256, np.uint8))
+        monitor.image(step, "val/picture", np.full((4, 6, 3), step % 256, np.uint8))
         monitor.pr_curves(step, "val", np.array([0, 1, 2]), np.eye(3))
 if end == "kill":
     monitor.flush()

@@ -1,4 +1,4 @@
-"""What is given to Slurm and SkyPilot, by their own tools, and what jobs do when they are told to end."""
+"""Scripts for Slurm and tasks for SkyPilot, by their own tools, and jobs that are asked to end."""
 
 import os
 import re
@@ -18,7 +18,7 @@ from launch.plan import Run
 from launch.slurm import Slurm, states
 from tests.commands import ROOT
 
-RUNS = [Run(f"rate_{rate}-seed_0", "configs/demo.py", {"optimizer.learning_rate": rate}) for rate in (0.001, 0.003)]
+RUNS = [Run(f"rate_{rate}-seed_0", "demo", {"optimizer.learning_rate": rate}) for rate in (0.001, 0.003)]
 
 # Saves when it is told to end, and is done the second time.
 COMMAND = """
@@ -240,7 +240,7 @@ def test_skypilot_reads_the_tasks_as_they_are_meant(cloud, tmp_path):
     assert task.storage_mounts["/fume/bucket"].mode.value == "MOUNT"
     assert "'.[tpu]'" in task.setup
     assert task.run == (
-        "~/fume/bin/python -m fume_jax.main --config=configs/demo.py --config.optimizer.learning_rate=0.001 "
+        "~/fume/bin/python -m fume_jax.main --config=demo --config.optimizer.learning_rate=0.001 "
         "--workdir=/fume/bucket/runs/rates/rate_0.001-seed_0 --platform=tpu\n"
     )
 

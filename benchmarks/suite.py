@@ -1,0 +1,75 @@
+"""A suite of benchmarks: parts that are measured one after the other, most of them comparisons with PyTorch."""
+
+import dataclasses
+import functools
+import importlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+from absl import flags
+
+from benchmarks import jax_baseline
+from benchmarks.measure import alternate, count_work, measure_peak_rates, roofline
+from benchmarks.report import Report
+from fume_jax.runtime.errors import UserError
+
+QUICK = flags.DEFINE_bool("quick", None, "Small frames and few runs, to try a suite; that for GPUs does so on a CPU.")
+_ONLY = flags.DEFINE_list("only", None, "Parts to measure; all if not given. A wrong name lists them.")
+SIZES = {True: (96, 128), False: (480, 640)}  # height and width of the frames of a quick suite, and of others
+
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+    """One run of a suite; a quick one has small frames and batches, few runs and the first variants only.
+
+    Variants are options of the baselines' calls by name; ratios of time are to the first of PyTorch.
+    """
+
+    report: Report
+    quick: bool
+    jax_variants: Mapping[str, Mapping]
+    torch_variants: Mapping[str, Mapping]
+
+    def run(self, parts: Mapping[str, Callable], comparisons: Sequence[tuple[str, int]]) -> int:
+        """Measures the parts and comparisons that `--only` names, or all; returns the exit code."""
+        for task, n in comparisons:
+            parts |= {f"{task}-{n}": functools.partial(Suite.compare, task=task, batch_size=n)}
+        if unknown := set(_ONLY.value or ()) - set(parts):
+            raise UserError(f"--only knows no {', '.join(sorted(unknown))}; choose of: {', '.join(parts)}.")
+        for name in _ONLY.value or parts:
+            self.report.attempt(name, parts[name], self)
+        return self.report.finish()
+
+    def compare(self, task: str, batch_size: int) -> None:
+        """Times `Inference` or `TrainingStep` of the baselines side by side, and adds JAX's rooflines."""
+        batch_size, on_cpu = min(batch_size, 2) if self.quick else batch_size, jax.default_backend() == "cpu"
+        batch, calls = jax_baseline.random_batch(batch_size, *SIZES[self.quick]), {}
+        # PyTorch first: it leaves memory that it no longer uses to others only when it is asked for more.
+        for name, variants in (("torch_baseline", self.torch_variants), ("jax_baseline", self.jax_variants)):
+            module = self.report.attempt(name, importlib.import_module, f"benchmarks.{name}")
+            for name, options in list(variants.items())[: 1 if self.quick else None] if module else ():
+                create = functools.partial(getattr(module, task), batch, **options)
+                if call := self.report.attempt(f"{task}-{batch_size}, {name}", _start, create):
+                    calls[name] = call
+        # Several calls are under way at a time on an accelerator, as in training; of one pair the latency counts.
+        steps = 1 if on_cpu or batch_size == 1 else max(1, 80 // batch_size)
+        seconds = alternate(calls, repeats=2 if self.quick else 10, steps=steps)
+        baseline = seconds.get(next(iter(self.torch_variants)))
+        for name, call in calls.items():
+            row = {"batch": batch_size, "call": name, "ms": 1e3 * seconds[name]}
+            ratio = baseline and seconds[name] / baseline
+            self.report.add(task, **row, pairs_per_second=batch_size / seconds[name], ratio=ratio, **call.first)
+            if isinstance(call, jax_baseline.Compiled):
+                peak = measure_peak_rates(call.dtype, 256 if self.quick else 2048 if on_cpu else 8192)
+                found = roofline(count_work(call.compiled, call.lowered), peak, seconds[name])
+                self.report.add("roofline", task=task, **row, **found)
+
+
+def _start(create):
+    """Creates a call, runs it once, and notes in `first` the seconds and the device's memory that took."""
+    start = time.perf_counter()
+    call = create()
+    jax.block_until_ready(call())
+    call.first = {"first_call_seconds": time.perf_counter() - start, "device_mb": call.memory_bytes / 1e6}
+    return call

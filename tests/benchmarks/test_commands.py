@@ -1,0 +1,49 @@
+"""Commands answer --help and refuse nonsense in plain words."""
+
+import importlib.util
+
+import pytest
+
+from tests.commands import assert_refused, run
+
+
+@pytest.mark.parametrize(
+    "module, option",
+    [
+        ("run", "--suite"),
+        ("gpu", "--budget_seconds"),
+        ("input_pipeline", "--data"),
+        ("scaling", "--topology"),
+        ("startup", "--repeats"),
+    ],
+)
+def test_help(module, option):
+    result = run(f"benchmarks.{module}", "--help")
+    assert result.returncode == 0, result.stderr
+    assert option in result.stdout and "--output" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "module, arguments, words",
+    [
+        ("run", ["--suite=tpu"], ["suite", "tpu", "cpu"]),
+        ("run", ["--only=speed"], ["speed", "Inference-1", "TrainingStep-8", "epoch"]),
+        ("gpu", ["--only=speed", "--quick"], ["speed", "golden values", "epoch", "TrainingStep-128"]),
+        ("gpu", ["--budget_seconds=-1"], ["budget_seconds"]),
+        ("input_pipeline", ["--data=nowhere"], ["nowhere", "datasets.synthetic_ogi"]),
+        ("input_pipeline", ["anything"], ["anything"]),
+        ("scaling", ["--config.model.nam=fume"], ["nam"]),
+        ("scaling", ["--config.train.gradient_accumulation_steps=2"], ["gradient_accumulation_steps"]),
+        ("startup", ["--repeats=0"], ["repeats"]),
+        ("startup", ["--repeats=1", "--data=nowhere"], ["first step", "nowhere"]),
+    ],
+)
+def test_nonsense_is_refused(module, arguments, words):
+    assert_refused(run(f"benchmarks.{module}", *arguments), *words)
+
+
+def test_the_compiler_for_tpus_and_its_topologies_are_asked_for_in_plain_words():
+    if importlib.util.find_spec("libtpu"):
+        assert_refused(run("benchmarks.scaling", "--topology=v5e:nowhere"), "v5e:nowhere", "such as v5e:2x4")
+    else:
+        assert_refused(run("benchmarks.scaling", "--topology=v5e:2x4"), '".[tpu]"')

@@ -1,0 +1,76 @@
+"""The benchmark for accelerators runs on an image with little else than JAX."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import gpu, jax_baseline
+from benchmarks.report import Report
+from benchmarks.suite import Suite
+from fume_jax.runtime.errors import PARTLY_DONE
+from fume_jax.schema import MASK_CLASSES, batch_spec
+from tests.commands import ROOT, environment
+
+# Packages that such an image may lack.
+MISSING = [
+    "grain",
+    "tensorflow_datasets",
+    "ml_collections",
+    "orbax",
+    "cv2",
+    "tensorboardX",
+    "psutil",
+    "filelock",
+    "torch",
+]
+WITHOUT = f"""
+import runpy, sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {MISSING}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Missing())
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.slow
+def test_without_other_packages_it_measures_and_leaves_pytorch_out(tmp_path):
+    arguments = ["benchmarks.gpu", "--quick", "--only=golden values,Inference-1", f"--output={tmp_path}"]
+    command = [sys.executable, "-c", WITHOUT, *arguments]
+    result = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=600)
+    assert result.returncode == PARTLY_DONE, result.stderr
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert len(found["golden values"]) == 9
+    assert all(row["largest_difference"] < row["allowed"] for row in found["golden values"])
+    assert [row["call"] for row in found["Inference"]] == ["JAX"]
+    (left_out,) = found["left out"]
+    assert left_out["name"] == "torch_baseline" and "No module named 'torch'" in left_out["reason"]
+
+
+def test_an_epoch_augments_batches_of_the_device_cache(monkeypatch):
+    batches = []
+
+    class Step:
+        def __init__(self, batch, dtype):
+            assert dtype == "float32" and {k: x.shape for k, x in batch.items()} == SHAPES
+
+        def __call__(self, batch):
+            batches.append(jax.device_get(batch))
+
+    SHAPES = {key: x.shape for key, x in batch_spec(2, 96, 128).items()}
+    monkeypatch.setattr(jax_baseline, "TrainingStep", Step)
+    suite = Suite(Report(), True, {}, {})
+    gpu.epoch(suite)
+    (row,) = suite.report.results["epoch"]
+    assert row["seconds"] == pytest.approx(16 / row["pairs_per_second"])
+    assert len(batches) == gpu.WARM_UP + 8
+    for batch in batches:
+        assert {key: x.shape for key, x in batch.items()} == SHAPES
+        assert batch["valid"].all() and np.isin(batch["co2_mask"], range(len(MASK_CLASSES))).all()
+    assert not np.array_equal(batches[0]["co2_frame"], batches[1]["co2_frame"])
