@@ -89,7 +89,7 @@ def main() -> int:
     on_cpu = jax.default_backend() == "cpu"
     quick = on_cpu if QUICK.value is None else QUICK.value
     # Seconds of a first call are those of a first start.
-    jax.config.update("jax_enable_compilation_cache", False)
+    jax.config.update("jax_enable_compilation_cache", quick)
     jax.config.update("jax_disable_most_optimizations", quick)
     torch_variants = {name: TORCH_VARIANTS[name] | {"device": "cpu" if on_cpu else "cuda"} for name in TORCH_VARIANTS}
     report = Report(_BUDGET.value, device=jax.devices()[0].device_kind)

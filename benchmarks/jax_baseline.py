@@ -113,4 +113,5 @@ class TrainingStep(Compiled):
 
 
 def _create_model_fn(dtype):
-    return lambda: create_model(RECIPE["model"]["name"], dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0))
+    options = {key: RECIPE["model"][key] for key in ("name", "backbone")} | {"dtype": jnp.dtype(dtype)}
+    return lambda: create_model(**options, rngs=nnx.Rngs(0))

@@ -334,9 +334,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path, module):
 
 def test_a_run_of_another_version_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model": {"name": "fume", "dtype": "float32"}}')
-    assert_refused(
-        run("fume_jax.evaluate", f"--workdir={tmp_path}"), "another version", "lacks a key"
-    )
+    assert_refused(run("fume_jax.evaluate", f"--workdir={tmp_path}"), "another version", "lacks a key")
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,17 @@ def _batch_and_outputs():
     return batch, {name: x.astype(np.float32) for name, x in outputs.items()}
 
 
+def test_jax_infers_and_takes_training_steps(monkeypatch, standard_promotion):
+    monkeypatch.setitem(RECIPE["model"], "backbone", "tiny")
+    batch = random_batch(2, 64, 64)
+    logits = jax_baseline.Inference(batch, lowering="library")()
+    assert logits["cls_logits"].shape == (2, len(CLASSES))
+    step = jax_baseline.TrainingStep(batch)
+    losses = [float(step()["loss"]) for _ in range(2)]
+    assert losses[0] != losses[1] and np.isfinite(losses).all()
+    assert step.memory_bytes > sum(x.nbytes for x in batch.values())
+
+
 @pytest.mark.parametrize("half", [False, True])
 def test_pytorch_infers_and_takes_training_steps(half):
     batch = random_batch(2, 64, 64)

@@ -16,17 +16,8 @@ from fume_jax.schema import MASK_CLASSES, batch_spec
 from tests.commands import ROOT, environment
 
 # Packages that such an image may lack.
-MISSING = [
-    "grain",
-    "tensorflow_datasets",
-    "ml_collections",
-    "orbax",
-    "cv2",
-    "tensorboardX",
-    "psutil",
-    "filelock",
-    "torch",
-]
+MISSING = ["grain", "tensorflow_datasets", "ml_collections", "orbax", "cv2", "tensorboardX"]
+MISSING += ["psutil", "filelock", "torch"]
 WITHOUT = f"""
 import runpy, sys
 class Missing:
@@ -53,24 +44,22 @@ def test_without_other_packages_it_measures_and_leaves_pytorch_out(tmp_path):
     assert left_out["name"] == "torch_baseline" and "No module named 'torch'" in left_out["reason"]
 
 
-def test_an_epoch_augments_batches_of_the_device_cache(monkeypatch):
+def test_an_epoch_trains_on_augmented_batches_of_the_device_cache(monkeypatch, standard_promotion):
     batches = []
 
-    class Step:
-        def __init__(self, batch, dtype):
-            assert dtype == "float32" and {k: x.shape for k, x in batch.items()} == SHAPES
-
+    class RecordedStep(jax_baseline.TrainingStep):
         def __call__(self, batch):
             batches.append(jax.device_get(batch))
+            return super().__call__(batch)
 
-    SHAPES = {key: x.shape for key, x in batch_spec(2, 96, 128).items()}
-    monkeypatch.setattr(jax_baseline, "TrainingStep", Step)
+    monkeypatch.setitem(jax_baseline.RECIPE["model"], "backbone", "tiny")
+    monkeypatch.setattr(jax_baseline, "TrainingStep", RecordedStep)
     suite = Suite(Report(), True, {}, {})
     gpu.epoch(suite)
     (row,) = suite.report.results["epoch"]
     assert row["seconds"] == pytest.approx(16 / row["pairs_per_second"])
     assert len(batches) == gpu.WARM_UP + 8
     for batch in batches:
-        assert {key: x.shape for key, x in batch.items()} == SHAPES
+        assert {key: x.shape for key, x in batch.items()} == {k: x.shape for k, x in batch_spec(2, 96, 128).items()}
         assert batch["valid"].all() and np.isin(batch["co2_mask"], range(len(MASK_CLASSES))).all()
     assert not np.array_equal(batches[0]["co2_frame"], batches[1]["co2_frame"])

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from configs import fume
+from fume_jax.config import create_loss_fn
 from fume_jax.interop import from_state_dict
 from fume_jax.interop.state_dict import state_dict_key
-from fume_jax.learning.losses import multi_task_loss
 from tests import golden
 
 NAMES = tuple(golden.SHAPES)
+LOSS_FN = create_loss_fn(fume.get_config())
 DUAL = ("fume", "fume_separate", "fume_concat")
 CASES = [
     (name, size, case)
@@ -69,7 +71,7 @@ def test_loss_and_every_gradient_norm_equal_the_reference(name):
     batch = inputs | golden.targets(*size)
     graphdef, params, stats = nnx.split(model(name), nnx.Param, nnx.BatchStat)
     loss, grads = jax.jit(
-        jax.value_and_grad(lambda p: multi_task_loss(nnx.merge(graphdef, p, stats)(**inputs), batch)["loss"])
+        jax.value_and_grad(lambda p: LOSS_FN(nnx.merge(graphdef, p, stats)(**inputs), batch)["loss"])
     )(params)
     np.testing.assert_allclose(loss, golden.GOLDEN[f"{name}/grad/loss"], rtol=1e-4)
     options = model(name).options

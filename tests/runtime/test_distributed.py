@@ -84,7 +84,7 @@ def test_the_first_process_alone_tells_and_writes(run_of_two):
     workdir, printed = run_of_two
     # Gloo prints too, its threads over one another.
     first, second = printed
-    for words in ("8 cpu device(s) in 2 processes, fume of 1,656,236 parameters, batch 8 (1 a device)", "step 3 of 3"):
+    for words in ("8 cpu device(s) in 2 processes", "parameters, batch 8 (1 a device)", "step 3 of 3"):
         assert words in first
     assert not re.search(r"device\(s\)|compiled|epoch|step|loss|metrics", second), second
     files = {path.name for path in workdir.iterdir()}
