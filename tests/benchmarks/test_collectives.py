@@ -76,7 +76,7 @@ def test_a_program_compiled_here():
     x = jax.ShapeDtypeStruct((16, 5), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec("data")))
 
     def twice(x):  # the second sum waits for the first
-        x = x - x.mean(0)
+        x = x - x.mean(0, keepdims=True)
         return jnp.square(x).sum(0)
 
     replicated = NamedSharding(mesh, PartitionSpec())

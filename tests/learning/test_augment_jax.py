@@ -13,7 +13,8 @@ from fume_jax.schema import GASES
 from tests.learning.test_augment import DEGRADATIONS, GEOMETRY, LEVELS
 
 SIZE = {"height": 120, "width": 160}
-APPLY = jax.jit(augment_jax.apply)
+# Optimised as in training: without, XLA rounds positions in another way.
+APPLY = jax.jit(augment_jax.apply, compiler_options={"xla_backend_optimization_level": 3})
 SEEDS = range(6)
 # OpenCV before version 5 finds where a pixel comes from to 1/32 of one.
 FINE = int(cv2.__version__.split(".")[0]) >= 5

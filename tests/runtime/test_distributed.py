@@ -18,8 +18,8 @@ from fume_jax.runtime.errors import UserError
 from fume_jax.training.tensorboard import read_scalars
 from tests.commands import assert_refused, run, start, train_arguments
 
-# Processes and devices of each.
-LAYOUTS = [(1, 1), (1, 8), (2, 4)]
+# Processes and devices of each; larger ones are in tests/soak.
+LAYOUTS = [(1, 1), (2, 2)]
 # In small steps: adaptive optimisers divide gradients that are nothing but rounding by their own size.
 SGD = [
     "--config.optimizer.name=sgd",
@@ -60,23 +60,31 @@ def wait_for(process, words):
         printed += line
 
 
-@pytest.fixture(scope="module")
-def run_of_two(tiny_dataset, tmp_path_factory):
-    """Folder of a run of two processes with four devices each, and what they printed."""
-    workdir = tmp_path_factory.mktemp("processes") / "run"
-    arguments = [*train_arguments(tiny_dataset, workdir), *SGD, "--config.train.epochs=1"]
-    return workdir, finished(together("fume_jax.main", arguments, 2, 4), [0, 0])
+def train_together(dataset, workdir, count, devices):
+    """What the processes of a run of one epoch printed."""
+    arguments = [*train_arguments(dataset, workdir), *SGD, "--config.train.epochs=1"]
+    return finished(together("fume_jax.main", arguments, count, devices), [0] * count)
 
 
-@pytest.fixture(scope="module")
-def said(run_of_two):
+def ask_layouts(workdir, layouts):
     """By layout, what each process says of what it reads, learns and counts."""
-    workdir, _ = run_of_two
-    printed = {layout: finished(together("tests.together", [workdir], *layout), [0] * layout[0]) for layout in LAYOUTS}
+    printed = {layout: finished(together("tests.together", [workdir], *layout), [0] * layout[0]) for layout in layouts}
     found = {layout: [json.loads(text.splitlines()[-1]) for text in texts] for layout, texts in printed.items()}
     for layout, shares in found.items():
         assert [tuple(share["layout"]) for share in shares] == [layout] * layout[0]
     return found
+
+
+@pytest.fixture(scope="module")
+def run_of_two(tiny_dataset, tmp_path_factory):
+    """Folder of a run of two processes with two devices each, and what they printed."""
+    workdir = tmp_path_factory.mktemp("processes") / "run"
+    return workdir, train_together(tiny_dataset, workdir, 2, 2)
+
+
+@pytest.fixture(scope="module")
+def said(run_of_two):
+    return ask_layouts(run_of_two[0], LAYOUTS)
 
 
 @pytest.mark.slow
@@ -84,7 +92,7 @@ def test_the_first_process_alone_tells_and_writes(run_of_two):
     workdir, printed = run_of_two
     # Gloo prints too, its threads over one another.
     first, second = printed
-    for words in ("8 cpu device(s) in 2 processes", "parameters, batch 8 (1 a device)", "step 3 of 3"):
+    for words in ("4 cpu device(s) in 2 processes", "parameters, batch 8 (2 a device)", "step 3 of 3"):
         assert words in first
     assert not re.search(r"device\(s\)|compiled|epoch|step|loss|metrics", second), second
     files = {path.name for path in workdir.iterdir()}
@@ -94,9 +102,7 @@ def test_the_first_process_alone_tells_and_writes(run_of_two):
     assert [path.name for path in (workdir / ".processes").iterdir()] == ["start"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_losses_and_gradients_of_the_first_steps_are_the_same_in_every_layout(said, layout):
+def assert_same_steps(said, layout):
     [alone] = said[1, 1]
     for share in said[layout]:
         for step, expected in zip(share["steps"], alone["steps"], strict=True):
@@ -105,18 +111,14 @@ def test_losses_and_gradients_of_the_first_steps_are_the_same_in_every_layout(sa
     assert np.ptp(losses) > 1e-3 * losses[0], "steps differ by more than what is compared"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_layout_reads_the_same_examples(said, layout):
+def assert_same_examples(said, layout):
     [alone] = said[1, 1]
     assert sorted(chain(*alone["read"][:3])) == sorted(chain(*alone["read"][3:])) == list(range(24))
     shares = (share["read"] for share in said[layout])
     assert [list(chain(*parts)) for parts in zip(*shares, strict=True)] == alone["read"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_layout_counts_the_same(said, layout):
+def assert_same_counts(said, layout):
     """From one checkpoint; the 12 examples come in batches of 5 or 8, the last of them padded."""
     [alone] = said[1, 1]
     for share in said[layout]:
@@ -129,9 +131,16 @@ def test_every_layout_counts_the_same(said, layout):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("check", [assert_same_steps, assert_same_examples, assert_same_counts])
+def test_every_layout_learns_reads_and_counts_the_same(said, layout, check):
+    check(said, layout)
+
+
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_at_one_step_and_one_process_goes_on_there(tiny_dataset, tmp_path):
     arguments = [*train_arguments(tiny_dataset, tmp_path / "run"), *SINGLE]
-    running = together("fume_jax.main", arguments, 2, 4)
+    running = together("fume_jax.main", arguments, 2, 1)
     wait_for(running[0], "step 2 of 36")
     running[1].send_signal(signal.SIGTERM)
     printed = finished(running, [75, 75])
@@ -139,7 +148,7 @@ def test_a_signal_to_one_process_stops_all_at_one_step_and_one_process_goes_on_t
     assert 2 <= step < 36
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdigit()] == [str(step)]
     rest = start("fume_jax.main", *arguments)
-    wait_for(rest, "so far on 8 device(s), now on 1")
+    wait_for(rest, "so far on 2 device(s), now on 1")
     wait_for(rest, f"step {step + 2} of 36")
     rest.send_signal(signal.SIGTERM)
     finished([rest], [75])

@@ -171,7 +171,7 @@ def with_file_limit(kilobytes, module, *arguments):
 
 @pytest.mark.slow
 def test_a_dataset_that_cannot_be_written_to_its_end_is_not_taken_for_one(tmp_path):
-    result = with_file_limit(500, "datasets.synthetic_ogi", f"--data_dir={tmp_path}", "--name=tiny")
+    result = with_file_limit(300, "datasets.synthetic_ogi", f"--data_dir={tmp_path}", "--name=tiny")
     assert result.returncode == 1 and "Traceback" not in result.stderr
     for words in ("The disk is full (File too large)", "the dataset could not be written to", "run the same command"):
         assert words in result.stderr
@@ -182,8 +182,8 @@ def test_a_dataset_that_cannot_be_written_to_its_end_is_not_taken_for_one(tmp_pa
 def test_a_checkpoint_that_cannot_be_written_ends_the_run_and_leaves_the_last_one(tiny_dataset, tmp_path):
     arguments = [*train_arguments(tiny_dataset, tmp_path / "run"), "--config.train.epochs=2"]
     stopped = with_file_limit(20, "fume_jax.main", *arguments)
-    assert stopped.returncode == 1 and "Traceback" not in stopped.stderr, stopped.stderr
-    assert "The disk is full (File too large)" in stopped.stderr
+    assert stopped.returncode == 1, stopped.stderr
+    assert "The disk is full (File too large): a checkpoint could not be written" in stopped.stderr.splitlines()[-1]
     assert run("fume_jax.main", *arguments).returncode == 0
 
 
