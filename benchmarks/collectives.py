@@ -54,9 +54,10 @@ def collectives(hlo: str) -> list[Collective]:
 
 
 def _parse(match):
+    """Splits the text of an instruction where the parenthesis of its operands is closed."""
     name, shape, opcode, rest = match.groups()
     depths = itertools.accumulate({"(": 1, ")": -1}.get(character, 0) for character in rest)
-    end = next(i for i, depth in enumerate(depths) if depth < 0)  # where the operands' parenthesis is closed
+    end = next(i for i, depth in enumerate(depths) if depth < 0)
     return _Instruction(name, shape, opcode, re.findall(r"%([\w.-]+)", rest[:end]), rest[end:])
 
 

@@ -93,15 +93,9 @@ def main() -> int:
     jax.config.update("jax_disable_most_optimizations", quick)
     torch_variants = {name: TORCH_VARIANTS[name] | {"device": "cpu" if on_cpu else "cuda"} for name in TORCH_VARIANTS}
     report = Report(_BUDGET.value, device=jax.devices()[0].device_kind)
-    comparisons = [
-        ("TrainingStep", 8),
-        ("Inference", 1),
-        ("TrainingStep", 32),
-        ("Inference", 32),
-        ("TrainingStep", 128),
-    ]
+    tasks = [("TrainingStep", 8), ("Inference", 1), ("TrainingStep", 32), ("Inference", 32), ("TrainingStep", 128)]
     suite = Suite(report, quick, JAX_VARIANTS, torch_variants)
-    return suite.run({"golden values": golden_values, "epoch": epoch}, comparisons)
+    return suite.run({"golden values": golden_values, "epoch": epoch}, tasks)
 
 
 if __name__ == "__main__":

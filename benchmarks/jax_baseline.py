@@ -103,7 +103,8 @@ class TrainingStep(Compiled):
         create, options = _create_model_fn(dtype), RECIPE["optimizer"]
         others = {key: options[key] for key in ("weight_decay", "b1", "b2", "clip_norm")}
         tx = create_optimizer(options["name"], optax.constant_schedule(options["learning_rate"]), **others)
-        self._state, self._batch = jax.jit(lambda: create_train_state(create(), tx))(), jax.device_put(batch)
+        self._state = jax.jit(lambda: create_train_state(create(), tx))()
+        self._batch = jax.device_put(batch)
         step = jit_train_step(nnx.eval_shape(create), tx, loss_fn, seed=0)
         super().__init__(step, (self._state, self._batch), dtype, lowering)
 

@@ -94,7 +94,10 @@ def lower_step(config, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
 
 def main() -> int:
     """Compiles the step and prints what it exchanges; returns the exit code."""
-    config = _CONFIG.value
+    try:
+        config = _CONFIG.value  # parsed here, unless --config is given
+    except cli.FLAG_ERRORS as error:
+        raise UserError(cli.message(error)) from error
     if config.train.gradient_accumulation_steps > 1:
         raise UserError("config.train.gradient_accumulation_steps is counted as 1; leave it at that.")
     jax.config.update("jax_platforms", "cpu")

@@ -1,7 +1,4 @@
-"""Seconds from the shell to the first training step: nothing compiled yet, compiled before, and resuming a run.
-
-python -m benchmarks.startup
-"""
+"""Seconds from the shell to the first training step: nothing compiled yet, compiled before, and resuming a run."""
 
 import os
 import statistics

@@ -43,16 +43,17 @@ class Suite:
 
     def compare(self, task: str, batch_size: int) -> None:
         """Times `Inference` or `TrainingStep` of the baselines side by side, and adds JAX's rooflines."""
-        batch_size, on_cpu = min(batch_size, 2) if self.quick else batch_size, jax.default_backend() == "cpu"
+        batch_size = min(batch_size, 2) if self.quick else batch_size
         batch, calls = jax_baseline.random_batch(batch_size, *SIZES[self.quick]), {}
         # PyTorch first: it leaves memory that it no longer uses to others only when it is asked for more.
-        for name, variants in (("torch_baseline", self.torch_variants), ("jax_baseline", self.jax_variants)):
-            module = self.report.attempt(name, importlib.import_module, f"benchmarks.{name}")
+        for library, variants in (("torch", self.torch_variants), ("jax", self.jax_variants)):
+            module = self.report.attempt(library, importlib.import_module, f"benchmarks.{library}_baseline")
             for name, options in list(variants.items())[: 1 if self.quick else None] if module else ():
                 create = functools.partial(getattr(module, task), batch, **options)
                 if call := self.report.attempt(f"{task}-{batch_size}, {name}", _start, create):
                     calls[name] = call
         # Several calls are under way at a time on an accelerator, as in training; of one pair the latency counts.
+        on_cpu = jax.default_backend() == "cpu"
         steps = 1 if on_cpu or batch_size == 1 else max(1, 80 // batch_size)
         seconds = alternate(calls, repeats=2 if self.quick else 10, steps=steps)
         baseline = seconds.get(next(iter(self.torch_variants)))

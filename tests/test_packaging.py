@@ -16,8 +16,10 @@ from tests.commands import ROOT
 def installed(tmp_path_factory):
     """Folder of the commands of an environment that has the wheel, and of its frames to try."""
     folder = tmp_path_factory.mktemp("wheel")
-    ignored = shutil.ignore_patterns("__pycache__", ".git", ".venv", "build", "data", "runs", "*.egg-info", ".*_cache")
-    shutil.copytree(ROOT, folder / "source", ignore=ignored)
+    for name in ("fume_jax", "configs"):
+        shutil.copytree(ROOT / name, folder / "source" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder / "source")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", folder, folder / "source"], check=True)
     shutil.rmtree(folder / "source")

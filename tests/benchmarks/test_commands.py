@@ -20,7 +20,7 @@ from tests.commands import assert_refused, run
 def test_help(module, option):
     result = run(f"benchmarks.{module}", "--help")
     assert result.returncode == 0, result.stderr
-    assert option in result.stdout and "--output" in result.stdout
+    assert option in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,6 @@ def test_help(module, option):
         ("scaling", ["--config.model.nam=fume"], ["nam"]),
         ("scaling", ["--config.train.gradient_accumulation_steps=2"], ["gradient_accumulation_steps"]),
         ("startup", ["--repeats=0"], ["repeats"]),
-        ("startup", ["--repeats=1", "--data=nowhere"], ["first step", "nowhere"]),
     ],
 )
 def test_nonsense_is_refused(module, arguments, words):

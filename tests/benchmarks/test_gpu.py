@@ -41,7 +41,7 @@ def test_without_other_packages_it_measures_and_leaves_pytorch_out(tmp_path):
     assert all(row["largest_difference"] < row["allowed"] for row in found["golden values"])
     assert [row["call"] for row in found["Inference"]] == ["JAX"]
     (left_out,) = found["left out"]
-    assert left_out["name"] == "torch_baseline" and "No module named 'torch'" in left_out["reason"]
+    assert left_out["name"] == "torch" and "No module named 'torch'" in left_out["reason"]
 
 
 def test_an_epoch_trains_on_augmented_batches_of_the_device_cache(monkeypatch, standard_promotion):

