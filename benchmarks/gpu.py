@@ -20,10 +20,10 @@ from absl import flags
 from flax import nnx
 from jax.sharding import Mesh
 
-from benchmarks import jax_baseline
+from benchmarks import jax_baseline, suite
 from benchmarks.measure import WARM_UP
 from benchmarks.report import Report
-from benchmarks.suite import QUICK, SIZES, Suite
+from benchmarks.suite import SIZES, Suite
 from fume_jax.data.device_cache import DeviceCache, decoded_spec
 from fume_jax.interop import from_state_dict
 from fume_jax.learning.augment import draw_plan
@@ -33,6 +33,7 @@ from fume_jax.schema import MASK_CLASSES
 from tests import golden
 
 _BUDGET = flags.DEFINE_float("budget_seconds", 480, "Nothing is started after this many seconds.", lower_bound=0)
+flags.adopt_module_key_flags(suite)
 HALF = {"dtype": "bfloat16"}
 JAX_VARIANTS = {"JAX": {}, "JAX, bfloat16": HALF, "JAX, bfloat16, shifted depthwise": HALF | {"lowering": "shifted"}}
 # Ratios are to the first, which is how the reference trains.
@@ -87,15 +88,15 @@ def epoch(suite: Suite) -> None:
 def main() -> int:
     """Measures as much as there is time for; returns the exit code."""
     on_cpu = jax.default_backend() == "cpu"
-    quick = on_cpu if QUICK.value is None else QUICK.value
+    quick = on_cpu if suite.QUICK.value is None else suite.QUICK.value
     # Seconds of a first call are those of a first start.
     jax.config.update("jax_enable_compilation_cache", quick)
     jax.config.update("jax_disable_most_optimizations", quick)
     torch_variants = {name: TORCH_VARIANTS[name] | {"device": "cpu" if on_cpu else "cuda"} for name in TORCH_VARIANTS}
     report = Report(_BUDGET.value, device=jax.devices()[0].device_kind)
     tasks = [("TrainingStep", 8), ("Inference", 1), ("TrainingStep", 32), ("Inference", 32), ("TrainingStep", 128)]
-    suite = Suite(report, quick, JAX_VARIANTS, torch_variants)
-    return suite.run({"golden values": golden_values, "epoch": epoch}, tasks)
+    parts = {"golden values": golden_values, "epoch": epoch}
+    return Suite(report, quick, JAX_VARIANTS, torch_variants).run(parts, tasks)
 
 
 if __name__ == "__main__":

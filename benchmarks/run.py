@@ -1,6 +1,5 @@
 """Speed and memory of training and inference on a CPU beside PyTorch with the same layers, loss and optimiser.
 
-    pip install -e ".[benchmarks]"
     python -m benchmarks.run --suite=cpu --output=results
 
 The part `epoch` needs the dataset of benchmarks/input_pipeline.py.
@@ -17,7 +16,7 @@ from benchmarks.suite import QUICK, SIZES, Suite
 from fume_jax.runtime import cli
 
 _SUITE = flags.DEFINE_enum("suite", "cpu", ["cpu", "gpu"], "What to measure; gpu is benchmarks/gpu.py.")
-
+flags.adopt_module_key_flags(gpu)
 JAX_VARIANTS = {"JAX": {}, "JAX, grouped convolutions": {"lowering": "library"}}
 TORCH_VARIANTS = {"PyTorch": {}, "PyTorch, bfloat16": {"half": True}, "PyTorch, compiled": {"compiled": True}}
 

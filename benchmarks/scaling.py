@@ -1,7 +1,7 @@
 """Collectives of a training step, counted in the compiled program, and an estimate of what they cost at scale.
 
-    python -m benchmarks.scaling                      # compiler for CPU, 8 devices: a minute
-    python -m benchmarks.scaling --topology=v5e:2x4   # compiler for TPU, which needs none: pip install -e ".[tpu]"
+    python -m benchmarks.scaling --config=fume                      # compiler for CPU, 8 devices: a minute
+    python -m benchmarks.scaling --config=fume --topology=v5e:2x4   # compiler for TPU, pip install -e ".[tpu]"
 
 Each device takes `config.train.batch_size` pairs. The efficiency of weak scaling is an ESTIMATE from published figures
 under the assumptions of docs/distributed.md; in brackets it is that with latencies doubled and halved.
@@ -26,8 +26,10 @@ from fume_jax.runtime.errors import UserError
 from fume_jax.runtime.mesh import abstract_batch, create_mesh
 from fume_jax.training.setup import abstract_state, create_train_fn
 
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/fume.py", "Recipe.", lock_config=True)
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, such as fume.", lock_config=True)
 _TOPOLOGY = flags.DEFINE_string("topology", None, "TPU to compile for, such as v5e:2x4, v5e:16x16 or v6e:8x8.")
+flags.mark_flag_as_required("config")
+flags.declare_key_flag("output")
 # The compiler asks nobody what machine it is on, and leaves a TPU that is there to others.
 TPU_FLAGS = {
     "TPU_SKIP_MDS_QUERY": "1",

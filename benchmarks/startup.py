@@ -16,6 +16,7 @@ from fume_jax.runtime.errors import UserError
 
 _DATA = flags.DEFINE_string("data", "data/synthetic_ogi/demo/2.0.0", "Prepared dataset, trained on by the config demo.")
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Starts of each kind; medians are reported.", lower_bound=1)
+flags.declare_key_flag("output")
 # Folder of the run, and the signal that ends it after its first step: SIGTERM leaves a checkpoint.
 STARTS = {"nothing compiled": ("first", SIGKILL), "compiled before": ("run", SIGTERM), "resuming": ("run", SIGKILL)}
 

@@ -16,20 +16,18 @@ from fume_jax.runtime.errors import UserError
 
 QUICK = flags.DEFINE_bool("quick", None, "Small frames and few runs, to try a suite; that for GPUs does so on a CPU.")
 _ONLY = flags.DEFINE_list("only", None, "Parts to measure; all if not given. A wrong name lists them.")
+flags.declare_key_flag("output")
 SIZES = {True: (96, 128), False: (480, 640)}  # height and width of the frames of a quick suite, and of others
 
 
 @dataclasses.dataclass(frozen=True)
 class Suite:
-    """One run of a suite; a quick one has small frames and batches, few runs and the first variants only.
-
-    Variants are options of the baselines' calls by name; ratios of time are to the first of PyTorch.
-    """
+    """One run of a suite; a quick one has small frames and batches, few runs and the first variants only."""
 
     report: Report
     quick: bool
-    jax_variants: Mapping[str, Mapping]
-    torch_variants: Mapping[str, Mapping]
+    jax_variants: Mapping[str, Mapping]  # options of the baseline's calls by name
+    torch_variants: Mapping[str, Mapping]  # ratios of time are to the first
 
     def run(self, parts: Mapping[str, Callable], comparisons: Sequence[tuple[str, int]]) -> int:
         """Measures the parts and comparisons that `--only` names, or all; returns the exit code."""

@@ -45,20 +45,10 @@ def _batch_and_outputs():
     return batch, {name: x.astype(np.float32) for name, x in outputs.items()}
 
 
-def test_jax_infers_and_takes_training_steps(monkeypatch, standard_promotion):
-    monkeypatch.setitem(RECIPE["model"], "backbone", "tiny")
-    batch = random_batch(2, 64, 64)
-    logits = jax_baseline.Inference(batch, lowering="library")()
-    assert logits["cls_logits"].shape == (2, len(CLASSES))
-    step = jax_baseline.TrainingStep(batch)
-    losses = [float(step()["loss"]) for _ in range(2)]
-    assert losses[0] != losses[1] and np.isfinite(losses).all()
-    assert step.memory_bytes > sum(x.nbytes for x in batch.values())
-
-
 @pytest.mark.parametrize("half", [False, True])
 def test_pytorch_infers_and_takes_training_steps(half):
-    batch = random_batch(2, 64, 64)
+    torch.set_num_threads(1)  # many that wait for one another take long where other tests run
+    batch = random_batch(1, 64, 64)
     torch_baseline.Inference(batch, half=half)()
     step = torch_baseline.TrainingStep(batch, half=half)
     before = [parameter.clone() for parameter in step._network.parameters()]

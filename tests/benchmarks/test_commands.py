@@ -20,7 +20,7 @@ from tests.commands import assert_refused, run
 def test_help(module, option):
     result = run(f"benchmarks.{module}", "--help")
     assert result.returncode == 0, result.stderr
-    assert option in result.stdout
+    assert option in result.stdout and "--output" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -32,8 +32,9 @@ def test_help(module, option):
         ("gpu", ["--budget_seconds=-1"], ["budget_seconds"]),
         ("input_pipeline", ["--data=nowhere"], ["nowhere", "datasets.synthetic_ogi"]),
         ("input_pipeline", ["anything"], ["anything"]),
-        ("scaling", ["--config.model.nam=fume"], ["nam"]),
-        ("scaling", ["--config.train.gradient_accumulation_steps=2"], ["gradient_accumulation_steps"]),
+        ("scaling", [], ["--config"]),
+        ("scaling", ["--config=fume", "--config.model.nam=fume"], ["nam"]),
+        ("scaling", ["--config=fume", "--config.train.gradient_accumulation_steps=2"], ["gradient_accumulation_steps"]),
         ("startup", ["--repeats=0"], ["repeats"]),
     ],
 )
@@ -43,6 +44,7 @@ def test_nonsense_is_refused(module, arguments, words):
 
 def test_the_compiler_for_tpus_and_its_topologies_are_asked_for_in_plain_words():
     if importlib.util.find_spec("libtpu"):
-        assert_refused(run("benchmarks.scaling", "--topology=v5e:nowhere"), "v5e:nowhere", "such as v5e:2x4")
+        refused = run("benchmarks.scaling", "--config=fume", "--topology=v5e:nowhere")
+        assert_refused(refused, "v5e:nowhere", "such as v5e:2x4")
     else:
-        assert_refused(run("benchmarks.scaling", "--topology=v5e:2x4"), '".[tpu]"')
+        assert_refused(run("benchmarks.scaling", "--config=fume", "--topology=v5e:2x4"), '".[tpu]"')

@@ -3,7 +3,6 @@
 import jax
 import pytest
 from flax import nnx
-from jax.sharding import Mesh
 
 from benchmarks import scaling
 from benchmarks.collectives import BACKWARD, FORWARD, GRADIENTS, collectives, count_bytes
@@ -12,6 +11,7 @@ from configs.fume import get_config
 from fume_jax.config import abstract_model
 from fume_jax.models import count_parameters
 from fume_jax.models.layers import BatchNorm
+from fume_jax.runtime.mesh import create_mesh
 
 
 def test_the_efficiency_by_hand():
@@ -31,35 +31,33 @@ def test_every_machine_has_a_latency_for_every_number_of_devices():
 
 @pytest.fixture(scope="module")
 def steps():
-    """The abstract model, and collectives of the training step by number of devices and groups of statistics."""
+    """The abstract model, and collectives of the training step by groups of batch statistics, on 8 devices."""
     config = get_config("multi_task")
     config.model.backbone = "tiny"
     config.data.height = config.data.width = 64
     found = {}
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        for devices, splits in ((2, 1), (8, 1), (8, 8)):
+        for splits in (1, 8):
             config.train.batch_size, config.model.batch_norm_splits = 1, splits
-            mesh = Mesh(jax.devices()[:devices], ("data",))
-            found[devices, splits] = collectives(scaling.lower_step(config, mesh).compile().as_text())
+            found[splits] = collectives(scaling.lower_step(config, create_mesh()).compile().as_text())
     return abstract_model(config), found
 
 
-def test_a_training_step_exchanges_each_gradient_once_and_no_more_often_on_more_devices(steps):
+def test_a_training_step_exchanges_each_gradient_once(steps):
     model, found = steps
     for exchanges in found.values():
         assert {x.opcode for x in exchanges} == {"all-reduce"}
         # The gradients of a batch norm's scale and bias are statistics of the backward pass.
         nbytes = count_bytes(exchanges, [GRADIENTS, BACKWARD])
         assert nbytes == pytest.approx(4 * count_parameters(model), rel=0.03)
-    assert found[2, 1] == found[8, 1]
 
 
 def test_layers_wait_for_each_other_once_each_way_unless_each_device_has_its_own_statistics(steps):
     model, found = steps
     layers = sum(isinstance(module, BatchNorm) for _, module in nnx.iter_modules(model))
-    for kind in (FORWARD, BACKWARD):
-        # XLA may merge a layer's with gradients that are ready at the same time.
-        assert sum(x.kind == kind for x in found[8, 1]) == pytest.approx(layers, abs=2)
-        assert not any(x.kind == kind for x in found[8, 8])
-    assert max(x.depth for x in found[8, 1]) >= 2 * layers - 2
-    assert max(x.depth for x in found[8, 8]) <= 3
+    assert layers == 5
+    # Compilers merge what does not wait for each other, such as statistics of parallel branches.
+    assert 2 * layers - 2 <= sum(x.kind in (FORWARD, BACKWARD) for x in found[1]) <= 2 * layers
+    assert 2 * layers - 2 <= max(x.depth for x in found[1]) <= 2 * layers + 1
+    assert not count_bytes(found[8], [FORWARD, BACKWARD])
+    assert max(x.depth for x in found[8]) <= 3
