@@ -15,7 +15,9 @@ from fume_jax.runtime.errors import PARTLY_DONE
 from fume_jax.schema import MASK_CLASSES, batch_spec
 from tests.commands import ROOT, environment
 
-# Packages that such an image may lack. A small encoder compiles in seconds.
+# A model that compiles in seconds.
+SMALL = {"name": "classification_only", "backbone": "tiny"}
+# Packages that such an image may lack.
 MISSING = ["grain", "tensorflow_datasets", "ml_collections", "orbax", "cv2", "tensorboardX"]
 MISSING += ["psutil", "filelock", "torch"]
 WITHOUT = f"""
@@ -27,7 +29,7 @@ class Missing:
 sys.meta_path.insert(0, Missing())
 import tests.tiny
 from benchmarks.jax_baseline import RECIPE
-RECIPE["model"]["backbone"] = "tiny"
+RECIPE["model"] |= {SMALL}
 sys.argv = sys.argv[1:]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
@@ -56,7 +58,7 @@ def test_an_epoch_trains_on_augmented_batches_of_the_device_cache(monkeypatch, s
             batches.append(jax.device_get(batch))
             return metrics
 
-    monkeypatch.setitem(jax_baseline.RECIPE["model"], "backbone", "tiny")
+    monkeypatch.setitem(jax_baseline.RECIPE, "model", SMALL)
     monkeypatch.setattr(jax_baseline, "TrainingStep", RecordedStep)
     suite = Suite(Report(), True, {}, {})
     gpu.epoch(suite)
