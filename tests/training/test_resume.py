@@ -69,7 +69,7 @@ def live(arguments, seconds, kill_in_save, folder):
     if seconds is None:  # anywhere in the start
         seconds = random.uniform(0, 8)
     else:
-        while not (line := process.stdout.readline()).startswith(("epoch", "going on")):
+        while not (line := process.stdout.readline()).startswith(("epoch", "resuming")):
             assert process.poll() is None, line
     deadline = time.time() + seconds
     while process.poll() is None and time.time() < deadline:
