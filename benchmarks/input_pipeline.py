@@ -52,11 +52,11 @@ def compare(report: Report, table: str, size: tuple[int, int], *, turns: int, **
     medians = {name: {key: statistics.median(run[key] for run in runs[name]) for key in runs[name][0]} for name in runs}
     for name, row in medians.items():
         speed, baseline = row["pairs_per_second"], medians["torch"]["pairs_per_second"]
-        report.add(table, baseline=name, **row, ratio=speed / baseline, seconds_of_4383_pairs=EPOCH_PAIRS / speed)
+        report.add(table, baseline=name, **row, speed_ratio=speed / baseline, epoch_seconds=EPOCH_PAIRS / speed)
 
 
 def measure(name: str, source, size: tuple[int, int], *, cores: int, train: bool, num_batches: int = 60) -> dict:
-    """Measures speed, start and memory of a pipeline on some cores; `train` takes a training step with every batch."""
+    """Measures speed, start and this process's memory on some cores; `train` takes a step with every batch."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     keep_freed_memory()  # as training does
     jax.config.update("jax_platforms", "cpu")

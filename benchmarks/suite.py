@@ -58,7 +58,8 @@ class Suite:
         for name, call in calls.items():
             row = {"batch": batch_size, "call": name, "ms": 1e3 * seconds[name]}
             ratio = baseline and seconds[name] / baseline
-            self.report.add(task, **row, pairs_per_second=batch_size / seconds[name], ratio=ratio, **call.first)
+            speed = {"pairs_per_second": batch_size / seconds[name], "time_ratio": ratio}
+            self.report.add(task, **row, **speed, **call.first)
             if isinstance(call, jax_baseline.Compiled):
                 peak = measure_peak_rates(call.dtype, 256 if self.quick else 2048 if on_cpu else 8192)
                 found = roofline(count_work(call.compiled, call.lowered), peak, seconds[name])

@@ -183,7 +183,8 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_and_leaves_the_last_on
     arguments = [*train_arguments(tiny_dataset, tmp_path / "run"), "--config.train.epochs=2"]
     stopped = with_file_limit(20, "fume_jax.main", *arguments)
     assert stopped.returncode == 1, stopped.stderr
-    assert "The disk is full (File too large): a checkpoint could not be written" in stopped.stderr.splitlines()[-1]
+    # Threads of Orbax may still print after it.
+    assert "error: The disk is full (File too large): a checkpoint could not be written" in stopped.stderr
     assert run("fume_jax.main", *arguments).returncode == 0
 
 
