@@ -7,6 +7,7 @@ Reads requests, a JSON object a line: `argv` (module and arguments), `environmen
 import json
 import os
 import runpy
+import signal
 import sys
 import warnings
 
@@ -31,6 +32,7 @@ warnings.filterwarnings("ignore", "os.fork")
 
 def run(argv, environment, stdout, stderr):
     """The forked process."""
+    signal.alarm(600)  # a command that hangs is killed, as by the timeout of `run_fresh`
     os.environ.clear()
     os.environ.update(environment)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

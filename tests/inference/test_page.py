@@ -18,7 +18,7 @@ from fume_jax.inference.card import create_card
 from fume_jax.inference.page import create_page
 from fume_jax.inference.predictor import Predictor, pretrained_examples
 from fume_jax.schema import GASES
-from tests.commands import assert_refused, run, start
+from tests.commands import assert_refused, run, run_fresh, start
 
 pytestmark = pytest.mark.slow
 
@@ -162,7 +162,8 @@ def test_the_page_shows_what_the_model_has(name, shown):
 def test_without_gradio_the_extra_is_named(monkeypatch, tmp_path):
     (tmp_path / "gradio.py").write_text("raise ModuleNotFoundError(name='gradio')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert_refused(run("fume_jax.app", "--port=0"), "gradio", 'pip install -e ".[app]"')
+    # In an interpreter of its own: one that is forked has its path already.
+    assert_refused(run_fresh("fume_jax.app", "--port=0"), "gradio", 'pip install -e ".[app]"')
 
 
 def test_a_taken_port_is_refused_with_what_to_do():
