@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fume_jax.runtime import errors
-from fume_jax.runtime.files import replace_text
+from fume_jax.runtime.errors import UserError
+from fume_jax.runtime.files import read_json, replace_text
 
 # States of a run. The next start of the sweep resumes a run that failed, or that was stopped or killed from outside.
 QUEUED, RUNNING, DONE, FAILED, STOPPED = "queued", "running", "done", "failed", "stopped"
@@ -107,5 +108,8 @@ def _write(path, value):
 def _read(path, kind):
     if not path.exists():
         return None
-    values = json.loads(path.read_text())
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    values = read_json(path)
+    try:
+        return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    except TypeError as error:
+        raise UserError(f"{path} is damaged: {error}.") from error

@@ -21,9 +21,10 @@ from fume_jax.inference.card import ModelCard, create_card
 from fume_jax.learning.step import split_model
 from fume_jax.models import FUME
 from fume_jax.runtime.errors import UserError, needs_extra
+from fume_jax.runtime.files import read_json
 from fume_jax.runtime.mesh import batch_sharding, create_mesh, shard_batch
 from fume_jax.training import weights
-from fume_jax.training.checkpoint import load_config, load_json
+from fume_jax.training.checkpoint import load_config
 from fume_jax.training.setup import load_best_model
 
 
@@ -49,7 +50,7 @@ class JaxBackend:
         self._mesh = create_mesh()
         restored, step = load_best_model(config, str(path), self._mesh)
         # The metrics of the last evaluation, if that was of this step.
-        metrics = load_json(metrics_file) if (metrics_file := Path(path) / "metrics.json").exists() else {}
+        metrics = read_json(metrics_file) if (metrics_file := Path(path) / "metrics.json").exists() else {}
         self.card = create_card(config, step, metrics if metrics.get("step") == step else {})
         config.model.dtype = dtype or config.model.dtype
         self.model: FUME = abstract_model(config)

@@ -1,14 +1,76 @@
-"""Files that are complete whenever they are read."""
+"""Files that are complete whenever they are read, and folders that one process at a time writes to."""
 
+import contextlib
+import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import filelock
 
-def replace_text(path: Path, text: str) -> None:
-    """Writes a text file atomically: however the process ends, the path holds the old text or the new one."""
-    part = path.with_name(f"{path.name}.part")
-    with open(part, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+from fume_jax.runtime.errors import UserError
+
+# Ending of a file that is being written. What is left of it belongs to a process that died.
+PART = ".part"
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yields the path to write a file to, `PATH.part`, which replaces `path` at the end of the context.
+
+    However the process ends, `path` holds the old content, all of the new one, or nothing if it was new. An error in
+    the context removes the part.
+    """
+    path = Path(path)
+    part = path.with_name(f"{path.name}{PART}")
+    try:
+        yield part
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def replace_text(path: str | Path, text: str) -> None:
+    """Writes a text file in UTF-8 as `replacing` does; what is no valid Unicode is escaped."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def read_json(path: str | Path, kind: type = dict):
+    """Reads a JSON file whose value is a `kind`; UserError that names the file if it is damaged or of another kind.
+
+    Raises OSError if the file cannot be read.
+    """
+    try:
+        value = json.loads(Path(path).read_bytes())
+    except (ValueError, RecursionError) as error:  # bytes that are not UTF-8 are a ValueError too
+        raise UserError(f"{path} is damaged: {error}.") from error
+    if not isinstance(value, kind):
+        raise UserError(f"{path} is damaged: expected a JSON {kind.__name__}, got a {type(value).__name__}.")
+    return value
+
+
+@contextlib.contextmanager
+def lock(folder: str | Path, *, name: str = ".lock", doing: str = "writing to", flag: str = "folder") -> Iterator[None]:
+    """Holds a lock on a folder, which is created if needed, against other processes that do the same in it.
+
+    The system frees it however the process ends; its file stays. Since nobody else writes there meanwhile, the parts
+    that dead processes left directly in the folder are removed. `doing` and `flag` complete the message.
+
+    Raises UserError if another process holds the lock, OSError if the folder cannot be written.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(filelock.FileLock(folder / name, timeout=0))
+        except filelock.Timeout as error:
+            advice = f"wait for it, stop it, or use another {flag}"
+            raise UserError(f"Another process is {doing} {folder}; {advice}.") from error
+        for part in folder.iterdir():
+            if part.name.endswith(PART) and part.is_file():
+                part.unlink()
+        yield

@@ -7,10 +7,10 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import filelock
 import jax
 import psutil
 
+from fume_jax.runtime import files
 from fume_jax.runtime.console import Console
 from fume_jax.runtime.errors import UserError
 
@@ -35,16 +35,11 @@ def run_lock(workdir: str | Path, name: str = ".lock", doing: str = "training in
     The first process of a run holds the lock for all. The system frees it however the process ends; its file stays.
     Raises UserError if another process holds it, OSError if the folder cannot be written.
     """
-    Path(workdir).mkdir(parents=True, exist_ok=True)
     if jax.process_index() != 0:
+        Path(workdir).mkdir(parents=True, exist_ok=True)
         yield
         return
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(filelock.FileLock(Path(workdir) / name, timeout=0))
-        except filelock.Timeout as error:
-            advice = "wait for it, stop it, or use another --workdir"
-            raise UserError(f"Another process is {doing} {workdir}; {advice}.") from error
+    with files.lock(workdir, name=name, doing=doing, flag="--workdir"):
         yield
 
 

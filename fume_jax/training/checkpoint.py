@@ -16,7 +16,7 @@ from orbax.checkpoint import checkpoint_managers
 from fume_jax.config import upgrade_values
 from fume_jax.learning.step import TrainState
 from fume_jax.runtime.errors import UserError
-from fume_jax.runtime.files import replace_text
+from fume_jax.runtime.files import read_json, replace_text
 from fume_jax.runtime.mesh import assert_equal
 from fume_jax.runtime.preflight import full_disk
 from fume_jax.training import weights
@@ -52,7 +52,7 @@ class Checkpoints:
         access = {"read_only": read_only, "create": not read_only, "cleanup_tmp_directories": not read_only}
         options = ocp.CheckpointManagerOptions(preservation_policy=_Kept(self), **access)
         self._manager = ocp.CheckpointManager((self._workdir / "checkpoints").absolute(), options=options)
-        scores = load_json(self._path) if self._path.exists() else {}
+        scores = read_json(self._path) if self._path.exists() else {}
         # Steps after the latest checkpoint will be taken and scored again.
         self._scores = {int(step): s for step, s in scores.items() if int(step) <= (self.latest_step or 0)}
         # All processes have to continue from the same state.
@@ -197,7 +197,7 @@ def save_config(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
     if has_checkpoints(workdir):
         if not path.exists():
             raise UserError(f"{workdir} holds checkpoints but no config.json; use another --workdir.")
-        old, now = (flatten_dict(values, sep=".") for values in (upgrade_values(load_json(path)), new))
+        old, now = (flatten_dict(values, sep=".") for values in (upgrade_values(read_json(path)), new))
         changed = [key for key in sorted(old | now) if old.get(key) != now.get(key) and not key.startswith(FREE_KEYS)]
         if changed:
             lines = "\n".join(f"  {key}: {old.get(key)!r} there, {now.get(key)!r} now" for key in changed)
@@ -212,12 +212,4 @@ def load_config(workdir: str | Path) -> ml_collections.ConfigDict:
     path = Path(workdir) / "config.json"
     if not path.exists():
         raise UserError(f"{workdir} is not a run folder: it has no config.json. Train one with fume train.")
-    return ml_collections.ConfigDict(upgrade_values(load_json(path))).lock()
-
-
-def load_json(path: Path) -> dict:
-    """Reads a JSON file of a run; UserError if it is damaged."""
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is damaged: {error}.") from error
+    return ml_collections.ConfigDict(upgrade_values(read_json(path))).lock()
