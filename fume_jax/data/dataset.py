@@ -1,5 +1,9 @@
 """Reads a prepared dataset of paired frames through TFDS, by random access and without TensorFlow."""
 
+import functools
+import hashlib
+import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +14,8 @@ from fume_jax.schema import GASES, SPLITS
 
 PIXEL_KEYS = tuple(f"{gas}_{kind}" for gas in GASES for kind in ("frame", "mask"))
 OTHER_KEYS = ("modality_mask", "label", "recording_index")
+# Bytes at the end of a file of examples that tell it from others: they hold the place of every compressed example.
+FOOTER_BYTES = 256 << 10
 
 
 class Dataset:
@@ -59,6 +65,25 @@ class Dataset:
         without_pixels = {key: tfds.decode.SkipDecoding() for key in PIXEL_KEYS}
         source = self._builder.as_data_source(split=name, decoders=without_pixels)
         return np.array([example["label"] for example in source])
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Digest of the examples. The folder of the dataset does not change it, other data do.
+
+        The builders of this project store one of all pixels and values. For other datasets it is computed from the
+        sizes and ends of the files, and changes also when the same data are prepared anew.
+        """
+        info = self._builder.info
+        contents = [(name, list(split.shard_lengths)) for name, split in info.splits.items()]
+        digest = hashlib.blake2b(digest_size=16)
+        stored = (info.metadata or {}).get("digest")
+        digest.update(json.dumps([info.features.to_json(), contents, stored], sort_keys=True).encode())
+        for path in () if stored else sorted(Path(self._builder.data_dir).glob(f"*.{info.file_format.file_suffix}*")):
+            with path.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - FOOTER_BYTES))
+                digest.update(f"{path.name} {size}".encode() + file.read())
+        return digest.hexdigest()
 
     def _check_split(self, name):
         if name not in self.splits:
