@@ -182,7 +182,8 @@ def _check_features(path, features):
         found = features[key]
         if found.shape != expected or found.np_dtype != np.uint8:
             raise UserError(
-                f"In the dataset in {path!r} {key} is {np.dtype(found.np_dtype)} {found.shape}; expected uint8 {expected}."
+                f"In the dataset in {path!r} {key} is {np.dtype(found.np_dtype)} {found.shape}; expected uint8 "
+                f"{expected}."
             )
     names = getattr(features["label"], "names", list(CLASSES))
     if list(names) != list(CLASSES):

@@ -24,7 +24,7 @@ from fume_jax.learning.surface_distance import surface_metrics
 from fume_jax.runtime import preflight
 from fume_jax.runtime.console import Console
 from fume_jax.runtime.errors import UserError
-from fume_jax.runtime.files import replace_text
+from fume_jax.runtime.files import read_json, replace_text
 from fume_jax.runtime.mesh import create_mesh, replicate_to_hosts
 from fume_jax.runtime.preemption import StopRequest
 from fume_jax.schema import GASES
@@ -46,19 +46,21 @@ def write_report(
     splits: Sequence[str],
     *,
     curves: Mapping[str, Curve],
+    output: str | None = None,
     tta: bool = False,
     protocol: str = "present",
     stop: StopRequest | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Scores a model, prints a table, and writes `metrics.json`, `examples/SPLIT.csv` and `pictures/` to a run folder.
+    """Scores a model, prints a table, and writes `metrics.json`, `examples/SPLIT.csv` and `pictures/` to a folder.
 
-    All processes share the work; the first one prints and writes.
+    All processes share the work; the first one prints and writes, the table before any file.
 
     Args:
       config, workdir: config and folder of the run.
       model, step: `params` and `batch_stats`, and the step that they were trained to.
       loader, splits: loader of the dataset, and the splits to score.
       curves: scalars logged in training, by tag, to draw.
+      output: folder to write to, that of the run if None.
       tta: average predictions over each frame and its mirror image.
       protocol: `present` scores the recorded gases. `reference` scores as the PyTorch original did, to compare with its
         published figures: CO2 masks alone, and every pair as if it had both gases, an absent one being a frame of zeros
@@ -80,8 +82,7 @@ def write_report(
     eval_fn, predict_fn = create_eval_fns(config, mesh, flips=tta, masks=True)
     attention_fn = create_attention_fn(config, mesh)
     reference = protocol == "reference"
-    scores, intervals, first = {}, {}, jax.process_index() == 0
-    examples, pictures = Path(workdir) / "examples", Path(workdir) / "pictures"
+    scores, intervals, tables, pictures, first = {}, {}, {}, {}, jax.process_index() == 0
     for split in splits:
         name = split + ("_tta" if tta else "") + ("_reference" if reference else "")
         batches = loader.split(split)
@@ -95,7 +96,7 @@ def write_report(
             results = {key: values for key, values in results.items() if not key.startswith("ch4_")}
         scores[name] = score_results(results, **task_weights(config)) | _further_scores(results)
         intervals[name] = _intervals(results)
-        table = per_example.columns(results, **task_weights(config))
+        tables[name] = table = per_example.columns(results, **task_weights(config))
         drawn = {"classes": plots.classes_chart(scores[name])} if first else {}
         if first and "probabilities" in results:
             drawn["confusion"] = plots.confusion_chart(results["cls_confusion"].sum(0))
@@ -109,14 +110,11 @@ def write_report(
                 drawn[kind] = overlays.pair_panel(batch, outputs, len(indices))
             if first and attention:
                 drawn[f"{kind}_attention"] = overlays.attention_panel(batch, attention, len(indices))
-        if first:
-            per_example.write_table(examples / f"{name}.csv", table)
-            for kind, picture in drawn.items():
-                overlays.save(pictures / f"{name}_{kind}.png", picture)
+        pictures |= {f"{name}_{kind}": picture for kind, picture in drawn.items()}
     if first:
-        overlays.save(pictures / "training.png", plots.training_chart(curves))
-        _write_metrics(Path(workdir) / "metrics.json", step, scores, intervals, dataset)
         _print_summary(workdir, step, scores, intervals, dataset)
+        pictures["training"] = plots.training_chart(curves)
+        _write_files(Path(output or workdir), step, scores, intervals, dataset, tables, pictures, console)
     return scores
 
 
@@ -163,13 +161,27 @@ def _chosen(table):
     return {kind: table["example_index"][chosen] for kind, chosen in rows.items() if len(chosen)}
 
 
-def _write_metrics(path, step, scores, intervals, dataset):
+def _write_files(folder, step, scores, intervals, dataset, tables, pictures, console):
+    with preflight.full_disk(folder, "the scores printed above"):
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_metrics(folder / "metrics.json", step, scores, intervals, dataset, console)
+        for name, table in tables.items():
+            per_example.write_table(folder / "examples" / f"{name}.csv", table)
+        for name, picture in pictures.items():
+            overlays.save(folder / "pictures" / f"{name}.png", picture)
+    print(f"Wrote {folder}/metrics.json, {folder}/examples and {folder}/pictures.")
+
+
+def _write_metrics(path, step, scores, intervals, dataset, console):
     """Writes flat keys, NaN (a class that never occurs) as null; keeps earlier scores of the same step and dataset."""
+    source, flat = {"step": step, "dataset": dataset.name, "dataset_digest": dataset.digest}, {}
     try:
-        flat = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError):
-        flat = {}
-    source = {"step": step, "dataset": dataset.name}
+        # An earlier version wrote no digest.
+        flat = {"dataset_digest": dataset.digest} | read_json(path)
+    except FileNotFoundError:
+        pass
+    except UserError as error:
+        console.warn(f"{error} It is written anew.")
     flat = (flat if source.items() <= flat.items() else {}) | source | dataset.bounds
     if dataset.leak:
         flat["leak"] = dataset.leak
@@ -196,4 +208,3 @@ def _print_summary(workdir, step, scores, intervals, dataset):
         print(f"{name} on test: {value:.3f}")
     if dataset.leak:
         print(f"WARNING: {dataset.leak}")
-    print(f"Wrote {workdir}/metrics.json, {workdir}/examples and {workdir}/pictures.")
