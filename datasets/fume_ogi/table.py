@@ -103,9 +103,13 @@ def _decode(path):
 
 
 def _rows(text, separator):
-    """Yields the numbers of the last lines and the cells of the rows that hold anything."""
+    """Yields the numbers of the first lines and the cells of the rows that hold anything."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    return ((reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells))
+    first = 1
+    for cells in reader:
+        if any(cell.strip() for cell in cells):
+            yield first, cells
+        first = reader.line_num + 1
 
 
 def _columns(text, separator):
