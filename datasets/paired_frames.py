@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
+from fume_jax.data.dataset import check_path
 from fume_jax.runtime.errors import UserError
 from fume_jax.runtime.files import lock
 from fume_jax.runtime.prefetch import prefetch_map
@@ -71,6 +72,7 @@ def preparing(data_dir: str, dataset: str, name: str, *, flag: str = "--name") -
     """
     if not re.fullmatch(r"\w[\w.+-]{0,199}", name):
         raise UserError(f"The name of a dataset is {name!r}; expected up to 200 letters, digits, and any of _.+-")
+    check_path(data_dir)
     folder = Path(data_dir) / dataset
     with lock(folder, name=f".{name}.lock", doing=f"preparing {name} in", flag=flag):
         for config in folder.iterdir():

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from datasets.paired_frames import PairedFramesBuilder
+from datasets.paired_frames import PairedFramesBuilder, preparing
 from fume_jax.data import pipeline
 from fume_jax.data.dataset import Dataset
 from fume_jax.runtime.errors import UserError
@@ -192,6 +192,21 @@ def test_damage_is_told_with_the_file(name, own):
     spoil(own)
     with pytest.raises(UserError, match=words):
         read_all(own)
+
+
+@pytest.mark.parametrize("name", ["[2024] *?", "{DATASET}", "back\\slash", "new\nline", "π ü", "~", "%s"])
+def test_a_folder_may_have_any_name_in_unicode(name, small, tmp_path):
+    expected = read_all(small)
+    np.testing.assert_equal(read_all(shutil.copytree(small, tmp_path / name)), expected)
+    np.testing.assert_equal(read_all(prepare(tmp_path / name / "new")), expected)
+
+
+def test_a_name_that_is_not_utf8_is_refused_in_words(small, tmp_path):
+    folder = shutil.copytree(small, tmp_path / os.fsdecode(b"pr\xe9"))
+    with pytest.raises(UserError, match="is not UTF-8"):
+        Dataset(str(folder))
+    with pytest.raises(UserError, match="is not UTF-8"), preparing(str(folder), "small", "x"):
+        pass
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
