@@ -69,8 +69,7 @@ def _write(output, split, plan):
             for folder, kind in (("images", "frame"), ("masks", "mask")):
                 path = output / folder / split / gas / name
                 path.parent.mkdir(parents=True, exist_ok=True)
-                if not cv2.imwrite(str(path), example[f"{gas}_{kind}"]):
-                    raise OSError(f"could not write {path}")
+                path.write_bytes(cv2.imencode(".png", example[f"{gas}_{kind}"])[1])
             paths = [rf"mmseg_dataset\{folder}\{split}\{gas}\{name}" for folder in ("images", "masks")]
             label, copy = example["label"], example["copy_index"]
             rows.append((*paths, gas, example["ph"], label, CLASSES[label], plan.number, copy))
