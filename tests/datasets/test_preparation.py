@@ -98,7 +98,9 @@ def test_large_seeds_are_seeds(option, source, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, *(pytest.param(n, marks=pytest.mark.soak) for n in (signal.SIGINT, signal.SIGKILL))]
+)
 def test_a_preparation_that_is_ended_leaves_no_worker(number, tmp_path):
     process = start("datasets.synthetic_ogi", "--name=demo", "--height=48", "--width=64", f"--data_dir={tmp_path}")
     this, workers, config = psutil.Process(process.pid), [], tmp_path / "synthetic_ogi" / "demo_64x48"
