@@ -183,8 +183,8 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_and_leaves_the_last_on
     arguments = [*train_arguments(tiny_dataset, tmp_path / "run"), "--config.train.epochs=2"]
     stopped = with_file_limit(20, "fume_jax.main", *arguments)
     assert stopped.returncode == 1, stopped.stderr
-    # Threads of Orbax may still print after it.
-    assert "error: The disk is full (File too large): a checkpoint could not be written" in stopped.stderr
+    assert stopped.stderr.startswith("error: The disk is full (File too large): a checkpoint could not be written")
+    assert stopped.stderr.count("\n") == 1
     assert run("fume_jax.main", *arguments).returncode == 0
 
 
@@ -251,9 +251,7 @@ def test_limits_of_containers_and_jobs_count(tmp_path, own, groups, room):
 
 def test_a_batch_that_is_larger_than_the_machine_is_refused():
     preflight.check_batch_memory(**STEP)
-    with pytest.raises(
-        UserError, match=r"A batch of 100,000,000 pairs of 160x120 takes 307\d\d.* Lower --config.train.b"
-    ):
+    with pytest.raises(UserError, match=r"A batch of 100,000,000 pairs of 160x120 takes 307\d\d.* Lower --config"):
         preflight.check_batch_memory(**STEP | {"batch_size": 10**8})
 
 
