@@ -6,12 +6,19 @@ from contextlib import ExitStack, closing
 import jax
 import ml_collections
 
-from fume_jax.config import create_optimizer, data_options, headline_metrics, train_batch_shape, validate_config
+from fume_jax.config import (
+    create_optimizer,
+    data_options,
+    eval_batch_shape,
+    headline_metrics,
+    train_batch_shape,
+    validate_config,
+)
 from fume_jax.data.dataset import Dataset
 from fume_jax.data.loader import Loader
 from fume_jax.runtime import preflight
 from fume_jax.runtime.console import Console
-from fume_jax.runtime.errors import DONE, RUN_AGAIN
+from fume_jax.runtime.errors import DONE, RUN_AGAIN, UserError
 from fume_jax.runtime.mesh import abstract_batch, assert_equal, check_batch_size, create_mesh
 from fume_jax.runtime.preemption import Stopped, StopRequest
 from fume_jax.training import setup
@@ -39,7 +46,8 @@ def train(config: ml_collections.ConfigDict, workdir: str, stop: StopRequest) ->
     accumulation_steps = config.train.gradient_accumulation_steps
     check_batch_size("config.train.batch_size", config.train.batch_size, mesh.size, accumulation_steps)
     dataset = Dataset(config.data.path)
-    preflight.check_batch_memory(**train_batch_shape(config))
+    for shape in (train_batch_shape(config), eval_batch_shape(config)):
+        preflight.check_batch_memory(**shape)
     with preflight.run_lock(workdir), preflight.out_of_memory(**train_batch_shape(config)):
         save_config(config, workdir)
         save_dataset(dataset, workdir)
@@ -52,6 +60,10 @@ def _train(config, workdir, stop, mesh, dataset, stack):
     # Model and optimiser.
     epoch_steps = -(-len(dataset.split("train")) // config.train.batch_size)
     total_steps = config.train.epochs * epoch_steps
+    if total_steps >= 2**31:  # steps are counted as int32
+        raise UserError(
+            f"config.train.epochs is {config.train.epochs}, {total_steps:,} steps; expected less than 2**31."
+        )
     schedule, tx = create_optimizer(config, epoch_steps)
     abstract_state = setup.abstract_state(config, tx, mesh)
     console = Console(quiet=config.log.quiet)

@@ -234,6 +234,13 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
         Checkpoints(tmp_path, metric="score").restore(with_sharding(other, replicated(create_mesh())), 3)
 
 
+def test_a_config_keeps_a_path_that_is_no_unicode(tmp_path):
+    config = demo.get_config()
+    config.data.path = os.fsdecode(b"data/pr\xe9")
+    save_config(config, tmp_path)
+    assert load_config(tmp_path).data.path == config.data.path
+
+
 def test_a_run_goes_on_under_its_own_config_only(tmp_path):
     config = demo.get_config()
     config.seed = 5
