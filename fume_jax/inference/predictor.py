@@ -107,7 +107,7 @@ class Predictor:
         self, frames: Mapping[str, np.ndarray], logits: Mapping[str, np.ndarray], milliseconds: float
     ) -> Prediction:
         """Converts the logits of one pair to its prediction; UserError if they are not finite."""
-        if not all(np.isfinite(x.sum()) for x in logits.values()):
+        if not all(np.isfinite(x).all() for x in logits.values()):
             raise UserError("The model's logits are not finite: its parameters are damaged, or its training failed.")
         masks = {gas: _mask(logits[f"{gas}_seg_logits"], x) for gas, x in frames.items() if gas in self.card.segmented}
         # A pair without a frame that the model reads has no class.
