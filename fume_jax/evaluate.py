@@ -6,7 +6,7 @@ It prints a table and writes `metrics.json`, a table of examples and pictures to
 from absl import flags
 
 from fume_jax.runtime import cli, distributed
-from fume_jax.runtime.errors import RUN_AGAIN
+from fume_jax.runtime.errors import DONE, PARTLY_DONE, RUN_AGAIN
 from fume_jax.runtime.preemption import Stopped, StopRequest
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run to score.", required=True)
@@ -22,8 +22,9 @@ _PROTOCOL = flags.DEFINE_enum(
 flags.register_validator("split", bool, "name at least one split")
 
 
-def main() -> int | None:
-    """Scores as the flags say; returns the exit code, None if done."""
+def main() -> int:
+    """Scores as the flags say; returns the exit code."""
+    from fume_jax.runtime.byproducts import ByProducts
     from fume_jax.runtime.console import Console
     from fume_jax.training.checkpoint import load_config
     from fume_jax.training.scoring import score_run
@@ -31,13 +32,15 @@ def main() -> int | None:
     config = load_config(_WORKDIR.value)
     if _DATA.value:
         config.data.path = _DATA.value
+    by_products = ByProducts()
     with distributed.joined(_WORKDIR.value) as agree, StopRequest(agree) as stop:
         try:
-            score_run(config, _WORKDIR.value, _SPLIT.value, tta=_TTA.value, protocol=_PROTOCOL.value, stop=stop)
+            options = {"tta": _TTA.value, "protocol": _PROTOCOL.value, "stop": stop, "by_products": by_products}
+            score_run(config, _WORKDIR.value, _SPLIT.value, **options)
         except Stopped:
             Console().print("stopped; the same command starts the evaluation again")
             return RUN_AGAIN
-    return None
+    return PARTLY_DONE if by_products.failures else DONE
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def score_run(
 ) -> dict[str, dict[str, float]]:
     """Loads the best checkpoint of a run and the dataset of its config, and writes the report on the splits.
 
-    `checkpoints` are those of the run, if open already; `options` are `tta`, `protocol` and `stop` of
+    `checkpoints` are those of the run, if open already; `options` are `tta`, `protocol`, `stop` and `by_products` of
     `evaluation.report.write_report`, whose metrics it returns. It raises as that, and UserError if the run has no
     checkpoint or only weights, or the dataset is missing.
     """
