@@ -8,6 +8,7 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
+from fume_jax.runtime import telemetry
 from fume_jax.runtime.errors import DONE, NOTHING_DONE, RUN_AGAIN, Stalled, UserError
 
 # Private to this user: whoever can write there can have this user run anything.
@@ -75,6 +76,7 @@ def _run(main):
     # Commands print what the user must know; warnings of libraries are about their internals.
     logging.set_verbosity(logging.ERROR)
     enable_compilation_cache()
+    telemetry.switch_off()
     # Importing and tracing make many objects that stay, and collecting garbage among them is a tenth of a start.
     gc.set_threshold(100_000)
     try:
