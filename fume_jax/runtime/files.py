@@ -103,11 +103,14 @@ def scratch(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 def check_zip(path: str | Path, limit: int) -> None:
-    """Raises UserError if the members of a zip file together claim more than `limit` bytes, before any is read.
+    """Raises UserError if the members of a zip file claim more than `limit` bytes, or one has another checksum.
 
-    Readers take no more of a member than it claims. Raises `zipfile.BadZipFile` if the file is none.
+    Readers take no more of a member than it claims, and not all of them look at its checksum. Raises
+    `zipfile.BadZipFile` or another error of `zipfile` if the file is none.
     """
     with zipfile.ZipFile(path) as file:
         size = sum(member.file_size for member in file.infolist())
-    if size > limit:
-        raise UserError(f"{path} would take {size / 1e9:.1f} GB unpacked; expected at most {limit / 1e9:.1f} GB.")
+        if size > limit:
+            raise UserError(f"{path} would take {size / 1e9:.1f} GB unpacked; expected at most {limit / 1e9:.1f} GB.")
+        if (damaged := file.testzip()) is not None:
+            raise UserError(f"{path} is damaged: {damaged} in it does not have its checksum.")

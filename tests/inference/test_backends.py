@@ -121,13 +121,17 @@ def test_a_card_tells_what_it_was_told_and_one_of_another_version_is_refused():
 # --- files that were changed, are too large, or come from earlier versions ---
 
 
-@pytest.fixture(scope="module")
-def exports(folders, tmp_path_factory):
-    """The smallest model in each format of one file."""
-    root, model = tmp_path_factory.mktemp("exports"), JaxBackend(folders / "classification_only")
+def write_exports(folder):
+    """Writes the smallest model in each format of one file."""
+    folder.mkdir()
+    card, model = card_and_model("classification_only")
     for format in FORMAT_OF_SUFFIX.values():
-        BACKENDS[format].write(root / f"model{FORMATS[format].suffix}", model.model, model.card)
-    return root
+        BACKENDS[format].write(folder / f"model{FORMATS[format].suffix}", model, card)
+
+
+@pytest.fixture(scope="module")
+def exports(once):
+    return once("exports", write_exports)
 
 
 def change_onnx(path):
