@@ -14,12 +14,14 @@ class Tally:
         row[1] += [wrong] if wrong else []
 
     @contextlib.contextmanager
-    def case(self, area: str, what: str) -> Iterator[None]:
-        """Counts a case, which goes wrong by any error; the next one is tried all the same, see `check`."""
+    def case(self, area: str, what: str, *, go_on: bool = False) -> Iterator[None]:
+        """Counts a case, which goes wrong by any error; with `go_on` the next one is tried first, see `check`."""
         try:
             yield
         except Exception as error:
             self.add(area, f"{what}: {type(error).__name__}: {error}"[:2000])
+            if not go_on:
+                raise
         else:
             self.add(area)
 
