@@ -1,24 +1,34 @@
 """Table of a sweep: the state, the progress and the scores of every run."""
 
-import json
 import signal
 from collections.abc import Mapping
 from pathlib import Path
 
 from fume_jax.evaluation.tables import aligned
+from fume_jax.runtime.errors import UserError, explain
+from fume_jax.runtime.files import read_json, readable
 from launch import status
 
 METRICS = ("iou_gas", "mean_iou", "balanced_accuracy", "macro_f1")
 
 
 def status_table(workdir: Path, states: Mapping[str, str]) -> str:
-    """Returns a line for each run of a sweep by the states of its runs, and the ends of the logs of failed runs."""
+    """Returns a line for each run of a sweep by the states of its runs, and the ends of the logs of failed runs.
+
+    A run whose files are damaged has a line too, and a note that says which file it is.
+    """
     rows = [("run", "state", "epoch", "step", "scores of", *METRICS, "time")]
     notes = []
     for name, state in states.items():
         folder = workdir / name
-        rows.append((name, state, *progress(folder), *scores(folder), _time(folder)))
-        notes += _notes(folder, name, state)
+        try:
+            with readable(folder, "a run of this version"):
+                row = (name, state, *progress(folder), *scores(folder), _time(folder))
+                notes += _notes(folder, name, state)
+        except (UserError, OSError) as error:
+            row = (name, state, *("-",) * (len(rows[0]) - 2))
+            notes.append(f"\n{name} cannot be shown: {explain(error)}")
+        rows.append(row)
     return "\n".join([aligned(rows, words=2), *notes])
 
 
@@ -79,4 +89,4 @@ def _number(value):
 
 
 def _json(path):
-    return json.loads(path.read_text()) if path.exists() else {}
+    return read_json(path) if path.exists() else {}

@@ -25,7 +25,7 @@ from fume_jax.runtime import preflight
 from fume_jax.runtime.byproducts import ByProducts
 from fume_jax.runtime.console import Console
 from fume_jax.runtime.errors import UserError
-from fume_jax.runtime.files import replace_text
+from fume_jax.runtime.files import read_json, replace_text
 from fume_jax.runtime.mesh import create_mesh, replicate_to_hosts
 from fume_jax.runtime.preemption import StopRequest
 from fume_jax.schema import GASES
@@ -47,20 +47,22 @@ def write_report(
     splits: Sequence[str],
     *,
     curves: Mapping[str, Curve],
+    output: str | None = None,
     tta: bool = False,
     protocol: str = "present",
     stop: StopRequest | None = None,
     by_products: ByProducts | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Scores a model, prints a table, and writes `metrics.json`, `examples/SPLIT.csv` and `pictures/` to a run folder.
+    """Scores a model, prints a table, and writes `metrics.json`, `examples/SPLIT.csv` and `pictures/` to a folder.
 
-    All processes share the work; the first one prints and writes.
+    All processes share the work; the first one prints and writes, the table before any file.
 
     Args:
       config, workdir: config and folder of the run.
       model, step: `params` and `batch_stats`, and the step that they were trained to.
       loader, splits: loader of the dataset, and the splits to score.
       curves: scalars logged in training, by tag, to draw.
+      output: folder to write to, that of the run if None.
       tta: average predictions over each frame and its mirror image.
       protocol: `present` scores the recorded gases. `reference` scores as the PyTorch original did, to compare with its
         published figures: CO2 masks alone, and every pair as if it had both gases, an absent one being a frame of zeros
@@ -91,19 +93,22 @@ def write_report(
         results[split + suffix] = _collect(config, model, eval_fn, *batches, **options)
     weights = task_weights(config)
     scores = {name: score_results(found, **weights) | _further_scores(found) for name, found in results.items()}
-    first = jax.process_index() == 0
+    first, folder = jax.process_index() == 0, Path(output or workdir)
     if first:
         intervals = {name: _intervals(found) for name, found in results.items()}
         _print_summary(workdir, step, scores, intervals, dataset)
-        _write_metrics(Path(workdir) / "metrics.json", step, scores, intervals, dataset)
+        with preflight.full_disk(folder, "the scores printed above"):
+            folder.mkdir(parents=True, exist_ok=True)
+            _write_metrics(folder / "metrics.json", step, scores, intervals, dataset, console)
     # What follows may fail without harm to the scores.
     attention_fn = create_attention_fn(config, mesh)
     for split, (name, found) in zip(splits, results.items(), strict=True):
         table = per_example.columns(found, **weights)
         if first:
-            with by_products.attempt("examples", f"{workdir}/examples/{name}.csv"):
-                per_example.write_table(Path(workdir) / "examples" / f"{name}.csv", table)
-            _save_charts(workdir, name, scores[name], found, by_products)
+            path = folder / "examples" / f"{name}.csv"
+            with by_products.attempt("examples", str(path)):
+                per_example.write_table(path, table)
+            _save_charts(folder, name, scores[name], found, by_products)
         for kind, indices in _chosen(table).items():
             batch = loader.examples(split, indices)
             batch = _with_both_gases(batch) if reference else batch
@@ -111,14 +116,14 @@ def write_report(
             batch, outputs, attention = replicate_to_hosts((batch, outputs, attention))
             if first:
                 panel = f"{name}_{kind}"
-                _save(workdir, panel, by_products, overlays.pair_panel, batch, outputs, len(indices))
+                _save(folder, panel, by_products, overlays.pair_panel, batch, outputs, len(indices))
                 if attention:
                     args = batch, attention, len(indices)
-                    _save(workdir, f"{panel}_attention", by_products, overlays.attention_panel, *args)
+                    _save(folder, f"{panel}_attention", by_products, overlays.attention_panel, *args)
     if first:
-        _save(workdir, "training", by_products, plots.training_chart, curves)
+        _save(folder, "training", by_products, plots.training_chart, curves)
         by_products.summarize()
-        print(f"Wrote {workdir}/metrics.json, {workdir}/examples and {workdir}/pictures.")
+        print(f"Wrote {folder}/metrics.json, {folder}/examples and {folder}/pictures.")
     return scores
 
 
@@ -133,17 +138,17 @@ def _collect(config, model, eval_fn, batches, num_batches, *, name, console, sto
     return {key: values for key, values in results.items() if not (reference and key.startswith("ch4_"))}
 
 
-def _save_charts(workdir, name, scores, results, by_products):
-    _save(workdir, f"{name}_classes", by_products, plots.classes_chart, scores)
+def _save_charts(folder, name, scores, results, by_products):
+    _save(folder, f"{name}_classes", by_products, plots.classes_chart, scores)
     if "probabilities" in results:
-        _save(workdir, f"{name}_confusion", by_products, plots.confusion_chart, results["cls_confusion"].sum(0))
+        _save(folder, f"{name}_confusion", by_products, plots.confusion_chart, results["cls_confusion"].sum(0))
         drawn = results["probabilities"], results["labels"]
-        _save(workdir, f"{name}_reliability", by_products, plots.reliability_chart, *drawn)
+        _save(folder, f"{name}_reliability", by_products, plots.reliability_chart, *drawn)
 
 
-def _save(workdir, name, by_products, draw, *args):
+def _save(folder, name, by_products, draw, *args):
     """Draws a picture of the report, and writes it to `pictures/`."""
-    path = Path(workdir) / "pictures" / f"{name}.png"
+    path = folder / "pictures" / f"{name}.png"
     with by_products.attempt("pictures", str(path)):
         overlays.save(path, draw(*args))
 
@@ -191,13 +196,16 @@ def _chosen(table):
     return {kind: table["example_index"][chosen] for kind, chosen in rows.items() if len(chosen)}
 
 
-def _write_metrics(path, step, scores, intervals, dataset):
+def _write_metrics(path, step, scores, intervals, dataset, console):
     """Writes flat keys, NaN (a class that never occurs) as null; keeps earlier scores of the same step and dataset."""
+    source, flat = {"step": step, "dataset": dataset.name, "dataset_digest": dataset.digest}, {}
     try:
-        flat = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError):
-        flat = {}
-    source = {"step": step, "dataset": dataset.name}
+        # An earlier version wrote no digest.
+        flat = {"dataset_digest": dataset.digest} | read_json(path)
+    except FileNotFoundError:
+        pass
+    except UserError as error:
+        console.warn(f"{error} It is written anew.")
     flat = (flat if source.items() <= flat.items() else {}) | source | dataset.bounds
     if dataset.leak:
         flat["leak"] = dataset.leak

@@ -58,15 +58,48 @@ def read_json(path: str | Path, kind: type = dict):
 
 
 @contextlib.contextmanager
+def readable(path: str | Path, kind: str) -> Iterator[None]:
+    """Turns whatever a library raises about the content of a file into a UserError that names the file.
+
+    `kind` is a noun phrase, such as "the weights of this model". Errors of the system pass.
+    """
+    try:
+        yield
+    except (UserError, OSError):
+        raise
+    except Exception as error:  # the type depends on the library and the damage
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"{path} is damaged, or not {kind}: {reason}") from error
+
+
+def check_folder(folder: str | Path, remedy: str = "Choose another folder.") -> None:
+    """Raises UserError unless files can be written to a folder, which may have to be created; `remedy` is a sentence.
+
+    Errors that come only while files are written, such as that of a full disk, are left to then.
+    """
+    folder = Path(folder)
+    existing = folder.absolute()
+    while not existing.exists():
+        if existing.is_symlink():
+            raise UserError(f"{existing} is a link to {os.readlink(existing)}, which does not exist. {remedy}")
+        existing = existing.parent
+    if not existing.is_dir():
+        raise UserError(f"{existing} is a file; expected a folder. {remedy}")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"{folder} cannot be written: no permission to write to {existing}. {remedy}")
+
+
+@contextlib.contextmanager
 def lock(folder: str | Path, *, name: str = ".lock", doing: str = "writing to", flag: str = "folder") -> Iterator[None]:
     """Holds a lock on a folder, which is created if needed, against other processes that do the same in it.
 
     The system frees it however the process ends; its file stays. Since nobody else writes there meanwhile, the parts
     that dead processes left directly in the folder are removed. `doing` and `flag` complete the message.
 
-    Raises UserError if another process holds the lock, OSError if the folder cannot be written.
+    Raises UserError if another process holds the lock or the folder cannot be written.
     """
     folder = Path(folder)
+    check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         try:

@@ -16,7 +16,7 @@ from fume_jax.runtime.errors import DONE, PARTLY_DONE, RUN_AGAIN
 from fume_jax.runtime.mesh import abstract_batch, assert_equal, check_batch_size, create_mesh
 from fume_jax.runtime.preemption import Stopped, StopRequest
 from fume_jax.training import setup
-from fume_jax.training.checkpoint import save_config
+from fume_jax.training.checkpoint import save_config, save_dataset
 from fume_jax.training.finetune import init_from_run
 from fume_jax.training.logger import Logger, Throughput
 from fume_jax.training.loop_state import LoopState
@@ -26,9 +26,9 @@ from fume_jax.training.tensorboard import EventLog
 def train(config: ml_collections.ConfigDict, workdir: str, stop: StopRequest) -> int:
     """Trains a model, or resumes the run in `workdir`, then scores its best checkpoint.
 
-    The run folder holds `config.json`, `checkpoints/STEP/`, `validation.json` (the scores of every evaluation),
-    `events/`, and the files of `evaluation.report.write_report`. Returns `DONE`, `PARTLY_DONE` if a picture or a table
-    of examples could not be made, or `RUN_AGAIN` if `stop` was requested before the end.
+    The run folder holds `config.json`, `dataset.json`, `checkpoints/STEP/`, `validation.json` (the scores of every
+    evaluation), `events/`, and the files of `evaluation.report.write_report`. Returns `DONE`, `PARTLY_DONE` if a
+    picture or a table of examples could not be made, or `RUN_AGAIN` if `stop` was requested before the end.
 
     Raises:
       UserError: if the config is invalid, `workdir` holds a run of another config or one that another process trains,
@@ -40,8 +40,10 @@ def train(config: ml_collections.ConfigDict, workdir: str, stop: StopRequest) ->
     accumulation_steps = config.train.gradient_accumulation_steps
     check_batch_size("config.train.batch_size", config.train.batch_size, mesh.size, accumulation_steps)
     dataset = Dataset(config.data.path)
+    preflight.check_batch_memory(**train_batch_shape(config))
     with preflight.run_lock(workdir), preflight.out_of_memory(**train_batch_shape(config)):
         save_config(config, workdir)
+        save_dataset(dataset, workdir)
         with ExitStack() as stack:
             return _train(config, workdir, stop, mesh, dataset, stack)
 
@@ -73,7 +75,8 @@ def _train(config, workdir, stop, mesh, dataset, stack):
     start_step = checkpoints.latest_step
     state, loop_state = _start(config, tx, checkpoints, abstract_state, mesh, console)
     compiled = executor.submit(lambda: lowered.result().compile())
-    events = stack.enter_context(closing(EventLog(workdir, start_step=start_step, wandb=config.log.wandb)))
+    log_options = {"start_step": start_step, "wandb": config.log.wandb, "warn": console.warn}
+    events = stack.enter_context(closing(EventLog(workdir, **log_options)))
     step = start_step = start_step or 0
     loader = Loader(dataset, data_options(config), mesh, console)
     logger = Logger(config, loader, mesh, schedule, console, events, start_step, epoch_steps)
@@ -88,7 +91,9 @@ def _train(config, workdir, stop, mesh, dataset, stack):
     throughput = Throughput(batches, config.train.batch_size)
     while True:
         stopping = stop.agreed()
-        evaluating = step > 0 and (step == total_steps or step % eval_steps == 0)
+        # A run of an earlier version may be further than its dataset, prepared anew, now asks for.
+        ended = step >= total_steps
+        evaluating = step > 0 and (ended or step % eval_steps == 0)
         # A step is logged after its checkpoint, so that a run that resumes there logs it again.
         saving = evaluating or stopping or step % save_steps == 0 or (keep_steps and step % keep_steps == 0)
         if saving and step > start_step:
@@ -110,7 +115,7 @@ def _train(config, workdir, stop, mesh, dataset, stack):
             logger.close()
             console.print(f"stopped after step {step} of {total_steps}; the same command resumes the run")
             return RUN_AGAIN
-        if step == total_steps or loop_state.early_stopping.due:
+        if ended or loop_state.early_stopping.due:
             break
         batch = throughput.next_batch()
         state, metrics = train_fn(state, batch)
