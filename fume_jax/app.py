@@ -15,7 +15,7 @@ from fume_jax.inference import flags as model_flags
 from fume_jax.runtime import cli
 from fume_jax.runtime.errors import UserError, needs_extra
 
-_HOST = flags.DEFINE_string("host", "127.0.0.1", "Address of the page; 0.0.0.0, or :: for IPv6, lets other machines open it.")
+_HOST = flags.DEFINE_string("host", "127.0.0.1", "Address of the page; 0.0.0.0 or :: lets other machines open it.")
 _PORT = flags.DEFINE_integer("port", 7860, "Port of the page; 0 chooses a free one.", lower_bound=0, upper_bound=65535)
 flags.adopt_module_key_flags(model_flags)
 

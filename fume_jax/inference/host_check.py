@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 
 from starlette.responses import PlainTextResponse
 
+REFUSED = "This page answers only to its own address. Open it by the address that fume app prints.\n"
+
 
 class HostCheck:
     """ASGI middleware: lets requests pass whose `Host` names this machine and whose `Origin`, if any, is that host.
@@ -20,16 +22,15 @@ class HostCheck:
         own = socket.gethostname().lower()
         self._names = {"localhost", own, f"{own}.local", host.lower()}
 
-    async def __call__(self, scope, receive, send):
-        if scope["type"] not in ("http", "websocket"):
-            return await self._app(scope, receive, send)
-        headers = {name: value.decode("latin-1").lower() for name, value in scope["headers"]}
+    async def __call__(self, scope, receive, send) -> None:
+        """Answers 403 to what it refuses, or passes it on."""
+        headers = {name: value.decode("latin-1").lower() for name, value in scope.get("headers", ())}
         host, origin = headers.get(b"host", ""), headers.get(b"origin")
-        if self._is_own(host) and (origin is None or urlsplit(origin).netloc == host):
-            return await self._app(scope, receive, send)
-        told = f"This page is not served as {host} to {origin or 'anyone'}. Open it by the address that fume app prints."
-        response = PlainTextResponse(told, status_code=403)
-        await response({"type": "http"} | scope, receive, send)
+        app = self._app
+        is_own = self._is_own(host) and (origin is None or urlsplit(origin).netloc == host)
+        if scope["type"] in ("http", "websocket") and not is_own:
+            app = PlainTextResponse(REFUSED, status_code=403)
+        await app(scope, receive, send)
 
     def _is_own(self, host):
         try:

@@ -198,14 +198,12 @@ def _mask(logits, frame):
     One class after the other, which for a large frame takes a third of the memory.
     """
     height, width, _ = frame.shape
-    mask = np.zeros((height, width), np.uint8)
-    for value, plane in enumerate(np.moveaxis(logits, -1, 0)):
-        plane = cv2.resize(np.ascontiguousarray(plane), (width, height), interpolation=cv2.INTER_LINEAR)
-        if value:
-            mask[plane > highest] = value
-            cv2.max(highest, plane, dst=highest)
-        else:
-            highest = plane
+    mask, highest = np.zeros((height, width), np.uint8), np.full((height, width), -np.inf, logits.dtype)
+    for value in range(logits.shape[-1]):
+        plane = np.ascontiguousarray(logits[..., value])
+        plane = cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR)
+        mask[plane > highest] = value
+        cv2.max(highest, plane, dst=highest)
     return mask
 
 
