@@ -128,7 +128,9 @@ def _without_extreme(image, smooth, scene):
         marked = cv2.compare(image, value, cv2.CMP_EQ) & (scene * np.uint8(255))
         if cv2.countNonZero(marked) < FEWEST_MARKED:
             continue
-        rest = scene * (cv2.dilate(marked, around) == 0)
+        # Beyond the frame there may be more of them.
+        near = cv2.dilate(marked, around, borderType=cv2.BORDER_CONSTANT, borderValue=255)
+        rest = scene * (near == 0)
         low, high = _limits(smooth, rest)
         if max(low - value, value - high) > GAP * (high - low) and _is_scene(smooth, rest):
             return rest
