@@ -127,6 +127,29 @@ def test_the_table_shows_progress_scores_times_and_why_runs_failed(tmp_path):
     ]
 
 
+BAD = {
+    "config.json": ["[]", '{"train": 3}', '{"train": {}}'],
+    "validation.json": ["{", '{"12": 3}', '{"x": {}}'],
+    "metrics.json": ["[1]", '{"test/mean_iou": "a"}'],
+    "status.json": ["{", '{"state": "done"}', "[" * 100_000],
+    "submitted.json": ["3", '{"backend": "local", "id": "1", "other": 1}'],
+}
+
+
+@pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in BAD.items() for text in texts])
+def test_one_damaged_file_does_not_hide_the_other_runs(name, text, tmp_path):
+    validation = {"12": {"mean_iou": 0.5}, "24": {"mean_iou": 0.4}}
+    for run in ("bad", "good"):
+        write_run(tmp_path / run, steps=(12, 24), validation=validation)
+        status.write_job(tmp_path / run, JOB)
+        say(tmp_path / run, FAILED, exit_code=1)
+    (tmp_path / "bad" / name).write_text(text)
+    lines = table.status_table(tmp_path, {"bad": FAILED, "good": FAILED}).splitlines()
+    assert lines[1].split() == ["bad", "failed", *"--------"]
+    assert lines[2].split()[:4] == ["good", "failed", "4/4", "24"]
+    assert f"bad cannot be shown: {tmp_path}/bad" in "\n".join(lines)
+
+
 def test_the_step_of_a_run_that_was_copied_without_checkpoints_is_that_of_its_scores(tmp_path):
     write_run(tmp_path / "run", validation={"8": {"mean_iou": 0.5}, "12": {"mean_iou": 0.25}})
     assert table.progress(tmp_path / "run") == ("4/4", "12")
