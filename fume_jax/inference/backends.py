@@ -24,7 +24,7 @@ from fume_jax.learning.step import split_model
 from fume_jax.models import FUME
 from fume_jax.runtime import telemetry
 from fume_jax.runtime.errors import UserError, needs_extra
-from fume_jax.runtime.files import check_zip, read_json, replace_text
+from fume_jax.runtime.files import check_zip, read_json, readable, replace_text
 from fume_jax.runtime.mesh import batch_sharding, create_mesh, shard_batch
 from fume_jax.training import weights
 from fume_jax.training.checkpoint import load_config
@@ -95,14 +95,14 @@ class OnnxBackend:
         telemetry.switch_off()
         with needs_extra("onnx", "Running ONNX files"):
             import onnxruntime
-        with _readable(path):
+        with _reading(path):
             data = path.read_bytes()
             available = onnxruntime.get_available_providers()
             providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in available]
             self._session = onnxruntime.InferenceSession(data, providers=providers)
             self.card = ModelCard.from_json(self._session.get_modelmeta().custom_metadata_map["card"])
             digest = self.card.digest or NO_DIGEST
-            self.card.check(_sha256(data.replace(digest.encode(), NO_DIGEST.encode())))
+            self.card.check(path, _sha256(data.replace(digest.encode(), NO_DIGEST.encode())))
 
     @staticmethod
     def write(path: Path, model: FUME, card: ModelCard, *, dynamic_size: bool = False) -> None:
@@ -128,12 +128,12 @@ class StablehloBackend:
     """Runs a zip file of `model.bin`, serialised by `jax.export`, and `card.json`."""
 
     def __init__(self, path: Path):
-        with _readable(path):
+        with _reading(path):
             check_zip(path, MAX_BYTES)
             with zipfile.ZipFile(path) as file:
                 self.card = ModelCard.from_json(file.read("card.json").decode())
                 data = file.read("model.bin")
-            self.card.check(_sha256(data))
+            self.card.check(path, _sha256(data))
             exported = jax.export.deserialize(bytearray(data))
         self._predict_fn = jax.jit(exported.call)
 
@@ -160,7 +160,7 @@ class TorchBackend:
             import torch
 
             from fume_jax.interop.torch_model import TorchFUME
-        with _readable(path):
+        with _reading(path):
             if zipfile.is_zipfile(path):  # as all but the oldest are
                 check_zip(path, MAX_BYTES)
             loaded = torch.load(path, map_location="cpu", weights_only=True)
@@ -171,7 +171,7 @@ class TorchBackend:
             config = ml_collections.ConfigDict(upgrade_values(self.card.config))
             self.network = TorchFUME(get_architecture(config)).eval()
             self.network.load_state_dict(loaded["model_state_dict"])
-            self.card.check(_digest({key: tensor.numpy() for key, tensor in self.network.state_dict().items()}))
+            self.card.check(path, _digest({key: tensor.numpy() for key, tensor in self.network.state_dict().items()}))
 
     @staticmethod
     def write(path: Path, model: FUME, card: ModelCard) -> None:
@@ -254,19 +254,12 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 @contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Raises UserError for any error of a library that reads a file, and if the file is too large for a model."""
+def _reading(path: Path) -> Iterator[None]:
+    """Raises UserError for any error of a library that reads an export, and if the file is too large for a model."""
     if (size := path.stat().st_size) > MAX_BYTES:
         raise UserError(f"{path} has {size / 1e9:.1f} GB; expected a model of at most {MAX_BYTES / 1e9:.1f} GB.")
-    try:
-        with _allocating():
-            yield
-    except (MemoryError, PermissionError):
-        raise
-    except UserError as error:
-        raise UserError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
-    except Exception as error:  # the type depends on the library and the damage
-        raise UserError(f"{path} is damaged, or no export of fume_jax ({type(error).__name__}).") from error
+    with readable(path, "an export of fume_jax"), _allocating():
+        yield
 
 
 @contextlib.contextmanager

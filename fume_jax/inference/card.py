@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import ml_collections
 
@@ -53,10 +54,10 @@ class ModelCard:
         except (TypeError, ValueError) as error:
             raise UserError(f"The card in the file is one of another version: {error}. Export it anew.") from error
 
-    def check(self, digest: str) -> None:
+    def check(self, path: Path, digest: str) -> None:
         """Raises UserError if the parameters of the file have another digest than when it was written."""
         if self.digest not in ("", digest):
-            raise UserError("The parameters are not those that were exported: they were damaged, or changed by hand.")
+            raise UserError(f"{path}: the parameters are not those that were exported: damaged, or changed by hand.")
 
 
 def create_card(config: ml_collections.ConfigDict, step: int, metrics: Mapping) -> ModelCard:

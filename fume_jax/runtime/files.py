@@ -61,11 +61,11 @@ def read_json(path: str | Path, kind: type = dict):
 def readable(path: str | Path, kind: str) -> Iterator[None]:
     """Turns whatever a library raises about the content of a file into a UserError that names the file.
 
-    `kind` is a noun phrase, such as "the weights of this model". Errors of the system pass.
+    `kind` is a noun phrase, such as "the weights of this model". Errors of the system pass, and those about memory.
     """
     try:
         yield
-    except (UserError, OSError):
+    except (UserError, OSError, MemoryError):
         raise
     except Exception as error:  # the type depends on the library and the damage
         reason = str(error).partition("\n")[0] or type(error).__name__

@@ -175,7 +175,7 @@ def test_parameters_that_were_changed_are_refused(exports, tmp_path, suffix, cha
     shutil.copy(exports / path.name, path)
     assert re.fullmatch("[0-9a-f]{64}", open_backend(path).card.digest)
     change(path)
-    with pytest.raises(UserError, match=r"model\..*: The parameters are not those that were exported"):
+    with pytest.raises(UserError, match=r"model\..*: the parameters are not those that were exported"):
         open_backend(path)
 
 
@@ -301,9 +301,9 @@ def test_weights_that_are_damaged_or_of_another_model_are_refused(folders, tmp_p
         ("RUN", "onnx", r"There is no .*model.onnx. Write it: .*fume export --workdir=.* --format=onnx"),
         (None, "stablehlo", r"export --format=stablehlo --output=model.stablehlo"),
         ("RUN", "tensorrt", "no backend 'tensorrt'; choose one of: jax, onnx"),
-        ("bad.onnx", None, "bad.onnx is damaged, or no export"),
-        ("bad.stablehlo", None, "bad.stablehlo is damaged, or no export"),
-        ("bad.pth", None, "bad.pth is damaged, or no export"),
+        ("bad.onnx", None, "bad.onnx is damaged, or not an export"),
+        ("bad.stablehlo", None, "bad.stablehlo is damaged, or not an export"),
+        ("bad.pth", None, "bad.pth is damaged, or not an export"),
         ("original.pth", None, "fume convert --from"),
         ("bad.txt", None, "expected a run folder, or a file that ends in .onnx, .pth, .stablehlo"),
         ("bad.onnx", "stablehlo", "Backend stablehlo does not read .*bad.onnx, which is a file for onnx"),
