@@ -118,12 +118,15 @@ def annotated_pair(
     return np.concatenate([*rows, np.concatenate(panels, axis=1)])
 
 
-def save(path: Path, picture: np.ndarray) -> None:
-    """Writes an RGB or grey picture as PNG, whole or not at all; OSError says why it cannot be written."""
-    if picture.ndim == 3:
+def save(path: Path, picture: np.ndarray, options: Sequence[int] = ()) -> None:
+    """Writes an RGB or grey picture whole or not at all; OSError says why it cannot be written.
+
+    The suffix of the path names the format, of which `options` are those of OpenCV.
+    """
+    if picture.shape[2:] == (3,):
         picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
     # Encoded in memory: OpenCV tells no reason for a failure, and crashes at a path that is not UTF-8.
-    _, data = cv2.imencode(".png", picture)
+    _, data = cv2.imencode(path.suffix, picture, options)
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing(path, synced=False) as part:
         part.write_bytes(data)
