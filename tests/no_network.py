@@ -1,9 +1,10 @@
 """Runs commands where there is no network, and tells which names and addresses they tried to reach.
 
 `python -m tests.no_network` reads one JSON list of commands, each a module with its arguments or a program by its path,
-and answers each with a line of JSON: `code`, `output`, `names` that were looked up and the number of `connections` to
-other machines. Python knows nothing of what libraries in C do, so it is the system that is asked: the process enters a
-network namespace of its own, whose only name server is this one, and the kernel counts packets that have no route.
+and answers each with a line of JSON: `code`, `output`, `seconds`, `names` that were looked up and the number of
+`connections` to other machines. Python knows nothing of what libraries in C do, so it is the system that is asked: the
+process enters a network namespace of its own, whose only name server is this one, and the kernel counts packets that
+have no route.
 """
 
 import fcntl
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -90,11 +92,12 @@ def main():
                 subprocess.run(["mount", "--bind", f"{folder}/{name}", f"/etc/{name}"], check=True)
         for command in json.load(sys.stdin):
             asked.clear()
-            before = _count_unroutable()
+            before, begin = _count_unroutable(), time.monotonic()
             fresh = os.path.isabs(command[0])
             result = subprocess.run(command, capture_output=True, text=True) if fresh else run(*command)
             output = result.stdout + result.stderr
             answer = {"code": result.returncode, "output": output, "names": sorted(set(asked))}
+            answer["seconds"] = time.monotonic() - begin
             print(json.dumps(answer | {"connections": _count_unroutable() - before}), flush=True)
 
 
