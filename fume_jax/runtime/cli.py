@@ -12,6 +12,7 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
+from fume_jax.runtime import telemetry
 from fume_jax.runtime.errors import DONE, NOTHING_DONE, RUN_AGAIN, Stalled, UserError, explain, message, python_file
 from fume_jax.runtime.preemption import StopRequest
 
@@ -149,6 +150,7 @@ def _run(main):
     logging.set_verbosity(logging.FATAL)
     sys.excepthook = _show_error
     enable_compilation_cache()
+    telemetry.switch_off()
     # Importing and tracing make many objects that stay, and collecting garbage among them is a tenth of a start.
     gc.set_threshold(100_000)
     try:
