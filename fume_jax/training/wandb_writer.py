@@ -1,6 +1,5 @@
 """Logs scalars, pictures and hyperparameters of a run to Weights & Biases."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +17,6 @@ class WandbWriter:
 
     def __init__(self, workdir: str | Path, project: str, *, new_run: bool = False):
         """Opens the run, with `new_run` another one; UserError without wandb, a login or an answer of the server."""
-        # What is logged goes where the user wants it; reports about wandb itself go nowhere.
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         with needs_extra("wandb", "Weights & Biases"):
             import wandb  # slow
         self._image = wandb.Image
