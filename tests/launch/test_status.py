@@ -215,6 +215,10 @@ def test_visible_gpus_are_those_of_the_environment(monkeypatch):
     assert local.visible_gpus(None) == [3, 5]
     assert local.visible_gpus(1) == [3]
     assert local.visible_gpus(0) == []
+    for listed, gpus in (("0, 2", [0, 2]), ("-1", []), ("", []), ("1,-1,2", [1]), ("NoDevFiles", [])):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+        assert local.visible_gpus(None) == gpus
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     with pytest.raises(UserError, match="--gpus is 3; this machine shows 2"):
         local.visible_gpus(3)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8932f937")
