@@ -95,7 +95,7 @@ def test_the_table_shows_progress_scores_times_and_why_runs_failed(tmp_path):
     write_run(tmp_path / "shot")
     say(tmp_path / "shot", STOPPED, exit_code=-9)
     states = {"done": DONE, "going": RUNNING, "young": RUNNING, "bad": FAILED, "shot": STOPPED, "none": QUEUED}
-    lines = table.status_table(tmp_path, states).splitlines()
+    lines = table.status_table(tmp_path, states)[0].splitlines()
     assert [line.split() for line in lines[:7]] == [
         [
             "run",
@@ -144,7 +144,9 @@ def test_one_damaged_file_does_not_hide_the_other_runs(name, text, tmp_path):
         status.write_job(tmp_path / run, JOB)
         say(tmp_path / run, FAILED, exit_code=1)
     (tmp_path / "bad" / name).write_text(text)
-    lines = table.status_table(tmp_path, {"bad": FAILED, "good": FAILED}).splitlines()
+    text, damaged = table.status_table(tmp_path, {"bad": FAILED, "good": FAILED})
+    lines = text.splitlines()
+    assert damaged == ["bad"]
     assert lines[1].split() == ["bad", "failed", *"--------"]
     assert lines[2].split()[:4] == ["good", "failed", "4/4", "24"]
     assert f"bad cannot be shown: {tmp_path}/bad" in "\n".join(lines)
