@@ -15,7 +15,7 @@ METRICS = ("iou_gas", "mean_iou", "balanced_accuracy", "macro_f1")
 def status_table(workdir: Path, states: Mapping[str, str]) -> tuple[str, list[str]]:
     """Returns a line for each run of a sweep by the states of its runs, and the ends of the logs of failed runs.
 
-    A run whose files are damaged has a line too, and a note that says which file it is. Also returns the names of these.
+    A run whose files are damaged has a line too, and a note that names the file. Also returns the names of such runs.
     """
     rows = [("run", "state", "epoch", "step", "scores of", *METRICS, "time")]
     notes, damaged = [], []
