@@ -133,4 +133,4 @@ def get_config(preset: str = "fume") -> ml_collections.ConfigDict:
     config.checkpoint.every_epochs = 1  # how often the latest is saved; also after every evaluation and at a stop
     config.checkpoint.keep_every_epochs = 0  # epochs whose multiples are kept besides the latest and the best; 0: none
     config.update_from_flattened_dict(PRESETS[preset])
-    return config
+    return config.lock()  # a config that builds on this one cannot misspell a key

@@ -4,6 +4,7 @@ Pixels are stored as raw bytes: array_record compresses them, and reading needs 
 """
 
 import functools
+import hashlib
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -30,8 +31,8 @@ def paired_frames(height: int, width: int, extra: dict) -> tfds.features.Feature
     of recordings over all splits: pairs that share a recording, directly or through other pairs, have one number, so
     pairs of different numbers are independent. `frame_index` counts within a group.
 
-    The metadata of a dataset may hold `bounds`, scores that bound the task, and `leak`, a sentence about recordings
-    that several splits share.
+    The metadata of a dataset may hold `bounds`, scores that bound the task, `leak`, a sentence about recordings that
+    several splits share, and `digest`, of all examples in their order.
     """
     frame = tfds.features.Tensor(shape=(height, width, 1), dtype=np.uint8, encoding=tfds.features.Encoding.BYTES)
     mask = tfds.features.Tensor(shape=(height, width), dtype=np.uint8, encoding=tfds.features.Encoding.BYTES)
@@ -67,8 +68,10 @@ class PairedFramesBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         )
 
     def _download_and_prepare(self, dl_manager, download_config):
+        self._digest = hashlib.blake2b(digest_size=16)
         with full_disk(self.data_dir_root, "the dataset"), self._create_pool() as self._pool:
             super()._download_and_prepare(dl_manager, download_config)
+        self.info.metadata["digest"] = self._digest.hexdigest()
 
     def _shards(self, function: Callable, items: dict[str, Sequence], *, pairs: int, most_pairs: int) -> dict:
         """Returns the shards of each split, functions that TFDS calls one after the other.
@@ -82,7 +85,9 @@ class PairedFramesBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
         def write(split, results, length):
             for result in itertools.islice(results, length):
-                yield from self._keyed(split, result)
+                for key, example in self._keyed(split, result):
+                    self._add_to_digest(split, key, example)
+                    yield key, example
 
         shards = {}
         for split, own in items.items():
@@ -90,3 +95,9 @@ class PairedFramesBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             lengths = [min(size, len(own) - start) for start in range(0, len(own), size)]
             shards[split] = [functools.partial(write, split, results, length) for length in lengths]
         return shards
+
+    def _add_to_digest(self, split, key, example):
+        self._digest.update(f"{split}/{key}".encode())
+        for name, value in sorted(example.items()):
+            value = np.asarray(value)
+            self._digest.update(f"{name} {value.dtype} {value.shape}".encode() + value.tobytes())

@@ -4,6 +4,7 @@ A config is an `ml_collections.ConfigDict` with the keys of `configs/fume.py`. `
 fault; the functions below it read one section each and return plain objects.
 """
 
+import contextlib
 import functools
 import itertools
 import math
@@ -21,11 +22,17 @@ from fume_jax.learning import optimizer as optimizers
 from fume_jax.learning.metrics import HEADLINES
 from fume_jax.models import FUME, Architecture, architecture
 from fume_jax.models.fume import MIN_SIZE
+from fume_jax.runtime.cli import local_path
 from fume_jax.runtime.errors import UserError
 from fume_jax.schema import CLASSES, MASK_CLASSES
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 MODEL_OPTIONS = ("backbone", "share_encoder", "fusion", "gas", "tasks")
+
+# Keys whose values are paths.
+PATH_KEYS = ("data.path", "init_from")
+# The largest height and width of frames: OpenCV does not warp larger ones.
+MAX_SIZE = 2**14
 
 # Keys in run folders of earlier versions: the present key, and the present value of those values that changed.
 OLD_KEYS = {
@@ -55,20 +62,22 @@ CHOICES = {
 # The expected value in words, its check, and the keys with that range. NaN passes no check.
 RANGES = (
     ("from 0 to less than 2**32", lambda x: 0 <= x < 2**32, "seed"),
-    (f"at least {MIN_SIZE}", lambda x: x >= MIN_SIZE, "data.height data.width"),
+    (f"from {MIN_SIZE} to {MAX_SIZE}", lambda x: MIN_SIZE <= x <= MAX_SIZE, "data.height data.width"),
     (
         "at least 0",
         lambda x: 0 <= x < math.inf,
-        """data.num_workers loss.cls_gamma loss.seg_gamma loss.seg_focal_weight loss.seg_dice_weight loss.cls_weight
+        """loss.cls_gamma loss.seg_gamma loss.seg_focal_weight loss.seg_dice_weight loss.cls_weight
         loss.seg_weight optimizer.final_learning_rate optimizer.weight_decay train.max_skipped_updates
         early_stopping.patience early_stopping.min_delta log.images checkpoint.keep_every_epochs""",
     ),
     (
-        "at least 1",
-        lambda x: x >= 1,
-        """data.num_threads data.prefetch train.batch_size train.gradient_accumulation_steps train.epochs
-        eval.batch_size eval.every_epochs log.every_steps checkpoint.every_epochs""",
+        "from 1 to less than 2**31",
+        lambda x: 1 <= x < 2**31,
+        """train.batch_size train.gradient_accumulation_steps train.epochs eval.batch_size eval.every_epochs
+        log.every_steps checkpoint.every_epochs""",
     ),
+    ("from 1 to 1024", lambda x: 1 <= x <= 1024, "data.num_threads data.prefetch"),
+    ("from 0 to 1024", lambda x: 0 <= x <= 1024, "data.num_workers"),
     ("more than 0", lambda x: 0 < x < math.inf, "data.timeout_seconds optimizer.learning_rate optimizer.decay_factor"),
     ("more than 0, such as inf", lambda x: x > 0, "optimizer.clip_norm"),
     (
@@ -102,17 +111,32 @@ def upgrade_values(values: dict) -> dict:
     return upgraded
 
 
+def with_local_paths(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Returns a config that a file made with `~` at the beginning of its paths replaced by the home folder.
+
+    Raises UserError if the file made no config, or a path is an address such as gs://NAME.
+    """
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise UserError(f"The config is a {type(config).__name__}; expected get_config() to return a ConfigDict.")
+    with contextlib.suppress(AttributeError, KeyError):  # a missing key is named by `validate_config`
+        for key in PATH_KEYS:
+            if isinstance(path := config[key], str):
+                config.update_from_flattened_dict({key: local_path(path, f"config.{key}")})
+    return config
+
+
 def validate_config(config: ml_collections.ConfigDict) -> None:
     """Raises UserError, naming every key at fault, unless the values of a config make sense."""
+    faults = []
     try:
-        faults = [
-            f"config.{key} is {config[key]!r}; expected {expected}"
-            for key, holds, expected in _checks(config)
-            if not holds
-        ]
+        for key, holds, expected in _checks(config):
+            if not holds:
+                faults.append(f"config.{key} is {config[key]!r}; expected {expected}")
         faults += _model_faults(config)
     except (AttributeError, KeyError) as error:
         raise UserError(f"The config is one of another version; it lacks a key: {error}") from error
+    except TypeError as error:  # of a value that depends on others; a number that is none was named before
+        faults = faults or [f"The config has a value of another type than expected: {error}"]
     if faults:
         raise UserError("\n".join(faults))
 
@@ -122,7 +146,9 @@ def _checks(config) -> Iterator[tuple[str, bool, str]]:
     for key, choices in CHOICES.items():
         yield key, config[key] in choices, f"one of {', '.join(choices)}"
     for expected, check, keys in RANGES:
-        yield from ((key, check(config[key]), expected) for key in keys.split())
+        yield from (
+            (key, isinstance(config[key], int | float) and check(config[key]), expected) for key in keys.split()
+        )
 
     # Values that depend on others.
     splits, train = config.model.batch_norm_splits, config.train

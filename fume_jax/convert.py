@@ -24,10 +24,12 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder to write.", required
 
 def main() -> None:
     """Converts as the flags say."""
+    from fume_jax.config import with_local_paths
     from fume_jax.inference.importer import run_from_torch
 
     try:
         config = _CONFIG.value or runpy.run_path(cli.find_config("fume"))["get_config"](_MODEL.value).lock()
+        config = with_local_paths(config)
     except ValueError as error:
         raise UserError(str(error)) from error
     with config.unlocked():

@@ -20,13 +20,16 @@ flags.mark_flags_as_required(["config", "workdir"])
 def main() -> int:
     """Trains as the flags say; returns the exit code."""
     # Imported after the flags are parsed, so that --help and a mistake in a flag answer at once.
+    from fume_jax.config import validate_config, with_local_paths
     from fume_jax.runtime.mesh import request_determinism
     from fume_jax.training.loop import train
 
-    if _CONFIG.value.deterministic:
+    config = with_local_paths(_CONFIG.value)
+    validate_config(config)
+    if config.deterministic:
         request_determinism()
     with distributed.joined(_WORKDIR.value) as agree, StopRequest(agree) as stop:
-        return train(_CONFIG.value, _WORKDIR.value, stop)
+        return train(config, _WORKDIR.value, stop)
 
 
 if __name__ == "__main__":

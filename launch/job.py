@@ -36,7 +36,7 @@ class TrainingJob:
         if environment.global_rank == 0:
             self._started = status.started(self._workdir, environment.job_id)
             began = f"{time.strftime('%F %T')}, job {environment.job_id} on {socket.gethostname()}"
-            with open(self._workdir / status.LOG, "a") as log:
+            with open(self._workdir / status.LOG, "a", errors="backslashreplace") as log:
                 for line in (began, shlex.join(self._command)):
                     print(f"{status.HEADER}{line}", file=log, flush=True)
                 self._process = subprocess.Popen(self._command, stdout=log, stderr=subprocess.STDOUT)

@@ -12,9 +12,9 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from fume_jax.config import validate_config
+from fume_jax.config import validate_config, with_local_paths
 from fume_jax.runtime import cli
-from fume_jax.runtime.errors import UserError
+from fume_jax.runtime.errors import UserError, python_file
 
 # Overrides that make a run take minutes on a laptop. The keys that a sweep varies override them.
 SMOKE = {
@@ -47,6 +47,16 @@ class Sweep:
     # Words for keys of the grid in the names of runs; the default is the last part of the key.
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
+    def __post_init__(self):
+        expected = [("config", self.config, str), ("seeds", self.seeds, Sequence), ("names", self.names, Mapping)]
+        for name, values, kind in (("entries", self.entries, Mapping), ("grid", self.grid, Sequence)):
+            expected.append((name, values, Mapping))
+            if isinstance(values, Mapping):
+                expected += [(f"{name}[{key!r}]", value, kind) for key, value in values.items()]
+        for name, value, kind in expected:
+            if not isinstance(value, kind) or (kind is Sequence and isinstance(value, str)):
+                raise TypeError(f"{name} is {value!r}; expected a {kind.__name__.lower()}")
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -69,8 +79,9 @@ class Run:
 
 def load_sweep(path: str | Path) -> Sweep:
     """Returns the sweep that `get_sweep()` of a Python file returns; raises UserError if there is none."""
-    found = runpy.run_path(str(path))
-    sweep = found["get_sweep"]() if "get_sweep" in found else None
+    with python_file(path):
+        found = runpy.run_path(str(path))
+        sweep = found["get_sweep"]() if "get_sweep" in found else None
     if not isinstance(sweep, Sweep):
         raise UserError(f"{path} is no sweep; expected a function get_sweep() that returns a launch.plan.Sweep.")
     return sweep
@@ -108,8 +119,9 @@ def load_config(run: Run) -> ml_collections.ConfigDict:
     try:
         arguments = ["", *cli.canonical_arguments(run.config_arguments)]
         holder = config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True, sys_argv=arguments)
-        values(arguments)
-        validate_config(holder.value)
+        cli.parse(values, arguments)
+        config = with_local_paths(holder.value)
+        validate_config(config)
     except cli.FLAG_ERRORS as error:
         raise UserError(f"run {run.name}: {cli.message(error)}") from error
-    return holder.value
+    return config

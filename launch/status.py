@@ -16,6 +16,7 @@ from fume_jax.runtime.files import read_json, replace_text
 
 # States of a run. The next start of the sweep resumes a run that failed, or that was stopped or killed from outside.
 QUEUED, RUNNING, DONE, FAILED, STOPPED = "queued", "running", "done", "failed", "stopped"
+DAMAGED = "damaged"  # one of the two files cannot be read
 LOG = "log.txt"
 HEADER = "# "  # begins the lines that a job writes to the log before its command starts
 

@@ -59,8 +59,9 @@ def main() -> int:
     workdir = Path(_WORKDIR.value or f"runs/{Path(_SWEEP.value).stem}{'_smoke' * _SMOKE.value}")
 
     if _STATUS.value:
-        print(table.status_table(workdir, _states(workdir, runs)))
-        return DONE
+        text, damaged = table.status_table(workdir, _states(workdir, runs))
+        print(text)
+        return PARTLY_DONE if damaged else DONE
     configs = {run.name: plan.load_config(run) for run in runs}
     backend = _create_backend(workdir)
     for name, config in configs.items():
@@ -73,12 +74,14 @@ def main() -> int:
         for name, config in configs.items():
             save_config(config, workdir / name)  # raises UserError if the folder holds a run of another config
         before = _states(workdir, runs)
+        for name in (name for name, state in before.items() if state == status.DAMAGED):
+            status.read_job(workdir / name), status.read_status(workdir / name)  # raises UserError with the path
         again = (status.STOPPED, status.FAILED)
         todo = [run for run in runs if before[run.name] in again or status.read_job(workdir / run.name) is None]
         print(f"{len(todo)} of {len(runs)} runs to do in {workdir}", flush=True)
         backend.launch(todo, [name for name, state in before.items() if state == status.RUNNING], stop)
         after = _states(workdir, runs)
-    print(table.status_table(workdir, after))
+    print(table.status_table(workdir, after)[0])
     return _exit_code(after.values(), stop.requested)
 
 
@@ -107,14 +110,18 @@ def _module(backend):
 
 def _states(workdir, runs):
     """Returns the state of every run by its name; each backend reports those of all its jobs at once."""
-    jobs = collections.defaultdict(list)
+    jobs, states = collections.defaultdict(list), {}
     for run in runs:
-        if job := status.read_job(workdir / run.name):
-            jobs[job.backend].append(job)
+        try:
+            status.read_status(workdir / run.name)
+            if job := status.read_job(workdir / run.name):
+                jobs[job.backend].append(job)
+        except (UserError, OSError):
+            states[run.name] = status.DAMAGED
     job_states = {}
     for backend, own in jobs.items():
         job_states |= _module(backend).states(own)
-    return {run.name: status.state(workdir / run.name, job_states) for run in runs}
+    return {run.name: states.get(run.name) or status.state(workdir / run.name, job_states) for run in runs}
 
 
 def _pairs(flag, words):

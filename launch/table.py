@@ -1,25 +1,36 @@
 """Table of a sweep: the state, the progress and the scores of every run."""
 
-import json
 import signal
 from collections.abc import Mapping
 from pathlib import Path
 
 from fume_jax.evaluation.tables import aligned
+from fume_jax.runtime.errors import UserError, explain
+from fume_jax.runtime.files import read_json, readable
 from launch import status
 
 METRICS = ("iou_gas", "mean_iou", "balanced_accuracy", "macro_f1")
 
 
-def status_table(workdir: Path, states: Mapping[str, str]) -> str:
-    """Returns a line for each run of a sweep by the states of its runs, and the ends of the logs of failed runs."""
+def status_table(workdir: Path, states: Mapping[str, str]) -> tuple[str, list[str]]:
+    """Returns a line for each run of a sweep by the states of its runs, and the ends of the logs of failed runs.
+
+    A run whose files are damaged has a line too, and a note that names the file. Also returns the names of such runs.
+    """
     rows = [("run", "state", "epoch", "step", "scores of", *METRICS, "time")]
-    notes = []
+    notes, damaged = [], []
     for name, state in states.items():
         folder = workdir / name
-        rows.append((name, state, *progress(folder), *scores(folder), _time(folder)))
-        notes += _notes(folder, name, state)
-    return "\n".join([aligned(rows, words=2), *notes])
+        try:
+            with readable(folder, "a run of this version"):
+                row = (name, state, *progress(folder), *scores(folder), _time(folder))
+                notes += _notes(folder, name, state)
+        except (UserError, OSError) as error:
+            row = (name, state, *("-",) * (len(rows[0]) - 2))
+            notes.append(f"\n{name} cannot be shown: {explain(error)}")
+            damaged.append(name)
+        rows.append(row)
+    return "\n".join([aligned(rows, words=2), *notes]), damaged
 
 
 def progress(workdir: Path) -> tuple[str, str]:
@@ -79,4 +90,4 @@ def _number(value):
 
 
 def _json(path):
-    return json.loads(path.read_text()) if path.exists() else {}
+    return read_json(path) if path.exists() else {}

@@ -12,9 +12,10 @@ import cv2
 import numpy as np
 from absl import flags
 
-from fume_jax.data.images import IMAGE_SUFFIXES
+from fume_jax.data.images import IMAGE_SUFFIXES, UnreadableFrame, read_frame
 from fume_jax.runtime import cli
 from fume_jax.runtime.errors import UserError
+from fume_jax.runtime.files import replacing
 
 _NAME = flags.DEFINE_string("name", "demo", "Name of the dataset, one of those in datasets/synthetic_ogi/README.md.")
 _OUTPUT = flags.DEFINE_string("output", "gallery", "Folder that receives the pictures.")
@@ -29,6 +30,7 @@ JPEG = (cv2.IMWRITE_JPEG_QUALITY, 85)
 def main() -> None:
     from datasets.synthetic_ogi.plume import FRAMES_PER_SECOND
     from datasets.synthetic_ogi.synthetic_ogi import config_named
+    from fume_jax.evaluation.overlays import save
 
     plans = _jets_and_low_flows(config_named(_NAME.value).plan())
     camera_frames = _camera_frames(_BESIDE.value) if _BESIDE.value else []
@@ -42,10 +44,11 @@ def main() -> None:
     film.frames = [cv2.resize(grid, None, fx=0.8, fy=0.8, interpolation=cv2.INTER_AREA) for grid in grids]
     film.durations = np.full(len(film.frames), 2 * 1000 // FRAMES_PER_SECOND)  # half speed
     output = Path(_OUTPUT.value)
-    output.mkdir(parents=True, exist_ok=True)
-    written = [cv2.imwrite(str(output / name), picture, JPEG) for name, picture in pictures.items()]
-    if not all([*written, cv2.imwriteanimation(str(output / "film.webp"), film, (cv2.IMWRITE_WEBP_QUALITY, 60))]):
-        raise OSError(f"could not write the pictures into {output}")
+    for name, picture in pictures.items():
+        save(output / name, picture[..., ::-1], JPEG)
+    _, data = cv2.imencodeanimation(".webp", film, (cv2.IMWRITE_WEBP_QUALITY, 60))
+    with replacing(output / "film.webp") as part:
+        part.write_bytes(data)
     print(f"Wrote {', '.join([*pictures, 'film.webp'])} into {output}.")
 
 
@@ -87,7 +90,12 @@ def _tile(picture, caption):
 
 def _camera_frames(folder):
     paths = [path for path in sorted(Path(folder).glob("*")) if path.suffix.lower() in IMAGE_SUFFIXES]
-    frames = [frame for frame in (cv2.imread(str(path)) for path in paths) if frame is not None]
+    frames = []
+    for path in paths:
+        try:
+            frames.append(read_frame(path)[..., 0])
+        except UnreadableFrame as error:
+            print(f"skipped: {path}: {error}")
     if not frames:
         raise UserError(f"There is no image in {folder!r}, the folder given by --beside.")
     return [_tile(frame, "camera") for frame in frames]

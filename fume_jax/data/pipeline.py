@@ -12,9 +12,6 @@ import concurrent.futures
 import dataclasses
 import functools
 import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 
 import cv2
@@ -27,7 +24,7 @@ from fume_jax.data import transforms
 from fume_jax.data.dataset import OTHER_KEYS, PIXEL_KEYS
 from fume_jax.learning.augment import RandomOperation, draw_plan
 from fume_jax.runtime.errors import Stalled, UserError
-from fume_jax.runtime.preemption import StopRequest
+from fume_jax.runtime.workers import follow_parent
 from fume_jax.schema import CLASSES, GASES, batch_spec, make_example
 
 SAMPLINGS = ("uniform", "balanced")
@@ -214,12 +211,4 @@ def _with_timeout(batches, seconds):
 
 def _start_worker(*_):
     one_thread_per_image()
-    # The main process handles a signal to the whole job, and needs batches until the step at which it stops.
-    for number in StopRequest.SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-
-    def end_with_parent():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    follow_parent()

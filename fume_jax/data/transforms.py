@@ -24,7 +24,8 @@ def apply(example: Example, plan: Plan) -> Example:
         frame, mask = f"{gas}_frame", f"{gas}_mask"
         if example["modality_mask"][number]:
             if warp is not None:
-                # Masks are never interpolated: the mean of background and gas is the value of the tube.
+                # Masks are never interpolated: the mean of background and gas is the value of the tube. These maps take
+                # the pixel nearest to a position, unlike `cv2.resize`, so masks move as their frames do.
                 changed[frame] = warp(example[frame], cv2.INTER_LINEAR).reshape(example[frame].shape)
                 changed[mask] = warp(example[mask], cv2.INTER_NEAREST)
             changed[frame] = _change_levels(changed[frame], plan, number)
@@ -76,7 +77,7 @@ def _filter(frame, kernel):
 
 
 def resize(example: Example, *, height: int, width: int) -> Example:
-    """Resizes frames by area, or linearly if they grow, and masks to the nearest pixel."""
+    """Resizes frames and masks with `resize_frame` and `resize_mask`."""
     resized = {}
     for gas in GASES:
         resized[f"{gas}_frame"] = resize_frame(example[f"{gas}_frame"], height, width)
@@ -88,15 +89,30 @@ def resize_frame(frame: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resizes one uint8 frame [H, W, 1]: averages pixels if it shrinks, interpolates if it grows."""
     if frame.shape[:2] == (height, width):
         return frame
-    method = cv2.INTER_AREA if frame.shape[0] >= height and frame.shape[1] >= width else cv2.INTER_LINEAR
-    return cv2.resize(frame, (width, height), interpolation=method).reshape(height, width, 1)
+    return _resize(frame, height, width).reshape(height, width, 1)
 
 
 def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resizes one uint8 mask [H, W] to the nearest pixel."""
+    """Resizes one uint8 mask [H, W] by vote: every pixel takes the class of the largest share in it, or the lowest.
+
+    The shares are resized as frames are, so masks stay where their frames are. OpenCV's nearest pixel is the first one
+    of those that become one, which moves masks by up to half a pixel.
+    """
     if mask.shape == (height, width):
         return mask
-    return cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
+    mask = np.ascontiguousarray(mask)
+    winner, largest = np.zeros((2, height, width), np.uint8)
+    for value in np.flatnonzero(cv2.calcHist([mask], [0], None, [256], [0, 256])):
+        share = _resize(cv2.compare(mask, int(value), cv2.CMP_EQ), height, width)
+        winner[share > largest] = value
+        cv2.max(largest, share, dst=largest)
+    return winner
+
+
+def _resize(image, height, width):
+    """Resizes by area, or linearly if a side grows; both keep the centre of the picture in place."""
+    method = cv2.INTER_AREA if image.shape[0] >= height and image.shape[1] >= width else cv2.INTER_LINEAR
+    return cv2.resize(image, (width, height), interpolation=method)
 
 
 def normalize(frame: np.ndarray, present: float) -> np.ndarray:

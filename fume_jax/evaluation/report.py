@@ -22,9 +22,10 @@ from fume_jax.learning.calibration import expected_calibration_error
 from fume_jax.learning.metrics import HEADLINES, absent_classes, compute_metrics
 from fume_jax.learning.surface_distance import surface_metrics
 from fume_jax.runtime import preflight
+from fume_jax.runtime.byproducts import ByProducts
 from fume_jax.runtime.console import Console
 from fume_jax.runtime.errors import UserError
-from fume_jax.runtime.files import replace_text
+from fume_jax.runtime.files import read_json, replace_text
 from fume_jax.runtime.mesh import create_mesh, replicate_to_hosts
 from fume_jax.runtime.preemption import StopRequest
 from fume_jax.schema import GASES
@@ -46,24 +47,28 @@ def write_report(
     splits: Sequence[str],
     *,
     curves: Mapping[str, Curve],
+    output: str | None = None,
     tta: bool = False,
     protocol: str = "present",
     stop: StopRequest | None = None,
+    by_products: ByProducts | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Scores a model, prints a table, and writes `metrics.json`, `examples/SPLIT.csv` and `pictures/` to a run folder.
+    """Scores a model, prints a table, and writes `metrics.json`, `examples/SPLIT.csv` and `pictures/` to a folder.
 
-    All processes share the work; the first one prints and writes.
+    All processes share the work; the first one prints and writes, the table before any file.
 
     Args:
       config, workdir: config and folder of the run.
       model, step: `params` and `batch_stats`, and the step that they were trained to.
       loader, splits: loader of the dataset, and the splits to score.
       curves: scalars logged in training, by tag, to draw.
+      output: folder to write to, that of the run if None.
       tta: average predictions over each frame and its mirror image.
       protocol: `present` scores the recorded gases. `reference` scores as the PyTorch original did, to compare with its
         published figures: CO2 masks alone, and every pair as if it had both gases, an absent one being a frame of zeros
         without a plume.
-      stop: a request ends the evaluation before anything of the current split is written.
+      stop: a request ends the evaluation before anything is written.
+      by_products: counts the files besides `metrics.json` that could not be made, which is told.
 
     Returns:
       Metrics by split. A split's name, here and in the files, ends in `_tta` or `_reference` where these apply.
@@ -77,47 +82,75 @@ def write_report(
     console, mesh, dataset = Console(quiet=config.log.quiet), create_mesh(), loader.dataset
     for split in splits:
         dataset.split(split)  # reports a misspelt one before anything is written
+    by_products = ByProducts(console.print) if by_products is None else by_products
     eval_fn, predict_fn = create_eval_fns(config, mesh, flips=tta, masks=True)
-    attention_fn = create_attention_fn(config, mesh)
     reference = protocol == "reference"
-    scores, intervals, first = {}, {}, jax.process_index() == 0
-    examples, pictures = Path(workdir) / "examples", Path(workdir) / "pictures"
+    suffix = ("_tta" if tta else "") + ("_reference" if reference else "")
+    results = {}
     for split in splits:
-        name = split + ("_tta" if tta else "") + ("_reference" if reference else "")
-        batches = loader.split(split)
-        batches = map(_with_both_gases, batches) if reference else batches
-        batches = stop.until(batches) if stop else batches
-        batches = console.over(batches, total=loader.num_batches(split), unit="batch", desc=name)
-        with ThreadPoolExecutor() as pool, preflight.out_of_memory(**eval_batch_shape(config)):
-            measure = functools.partial(per_example.measure_surface_distances, pool)
-            results = collect_results(eval_fn, model, batches, measure)
-        if reference:
-            results = {key: values for key, values in results.items() if not key.startswith("ch4_")}
-        scores[name] = score_results(results, **task_weights(config)) | _further_scores(results)
-        intervals[name] = _intervals(results)
-        table = per_example.columns(results, **task_weights(config))
-        drawn = {"classes": plots.classes_chart(scores[name])} if first else {}
-        if first and "probabilities" in results:
-            drawn["confusion"] = plots.confusion_chart(results["cls_confusion"].sum(0))
-            drawn["reliability"] = plots.reliability_chart(results["probabilities"], results["labels"])
+        options = {"name": split + suffix, "console": console, "stop": stop, "reference": reference}
+        batches = loader.split(split), loader.num_batches(split)
+        results[split + suffix] = _collect(config, model, eval_fn, *batches, **options)
+    weights = task_weights(config)
+    scores = {name: score_results(found, **weights) | _further_scores(found) for name, found in results.items()}
+    first, folder = jax.process_index() == 0, Path(output or workdir)
+    if first:
+        intervals = {name: _intervals(found) for name, found in results.items()}
+        _print_summary(workdir, step, scores, intervals, dataset)
+        with preflight.full_disk(folder, "the scores printed above"):
+            folder.mkdir(parents=True, exist_ok=True)
+            _write_metrics(folder / "metrics.json", step, scores, intervals, dataset, console)
+    # What follows may fail without harm to the scores.
+    attention_fn = create_attention_fn(config, mesh)
+    for split, (name, found) in zip(splits, results.items(), strict=True):
+        table = per_example.columns(found, **weights)
+        if first:
+            path = folder / "examples" / f"{name}.csv"
+            with by_products.attempt("examples", str(path)):
+                per_example.write_table(path, table)
+            _save_charts(folder, name, scores[name], found, by_products)
         for kind, indices in _chosen(table).items():
             batch = loader.examples(split, indices)
             batch = _with_both_gases(batch) if reference else batch
             outputs, attention = predict_fn(**model, batch=batch), attention_fn(**model, batch=batch)
             batch, outputs, attention = replicate_to_hosts((batch, outputs, attention))
             if first:
-                drawn[kind] = overlays.pair_panel(batch, outputs, len(indices))
-            if first and attention:
-                drawn[f"{kind}_attention"] = overlays.attention_panel(batch, attention, len(indices))
-        if first:
-            per_example.write_table(examples / f"{name}.csv", table)
-            for kind, picture in drawn.items():
-                overlays.save(pictures / f"{name}_{kind}.png", picture)
+                panel = f"{name}_{kind}"
+                _save(folder, panel, by_products, overlays.pair_panel, batch, outputs, len(indices))
+                if attention:
+                    args = batch, attention, len(indices)
+                    _save(folder, f"{panel}_attention", by_products, overlays.attention_panel, *args)
     if first:
-        overlays.save(pictures / "training.png", plots.training_chart(curves))
-        _write_metrics(Path(workdir) / "metrics.json", step, scores, intervals, dataset)
-        _print_summary(workdir, step, scores, intervals, dataset)
+        _save(folder, "training", by_products, plots.training_chart, curves)
+        by_products.summarize()
+        print(f"Wrote {folder}/metrics.json, {folder}/examples and {folder}/pictures.")
     return scores
+
+
+def _collect(config, model, eval_fn, batches, num_batches, *, name, console, stop, reference):
+    """Returns the results of a split; Stopped if a stop is requested."""
+    batches = map(_with_both_gases, batches) if reference else batches
+    batches = stop.until(batches) if stop else batches
+    batches = console.over(batches, total=num_batches, unit="batch", desc=name)
+    with ThreadPoolExecutor() as pool, preflight.out_of_memory(**eval_batch_shape(config)):
+        measure = functools.partial(per_example.measure_surface_distances, pool)
+        results = collect_results(eval_fn, model, batches, measure)
+    return {key: values for key, values in results.items() if not (reference and key.startswith("ch4_"))}
+
+
+def _save_charts(folder, name, scores, results, by_products):
+    _save(folder, f"{name}_classes", by_products, plots.classes_chart, scores)
+    if "probabilities" in results:
+        _save(folder, f"{name}_confusion", by_products, plots.confusion_chart, results["cls_confusion"].sum(0))
+        drawn = results["probabilities"], results["labels"]
+        _save(folder, f"{name}_reliability", by_products, plots.reliability_chart, *drawn)
+
+
+def _save(folder, name, by_products, draw, *args):
+    """Draws a picture of the report, and writes it to `pictures/`."""
+    path = folder / "pictures" / f"{name}.png"
+    with by_products.attempt("pictures", str(path)):
+        overlays.save(path, draw(*args))
 
 
 def _with_both_gases(batch):
@@ -163,13 +196,16 @@ def _chosen(table):
     return {kind: table["example_index"][chosen] for kind, chosen in rows.items() if len(chosen)}
 
 
-def _write_metrics(path, step, scores, intervals, dataset):
+def _write_metrics(path, step, scores, intervals, dataset, console):
     """Writes flat keys, NaN (a class that never occurs) as null; keeps earlier scores of the same step and dataset."""
+    source, flat = {"step": step, "dataset": dataset.name, "dataset_digest": dataset.digest}, {}
     try:
-        flat = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError):
-        flat = {}
-    source = {"step": step, "dataset": dataset.name}
+        # An earlier version wrote no digest.
+        flat = {"dataset_digest": dataset.digest} | read_json(path)
+    except FileNotFoundError:
+        pass
+    except UserError as error:
+        console.warn(f"{error} It is written anew.")
     flat = (flat if source.items() <= flat.items() else {}) | source | dataset.bounds
     if dataset.leak:
         flat["leak"] = dataset.leak
@@ -196,4 +232,3 @@ def _print_summary(workdir, step, scores, intervals, dataset):
         print(f"{name} on test: {value:.3f}")
     if dataset.leak:
         print(f"WARNING: {dataset.leak}")
-    print(f"Wrote {workdir}/metrics.json, {workdir}/examples and {workdir}/pictures.")

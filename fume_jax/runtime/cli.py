@@ -1,14 +1,20 @@
-"""Command-line entry: flag parsing, configs by name, errors, exit codes."""
+"""Command-line entry: flag parsing, configs by name, errors, signals, exit codes."""
 
 import gc
+import glob
 import os
+import re
+import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import app, flags, logging
 
-from fume_jax.runtime.errors import DONE, NOTHING_DONE, RUN_AGAIN, Stalled, UserError
+from fume_jax.runtime import telemetry
+from fume_jax.runtime.errors import DONE, NOTHING_DONE, RUN_AGAIN, Stalled, UserError, explain, message, python_file
+from fume_jax.runtime.preemption import StopRequest
 
 # Private to this user: whoever can write there can have this user run anything.
 COMPILATION_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "fume_jax" / "programs"
@@ -17,19 +23,41 @@ FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, Use
 # Configs by name: those of an installed package, or of the checkout that holds this file.
 _PACKAGE = Path(__file__).parents[1]
 CONFIGS = next((path for path in (_PACKAGE / "assets" / "configs", _PACKAGE.parent / "configs") if path.is_dir()), None)
+# An argument as it may come: --FLAG=VALUE, --FLAG=KEY=VALUE, or VALUE, a word of its own.
+_ARGUMENT = re.compile(r"(?P<name>(?:--?[\w.-]+=)?(?:[\w.]+=)?)(?P<value>.*)", re.DOTALL)
+# The flag that names a bucket and no file.
+_BUCKET = "--bucket"
+# JAX's words about an entry of its cache of compiled programs.
+_BROKEN_PROGRAM = re.compile(r"Error reading persistent compilation cache entry for '([^']+)'")
 
 
 def run(main: Callable[[], int | None]) -> None:
     """Parses the flags, runs `main` and exits with the code it returns (`DONE` if None).
 
-    Mistakes in flags, every `UserError` and errors of the system (a full disk, a folder without write permission) end
-    in a few plain lines and `NOTHING_DONE`.
+    Mistakes in flags, every `UserError` and errors of the system (a full disk, no memory, a folder without write
+    permission, a missing device) end in a few plain lines and `NOTHING_DONE`. A signal that asks the process to end
+    ends it in a line and `RUN_AGAIN`, unless `main` opens a `StopRequest`.
     """
-    app.run(lambda _: sys.exit(_run(main)), flags_parser=_parse_flags)
+    logging.set_verbosity(logging.FATAL)
+    for stream in (sys.stdout, sys.stderr):
+        # Names of files need not be UTF-8, and locales may know less than that.
+        stream.reconfigure(errors="backslashreplace")
+    for number in StopRequest.SIGNALS:
+        if number != signal.SIGINT:  # which Python turns into KeyboardInterrupt, unless a shell had it ignored
+            signal.signal(number, signal.default_int_handler)
+    try:
+        app.run(lambda _: sys.exit(_run(main)), flags_parser=_parse_flags)
+    except KeyboardInterrupt:
+        print("stopped; run the same command again", file=sys.stderr, flush=True)
+        os._exit(RUN_AGAIN)  # a normal exit joins threads, which may have been interrupted anywhere
 
 
 def canonical_arguments(arguments: Sequence[str]) -> list[str]:
-    """Returns arguments as absl reads them: `--data-dir` as `--data_dir`, and a config by `find_config`."""
+    """Returns arguments as absl reads them.
+
+    `--data-dir` becomes `--data_dir`, a config its path by `find_config`, and `~` the home of a user, which a shell
+    leaves as it is after `=`. Raises UserError if an argument is an address such as gs://NAME.
+    """
     canonical = []
     for argument in arguments:
         if canonical[-1:] == ["--config"]:
@@ -37,8 +65,28 @@ def canonical_arguments(arguments: Sequence[str]) -> list[str]:
         name, equals, value = argument.partition("=")
         if name.startswith("--"):
             name = "--" + name[2:].replace("-", "_")
-        canonical.append(name + equals + (find_config(value) if name == "--config" and equals else value))
+        flag = name if equals else (canonical or [""])[-1]
+        argument = name + equals + value
+        if flag != _BUCKET:
+            prefix, value = _ARGUMENT.fullmatch(argument).groups()
+            argument = prefix + local_path(value, prefix.rstrip("=") or flag)
+        name, _, value = argument.partition("=")
+        canonical.append(f"--config={find_config(value)}" if name == "--config" and value else argument)
     return canonical
+
+
+def local_path(path: str, name: str) -> str:
+    """Returns a path with `~` and `~NAME` at its beginning replaced by the home of that user.
+
+    Raises UserError if it is an address, `name` being the flag or key that holds it: run folders and prepared datasets
+    are files, which are locked, replaced and read at random.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path):
+        raise UserError(
+            f"{name} is {path}; expected a path on this machine. Copy the files here, or mount the bucket, for example "
+            "with gcsfuse or rclone."
+        )
+    return os.path.expanduser(path)
 
 
 def find_config(name: str) -> str:
@@ -59,31 +107,70 @@ def find_config(name: str) -> str:
     return f"{path}{colon}{preset}"
 
 
+def parse(values: flags.FlagValues, arguments: Sequence[str]) -> list[str]:
+    """Sets flags by canonical arguments, of which the first is the program; returns those that are no flags.
+
+    Raises one of `FLAG_ERRORS`; UserError with the line if the config, a Python file, is at fault.
+    """
+    config = next((word.removeprefix("--config=") for word in arguments if word.startswith("--config=")), "")
+    config = config.partition(":")[0]
+    if config and not Path(config).is_file():
+        raise UserError(f"There is no config file {config}.")
+    try:
+        with python_file(config):
+            return values(arguments)
+    except AttributeError as error:
+        if config and "no attribute 'get_config'" in str(error):
+            raise UserError(f"{config} is no config; expected a function get_config() in it.") from error
+        raise
+    except flags.IllegalFlagValueError as error:
+        missing = re.findall(r"Flag --(\w+) must have a value other than None", str(error))
+        if "config" in missing and config:
+            raise UserError(f"get_config() of {config} returned None; expected a ConfigDict.") from error
+        if missing:
+            named = " and ".join(f"--{name}" for name in missing)
+            raise UserError(f"Expected {named}; --help lists the flags.") from error
+        raise
+
+
 def _parse_flags(argv):
     try:
-        rest = flags.FLAGS([argv[0], *canonical_arguments(argv[1:])])[1:]
+        rest = parse(flags.FLAGS, [argv[0], *canonical_arguments(argv[1:])])[1:]
         if rest:
             raise UserError(f"Not understood: {' '.join(rest)}. Options look like --name=value.")
         return argv[:1]
     except SystemExit:
         sys.exit(DONE)  # --help, after which absl would report a failure
     except FLAG_ERRORS as error:
-        return _fail(error)
+        return _fail(message(error))
 
 
 def _run(main):
-    # Commands print what the user must know; warnings of libraries are about their internals.
-    logging.set_verbosity(logging.ERROR)
+    # Commands print what the user must know. What libraries log concerns their internals, or is raised as well.
+    logging.set_verbosity(logging.FATAL)
+    sys.excepthook = _show_error
     enable_compilation_cache()
+    telemetry.switch_off()
     # Importing and tracing make many objects that stay, and collecting garbage among them is a tenth of a start.
     gc.set_threshold(100_000)
     try:
         return main() or DONE
-    except (UserError, OSError) as error:
-        return _fail(error)
-    except KeyboardInterrupt:
-        print("stopped; run the same command again", file=sys.stderr, flush=True)
-        os._exit(RUN_AGAIN)  # a normal exit joins threads, which may have been interrupted anywhere
+    except Stalled as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        os._exit(error.exit_code)
+    except BrokenPipeError:
+        # Whoever read the output is gone, as with `| head`; Python would complain once more when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NOTHING_DONE
+    except Exception as error:
+        if (explanation := explain(error)) is None:
+            raise
+        return _fail(explanation)
+
+
+def _fail(explanation):
+    print(f"error: {explanation}", file=sys.stderr, flush=True)
+    sys.exit(NOTHING_DONE)
 
 
 def enable_compilation_cache() -> None:
@@ -91,26 +178,33 @@ def enable_compilation_cache() -> None:
 
     `JAX_COMPILATION_CACHE_DIR` names another folder, and `JAX_ENABLE_COMPILATION_CACHE=false` keeps nothing. The key of
     a program is its computation, the version of JAX, XLA's flags and the kind of device with all features of a CPU, so
-    machines of several kinds may share a home.
+    machines of several kinds may share a home. A program that cannot be read is deleted, and so kept anew.
     """
+    warnings.showwarning = _show_warning
     try:
         COMPILATION_CACHE.mkdir(parents=True, exist_ok=True)
+        if COMPILATION_CACHE.stat().st_uid == os.geteuid():
+            COMPILATION_CACHE.chmod(0o700)  # whatever the umask
+            os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(COMPILATION_CACHE))
     except OSError:
-        return  # in a home that is not writable every start compiles
-    if os.access(COMPILATION_CACHE, os.W_OK):
-        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(COMPILATION_CACHE))
+        pass  # in a home that is not writable every start compiles
 
 
-def message(error: Exception) -> str:
-    """Returns the message of an error for the user."""
-    while error.args and isinstance(error.args[0], Exception):
-        error = error.args[0]  # a locked config wraps the error that has the suggestion
-    # A single argument is the whole message; some kinds of error would put it in quotes.
-    return str(error.args[0] if len(error.args) == 1 else error)
+def _show_error(kind, error, trace, show=sys.excepthook):
+    """Shows an error that nothing caught, but not those of TensorStore's threads once a write of theirs has failed.
+
+    They tell asyncio of each write that is still open, and its loop is gone; the failed write has raised by then.
+    """
+    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+        show(kind, error, trace)
 
 
-def _fail(error):
-    print(f"error: {message(error)}", file=sys.stderr, flush=True)
-    if isinstance(error, Stalled):
-        os._exit(error.exit_code)
-    sys.exit(NOTHING_DONE)
+def _show_warning(text, category, filename, lineno, file=None, line=None, show=warnings.showwarning):
+    """Shows a warning, but deletes programs of the cache that JAX warns about, which it would never replace."""
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if folder is None or not (broken := _BROKEN_PROGRAM.match(str(text))):
+        return show(text, category, filename, lineno, file, line)
+    print(f"WARNING: a compiled program in {folder} is damaged and is made anew", file=sys.stderr, flush=True)
+    for path in Path(folder).glob(f"{glob.escape(broken[1])}-*"):
+        path.unlink(missing_ok=True)
+    return None

@@ -12,7 +12,7 @@ from pathlib import Path
 from absl import flags
 
 from fume_jax.runtime.cli import COMPILATION_CACHE
-from fume_jax.runtime.errors import NOTHING_DONE, RUN_AGAIN, Stalled, UserError
+from fume_jax.runtime.errors import NOTHING_DONE, RUN_AGAIN, Stalled, UserError, explain, missing_platform
 from fume_jax.runtime.watchdog import RESUMES, Watchdog, ask_launcher, names
 
 _PLATFORM = flags.DEFINE_enum(
@@ -67,10 +67,6 @@ def joined(workdir: str | Path) -> Iterator[Callable[[bool], bool]]:
         _check_platform(jax)
         yield watchdog.any
         watchdog.barrier("the end")
-    except (UserError, OSError) as error:
-        code = getattr(error, "exit_code", NOTHING_DONE)
-        watchdog.abort(error, code)
-        raise Stalled(error, code) from error
     except KeyboardInterrupt:
         watchdog.abort(f"it was interrupted; {RESUMES}", RUN_AGAIN)
         raise
@@ -80,6 +76,10 @@ def joined(workdir: str | Path) -> Iterator[Callable[[bool], bool]]:
             lost = f"an exchange between processes failed, so one of them must have ended ({reason}); {RESUMES}"
             watchdog.abort(lost, RUN_AGAIN)
             raise Stalled(lost, RUN_AGAIN) from error
+        if explanation := explain(error):
+            code = getattr(error, "exit_code", NOTHING_DONE)
+            watchdog.abort(explanation, code)
+            raise Stalled(explanation, code) from error
         watchdog.abort(f"{type(error).__name__}: {reason}", NOTHING_DONE)
         traceback.print_exc()
         sys.stderr.flush()
@@ -118,11 +118,9 @@ def _find_processes():
 
 def _check_platform(jax):
     wanted = _PLATFORM.value
-    try:
-        found = jax.default_backend()
-    except RuntimeError as error:
-        raise UserError(f"{error}\nInstall the jax of this machine, such as pip install -e '.[cuda12]'.") from error
-    if wanted is not None and found != wanted:
+    if missing := missing_platform():
+        raise UserError(missing)
+    if wanted is not None and jax.default_backend() != wanted:
         install = " or ".join(f"pip install -e '.[{extra}]'" for extra in _EXTRAS[wanted])
         raise UserError(
             f"--platform={wanted}, but JAX found only {jax.devices()}. Install the jax for it ({install}) and see that "

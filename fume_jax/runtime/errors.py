@@ -1,12 +1,22 @@
 """Errors for the user, and the exit codes of commands."""
 
 import contextlib
+import errno
+import os
+import sys
+import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
 DONE = 0
 NOTHING_DONE = 1  # because of the user's input or setting
 PARTLY_DONE = 2  # what was skipped is listed
 RUN_AGAIN = 75  # stopped early; the same command goes on
+
+# Libraries report a full disk, a spent quota or a limit on file sizes as errors of many types, but in these words.
+_FULL = {errno.ENOSPC: "No space left on device", errno.EDQUOT: "Disk quota exceeded", errno.EFBIG: "File too large"}
+# Words in errors of JAX, of the C++ library and of the system about memory.
+_NO_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "bad_alloc", "Cannot allocate memory")
 
 
 class UserError(Exception):
@@ -31,3 +41,86 @@ def needs_extra(extra: str, what: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise UserError(f'{what} needs {error.name}, which is not installed: pip install -e ".[{extra}]"') from error
+
+
+@contextlib.contextmanager
+def python_file(path: str | Path) -> Iterator[None]:
+    """Turns an error that a Python file of the user raises, a config or a sweep, into a UserError with its line.
+
+    Errors in which the file has no part pass.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        frames = traceback.walk_tb(error.__traceback__)
+        lines = [line for frame, line in frames if _is_file(frame.f_code.co_filename, path)]
+        if isinstance(error, SyntaxError) and error.filename and _is_file(error.filename, path):
+            lines.append(error.lineno)
+        if not lines:
+            raise
+        # A ValueError may be one that the file raises itself, in words for the user.
+        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+        raise UserError(f"{path}, line {lines[-1]}: {kind}{message(error)}") from error
+
+
+def _is_file(filename, path):
+    return os.path.abspath(filename) == os.path.abspath(path)
+
+
+def message(error: BaseException) -> str:
+    """Returns the message of an error for the user."""
+    while error.args and isinstance(error.args[0], Exception):
+        error = error.args[0]  # a locked config wraps the error that has the suggestion
+    # A single argument is the whole message; some kinds of error would put it in quotes.
+    return str(error.args[0] if len(error.args) == 1 else error)
+
+
+def disk_full(error: BaseException) -> str | None:
+    """Returns the system's words if an error of any type is about a full disk, None if it is not."""
+    reason = _FULL.get(getattr(error, "errno", None))
+    return reason or next((words for words in _FULL.values() if words in str(error)), None)
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """Returns the first line of an error if it is about memory, None if it is not."""
+    if not isinstance(error, MemoryError) and not any(words in str(error) for words in _NO_MEMORY):
+        return None
+    return str(error).partition("\n")[0].removeprefix("RESOURCE_EXHAUSTED: ").rstrip(".") or "MemoryError"
+
+
+def missing_platform() -> str | None:
+    """Returns in words that JAX has no device, None if it has one or was not imported.
+
+    JAX raises errors of several types, some without a message, wherever a device is used first.
+    """
+    if "jax" not in sys.modules:
+        return None
+    import jax
+
+    try:
+        jax.default_backend()
+        return None
+    except (AssertionError, RuntimeError) as error:
+        wanted = jax.config.jax_platforms
+        reason = f" ({str(error).partition(chr(10))[0]})" if str(error) else ""
+        found = f"JAX_PLATFORMS={wanted}, but JAX finds no such device" if wanted else "JAX finds no device"
+        return (
+            f"{found}{reason}. Unset JAX_PLATFORMS to use the best device there is, set it to cpu, or install the jax "
+            "of this machine, such as pip install -e '.[cuda12]'."
+        )
+
+
+def explain(error: BaseException) -> str | None:
+    """Returns an error about which a user can do something in plain words; None for a fault of the program."""
+    if isinstance(error, UserError):
+        return message(error)
+    if reason := disk_full(error):
+        what = getattr(error, "filename", None) or "a file"
+        return f"The disk is full ({reason}): {what} could not be written. Free some space and run the command again."
+    if reason := out_of_memory(error):
+        return f"Memory ran out ({reason}). Close other programs, or lower the batch or the size of the frames."
+    if isinstance(error, OSError):
+        return f"{error.strerror}: {error.filename}" if error.filename and error.strerror else message(error)
+    return missing_platform() if isinstance(error, AssertionError | RuntimeError) else None

@@ -3,6 +3,9 @@
 import contextlib
 import json
 import os
+import shutil
+import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,18 +18,19 @@ PART = ".part"
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path, *, synced: bool = True) -> Iterator[Path]:
     """Yields the path to write a file to, `PATH.part`, which replaces `path` at the end of the context.
 
-    However the process ends, `path` holds the old content, all of the new one, or nothing if it was new. An error in
-    the context removes the part.
+    However the process ends, `path` holds the old content, all of the new one, or nothing if it was new. `synced` makes
+    that true of a power failure too, for some milliseconds a file. An error in the context removes the part.
     """
     path = Path(path)
     part = path.with_name(f"{path.name}{PART}")
     try:
         yield part
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
+        if synced:
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
@@ -54,15 +58,48 @@ def read_json(path: str | Path, kind: type = dict):
 
 
 @contextlib.contextmanager
+def readable(path: str | Path, kind: str) -> Iterator[None]:
+    """Turns whatever a library raises about the content of a file into a UserError that names the file.
+
+    `kind` is a noun phrase, such as "the weights of this model". Errors of the system pass, and those about memory.
+    """
+    try:
+        yield
+    except (UserError, OSError, MemoryError):
+        raise
+    except Exception as error:  # the type depends on the library and the damage
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"{path} is damaged, or not {kind}: {reason}") from error
+
+
+def check_folder(folder: str | Path, remedy: str = "Choose another folder.") -> None:
+    """Raises UserError unless files can be written to a folder, which may have to be created; `remedy` is a sentence.
+
+    Errors that come only while files are written, such as that of a full disk, are left to then.
+    """
+    folder = Path(folder)
+    existing = folder.absolute()
+    while not existing.exists():
+        if existing.is_symlink():
+            raise UserError(f"{existing} is a link to {os.readlink(existing)}, which does not exist. {remedy}")
+        existing = existing.parent
+    if not existing.is_dir():
+        raise UserError(f"{existing} is a file; expected a folder. {remedy}")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"{folder} cannot be written: no permission to write to {existing}. {remedy}")
+
+
+@contextlib.contextmanager
 def lock(folder: str | Path, *, name: str = ".lock", doing: str = "writing to", flag: str = "folder") -> Iterator[None]:
     """Holds a lock on a folder, which is created if needed, against other processes that do the same in it.
 
     The system frees it however the process ends; its file stays. Since nobody else writes there meanwhile, the parts
     that dead processes left directly in the folder are removed. `doing` and `flag` complete the message.
 
-    Raises UserError if another process holds the lock, OSError if the folder cannot be written.
+    Raises UserError if another process holds the lock or the folder cannot be written.
     """
     folder = Path(folder)
+    check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         try:
@@ -70,7 +107,43 @@ def lock(folder: str | Path, *, name: str = ".lock", doing: str = "writing to", 
         except filelock.Timeout as error:
             advice = f"wait for it, stop it, or use another {flag}"
             raise UserError(f"Another process is {doing} {folder}; {advice}.") from error
-        for part in folder.iterdir():
-            if part.name.endswith(PART) and part.is_file():
-                part.unlink()
+        remove_parts(folder)
         yield
+
+
+def remove_parts(folder: Path) -> None:
+    """Removes the parts of files directly in a folder, if there is one; nobody may be writing there."""
+    for part in folder.iterdir() if folder.is_dir() else ():
+        if part.name.endswith(PART) and part.is_file():
+            part.unlink()
+
+
+@contextlib.contextmanager
+def scratch(parent: Path, prefix: str) -> Iterator[Path]:
+    """Yields a new folder in `parent`, which is created if needed, for files on the way to their names.
+
+    The folder is removed at the end, and those that processes killed meanwhile have left are removed at the start.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    for left in parent.glob(f"{prefix}*"):
+        # A living owner holds its lock. Without one the owner may be just about to take it.
+        with contextlib.suppress(OSError, filelock.Timeout):
+            if (left / ".lock").exists():
+                with filelock.FileLock(left / ".lock", timeout=0):
+                    shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=prefix) as folder, filelock.FileLock(f"{folder}/.lock"):
+        yield Path(folder)
+
+
+def check_zip(path: str | Path, limit: int) -> None:
+    """Raises UserError if the members of a zip file claim more than `limit` bytes, or one has another checksum.
+
+    Readers take no more of a member than it claims, and not all of them look at its checksum. Raises
+    `zipfile.BadZipFile` or another error of `zipfile` if the file is none.
+    """
+    with zipfile.ZipFile(path) as file:
+        size = sum(member.file_size for member in file.infolist())
+        if size > limit:
+            raise UserError(f"{path} would take {size / 1e9:.1f} GB unpacked; expected at most {limit / 1e9:.1f} GB.")
+        if (damaged := file.testzip()) is not None:
+            raise UserError(f"{path} is damaged: {damaged} in it does not have its checksum.")

@@ -1,7 +1,6 @@
 """Checks before a run for two runs in one folder and for too little disk or memory, and plain errors about these."""
 
 import contextlib
-import errno
 import math
 import shutil
 from collections.abc import Iterator, Sequence
@@ -10,17 +9,14 @@ from pathlib import Path
 import jax
 import psutil
 
-from fume_jax.runtime import files
+from fume_jax.runtime import errors, files
 from fume_jax.runtime.console import Console
 from fume_jax.runtime.errors import UserError
+from fume_jax.schema import batch_spec
 
 # Keys that the memory of a device depends on, and that of a host, which also holds prefetched batches.
 DEVICE_KEYS = ("config.train.batch_size", "config.data.height", "config.data.width")
 HOST_KEYS = (*DEVICE_KEYS, "config.data.prefetch", "config.data.num_workers")
-# Words in JAX's errors about memory.
-_NO_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory")
-# Libraries report a full disk, a spent quota or a limit on file sizes as errors of many types, but in these words.
-_FULL = {errno.ENOSPC: "No space left on device", errno.EDQUOT: "Disk quota exceeded", errno.EFBIG: "File too large"}
 # For each version of Linux's control groups: mount point, limit, usage, and the reclaimable part of the usage.
 _CGROUPS = {
     "": ("", "memory.max", "memory.current", "inactive_file"),
@@ -29,17 +25,19 @@ _CGROUPS = {
 
 
 @contextlib.contextmanager
-def run_lock(workdir: str | Path, name: str = ".lock", doing: str = "training in") -> Iterator[None]:
+def run_lock(
+    workdir: str | Path, name: str = ".lock", doing: str = "training in", flag: str = "--workdir"
+) -> Iterator[None]:
     """Holds a lock on a folder, which is created if needed, against other processes that do the same in it.
 
     The first process of a run holds the lock for all. The system frees it however the process ends; its file stays.
-    Raises UserError if another process holds it, OSError if the folder cannot be written.
+    Raises UserError if another process holds it or the folder cannot be written.
     """
     if jax.process_index() != 0:
         Path(workdir).mkdir(parents=True, exist_ok=True)
         yield
         return
-    with files.lock(workdir, name=name, doing=doing, flag="--workdir"):
+    with files.lock(workdir, name=name, doing=doing, flag=flag):
         yield
 
 
@@ -61,9 +59,7 @@ def full_disk(folder: str | Path, what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
-        reason = _FULL.get(getattr(error, "errno", None))
-        reason = reason or next((words for words in _FULL.values() if words in str(error)), None)
-        if reason:
+        if reason := errors.disk_full(error):
             raise UserError(
                 f"The disk is full ({reason}): {what} could not be written to {folder}. Free some space and run the "
                 "same command again, or choose a folder on another disk."
@@ -82,6 +78,20 @@ def warn_of_host_memory(needed_bytes: float, console: Console) -> None:
         console.warn(
             f"Training may need about {_size(needed_bytes)} of memory, and {_size(available)} are available. If it "
             f"runs out of memory: {_lower(HOST_KEYS)}"
+        )
+
+
+def check_batch_memory(
+    *, batch_size: int, height: int, width: int, keys: Sequence[str] = DEVICE_KEYS, total_bytes: float | None = None
+) -> None:
+    """Raises UserError if this process's share of one batch alone is larger than all memory of the machine."""
+    total_bytes = total_bytes or psutil.virtual_memory().total
+    spec = batch_spec(1, height, width).values()
+    needed_bytes = batch_size // jax.process_count() * sum(math.prod(x.shape) * x.dtype.itemsize for x in spec)
+    if needed_bytes > total_bytes:
+        raise UserError(
+            f"A batch of {batch_size:,} pairs of {width}x{height} takes {_size(needed_bytes)}, and this machine has "
+            f"{_size(total_bytes)} of memory. {_lower(keys)}"
         )
 
 
@@ -112,9 +122,8 @@ def out_of_memory(*, batch_size: int, height: int, width: int, keys: Sequence[st
     try:
         yield
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
-        if isinstance(error, jax.errors.JaxRuntimeError) and not any(text in str(error) for text in _NO_MEMORY):
+        if (reason := errors.out_of_memory(error)) is None:
             raise
-        reason = str(error).partition("\n")[0].removeprefix("RESOURCE_EXHAUSTED: ").rstrip(".")
         batches = f"batches of {batch_size} pairs of {width}x{height}"
         raise UserError(f"Memory ran out with {batches} ({reason}). {_lower(keys)}") from error
 

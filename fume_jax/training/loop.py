@@ -6,16 +6,24 @@ from contextlib import ExitStack, closing
 import jax
 import ml_collections
 
-from fume_jax.config import create_optimizer, data_options, headline_metrics, train_batch_shape, validate_config
+from fume_jax.config import (
+    create_optimizer,
+    data_options,
+    eval_batch_shape,
+    headline_metrics,
+    train_batch_shape,
+    validate_config,
+)
 from fume_jax.data.dataset import Dataset
 from fume_jax.data.loader import Loader
 from fume_jax.runtime import preflight
+from fume_jax.runtime.byproducts import ByProducts
 from fume_jax.runtime.console import Console
-from fume_jax.runtime.errors import DONE, RUN_AGAIN
+from fume_jax.runtime.errors import DONE, PARTLY_DONE, RUN_AGAIN, UserError
 from fume_jax.runtime.mesh import abstract_batch, assert_equal, check_batch_size, create_mesh
 from fume_jax.runtime.preemption import Stopped, StopRequest
 from fume_jax.training import setup
-from fume_jax.training.checkpoint import save_config
+from fume_jax.training.checkpoint import save_config, save_dataset
 from fume_jax.training.finetune import init_from_run
 from fume_jax.training.logger import Logger, Throughput
 from fume_jax.training.loop_state import LoopState
@@ -25,9 +33,9 @@ from fume_jax.training.tensorboard import EventLog
 def train(config: ml_collections.ConfigDict, workdir: str, stop: StopRequest) -> int:
     """Trains a model, or resumes the run in `workdir`, then scores its best checkpoint.
 
-    The run folder holds `config.json`, `checkpoints/STEP/`, `validation.json` (the scores of every evaluation),
-    `events/`, and the files of `evaluation.report.write_report`. Returns `DONE`, or `RUN_AGAIN` if `stop` was requested
-    before the end.
+    The run folder holds `config.json`, `dataset.json`, `checkpoints/STEP/`, `validation.json` (the scores of every
+    evaluation), `events/`, and the files of `evaluation.report.write_report`. Returns `DONE`, `PARTLY_DONE` if a
+    picture or a table of examples could not be made, or `RUN_AGAIN` if `stop` was requested before the end.
 
     Raises:
       UserError: if the config is invalid, `workdir` holds a run of another config or one that another process trains,
@@ -39,8 +47,11 @@ def train(config: ml_collections.ConfigDict, workdir: str, stop: StopRequest) ->
     accumulation_steps = config.train.gradient_accumulation_steps
     check_batch_size("config.train.batch_size", config.train.batch_size, mesh.size, accumulation_steps)
     dataset = Dataset(config.data.path)
+    for shape in (train_batch_shape(config), eval_batch_shape(config)):
+        preflight.check_batch_memory(**shape)
     with preflight.run_lock(workdir), preflight.out_of_memory(**train_batch_shape(config)):
         save_config(config, workdir)
+        save_dataset(dataset, workdir)
         with ExitStack() as stack:
             return _train(config, workdir, stop, mesh, dataset, stack)
 
@@ -50,6 +61,10 @@ def _train(config, workdir, stop, mesh, dataset, stack):
     # Model and optimiser.
     epoch_steps = -(-len(dataset.split("train")) // config.train.batch_size)
     total_steps = config.train.epochs * epoch_steps
+    if total_steps >= 2**31:  # steps are counted as int32
+        raise UserError(
+            f"config.train.epochs is {config.train.epochs}, {total_steps:,} steps; expected less than 2**31."
+        )
     schedule, tx = create_optimizer(config, epoch_steps)
     abstract_state = setup.abstract_state(config, tx, mesh)
     console = Console(quiet=config.log.quiet)
@@ -72,7 +87,8 @@ def _train(config, workdir, stop, mesh, dataset, stack):
     start_step = checkpoints.latest_step
     state, loop_state = _start(config, tx, checkpoints, abstract_state, mesh, console)
     compiled = executor.submit(lambda: lowered.result().compile())
-    events = stack.enter_context(closing(EventLog(workdir, start_step=start_step, wandb=config.log.wandb)))
+    log_options = {"start_step": start_step, "wandb": config.log.wandb, "warn": console.warn}
+    events = stack.enter_context(closing(EventLog(workdir, **log_options)))
     step = start_step = start_step or 0
     loader = Loader(dataset, data_options(config), mesh, console)
     logger = Logger(config, loader, mesh, schedule, console, events, start_step, epoch_steps)
@@ -87,7 +103,9 @@ def _train(config, workdir, stop, mesh, dataset, stack):
     throughput = Throughput(batches, config.train.batch_size)
     while True:
         stopping = stop.agreed()
-        evaluating = step > 0 and (step == total_steps or step % eval_steps == 0)
+        # A run of an earlier version may be further than its dataset, prepared anew, now asks for.
+        ended = step >= total_steps
+        evaluating = step > 0 and (ended or step % eval_steps == 0)
         # A step is logged after its checkpoint, so that a run that resumes there logs it again.
         saving = evaluating or stopping or step % save_steps == 0 or (keep_steps and step % keep_steps == 0)
         if saving and step > start_step:
@@ -109,7 +127,7 @@ def _train(config, workdir, stop, mesh, dataset, stack):
             logger.close()
             console.print(f"stopped after step {step} of {total_steps}; the same command resumes the run")
             return RUN_AGAIN
-        if step == total_steps or loop_state.early_stopping.due:
+        if ended or loop_state.early_stopping.due:
             break
         batch = throughput.next_batch()
         state, metrics = train_fn(state, batch)
@@ -121,13 +139,14 @@ def _train(config, workdir, stop, mesh, dataset, stack):
     events.flush()
     from fume_jax.training.scoring import score_run  # slow to import, which the first step need not wait for
 
+    by_products = ByProducts(console.print)
     try:
-        scores = score_run(config, workdir, checkpoints=checkpoints, stop=stop)
+        scores = score_run(config, workdir, checkpoints=checkpoints, stop=stop, by_products=by_products)
     except Stopped:
         console.print("stopped while scoring; the same command scores the run")
         return RUN_AGAIN
     events.scalars(step, "test", {name: scores["test"][name] for name in headline_metrics(config)})
-    return DONE
+    return PARTLY_DONE if by_products.failures else DONE
 
 
 def _start(config, tx, checkpoints, abstract_state, mesh, console):

@@ -4,14 +4,15 @@ from collections.abc import Sequence
 
 import ml_collections
 
-from fume_jax.config import data_options, validate_config
+from fume_jax.config import data_options, eval_batch_shape, validate_config
 from fume_jax.data.dataset import Dataset
 from fume_jax.data.loader import Loader
 from fume_jax.evaluation.report import write_report
+from fume_jax.runtime import preflight
 from fume_jax.runtime.console import Console
 from fume_jax.runtime.errors import UserError
 from fume_jax.runtime.mesh import create_mesh
-from fume_jax.training.checkpoint import Checkpoints, only_weights
+from fume_jax.training.checkpoint import Checkpoints, only_weights, warn_of_other_dataset
 from fume_jax.training.setup import load_best_model
 from fume_jax.training.tensorboard import read_scalars
 
@@ -26,14 +27,18 @@ def score_run(
 ) -> dict[str, dict[str, float]]:
     """Loads the best checkpoint of a run and the dataset of its config, and writes the report on the splits.
 
-    `checkpoints` are those of the run, if open already; `options` are `tta`, `protocol` and `stop` of
+    A warning says if the dataset is not that of the training. `checkpoints` are those of the run, if open already;
+    `options` are `output`, `tta`, `protocol`, `stop` and `by_products` of
     `evaluation.report.write_report`, whose metrics it returns. It raises as that, and UserError if the run has no
     checkpoint or only weights, or the dataset is missing.
     """
     validate_config(config)
     if only_weights(workdir):
         raise UserError(f"{workdir} holds exported weights with the metrics of their run. Evaluate the run itself.")
-    mesh = create_mesh()
+    preflight.check_batch_memory(**eval_batch_shape(config))
+    mesh, console = create_mesh(), Console(quiet=config.log.quiet)
     model, step = load_best_model(config, workdir, mesh, checkpoints)
-    loader = Loader(Dataset(config.data.path), data_options(config), mesh, Console(quiet=config.log.quiet))
-    return write_report(config, workdir, model, step, loader, splits, curves=read_scalars(workdir), **options)
+    dataset = Dataset(config.data.path)
+    warn_of_other_dataset(dataset, workdir, console)
+    loader, curves = Loader(dataset, data_options(config), mesh, console), read_scalars(workdir, console.warn)
+    return write_report(config, workdir, model, step, loader, splits, curves=curves, **options)

@@ -7,7 +7,8 @@ import shutil
 import struct
 import sys
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -51,13 +52,21 @@ class EventLog:
     once, however a run ends, provided that `flush` came before each checkpoint.
     """
 
-    def __init__(self, workdir: str | Path, *, start_step: int | None, wandb: str | None = None):
+    def __init__(
+        self,
+        workdir: str | Path,
+        *,
+        start_step: int | None,
+        wandb: str | None = None,
+        warn: Callable[[str], None] = warnings.warn,
+    ):
         """Opens the events of a run; UserError if Weights & Biases cannot be used.
 
         Args:
           workdir: folder of the run.
           start_step: step of the checkpoint that the run resumes; None for a new run, which deletes earlier events.
           wandb: Weights & Biases project to log to as well, or None.
+          warn: function that receives a sentence about each damaged file of events, of which a copy is kept.
         """
         self._writer = self._wandb = None
         if jax.process_index() != 0:
@@ -69,7 +78,7 @@ class EventLog:
             shutil.rmtree(events, ignore_errors=True)
             start_step = 0
         events.mkdir(parents=True, exist_ok=True)
-        self._kept = _cut(events, start_step)
+        self._kept = _cut(events, start_step, warn)
         # SummaryWriter would return from flush() before its queue is written. The suffix, the number of earlier starts,
         # keeps two starts within one second from sharing a file.
         self._writer = EventsWriter(str(events / "events"), f".{len(list(events.iterdir())):04}")
@@ -135,10 +144,13 @@ class EventLog:
             self.flush()
 
 
-def _cut(folder: Path, start_step: int) -> set[tuple[str, int]]:
-    """Cuts event files before entries that are after `start_step` or incomplete; returns tags and steps of the rest."""
+def _cut(folder: Path, start_step: int, warn: Callable[[str], None]) -> set[tuple[str, int]]:
+    """Cuts event files before entries that are after `start_step` or incomplete; returns tags and steps of the rest.
+
+    A file that is damaged elsewhere than at its end is cut too, and a copy of all of it stays.
+    """
     kept = set()
-    for path in folder.glob("events.out.tfevents.*"):
+    for path in _event_files(folder):
         with path.open("r+b") as file:
             end = 0
             for event in _events(file):
@@ -146,13 +158,22 @@ def _cut(folder: Path, start_step: int) -> set[tuple[str, int]]:
                     break
                 end = file.tell()
                 kept |= {(value.tag, event.step) for value in event.summary.value}
+            else:
+                if _damaged(file, end):
+                    copy = path.with_name(path.name.replace("tfevents", "damaged"))  # which TensorBoard does not read
+                    shutil.copyfile(path, copy)
+                    warn(f"{path} is damaged after {end:,} bytes; the log loses what follows, which {copy} keeps")
             file.truncate(end)
             os.fsync(file.fileno())
     return kept
 
 
+def _event_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("events.out.tfevents.*"))
+
+
 def _events(file: BinaryIO) -> Iterator[Event]:
-    """Yields the events of a file up to the first incomplete one. A record is length, checksum, event, checksum."""
+    """Yields the events of a file up to the first bad one. A record is length, checksum, event, checksum."""
 
     def read(size):
         data, checksum = file.read(size), file.read(4)
@@ -162,15 +183,34 @@ def _events(file: BinaryIO) -> Iterator[Event]:
         yield Event.FromString(data)
 
 
-def read_scalars(workdir: str | Path) -> dict[str, tuple[list[int], list[float]]]:
-    """Reads steps and values of the scalars of a run, by tag; nothing if it logged none."""
+def _damaged(file: BinaryIO, end: int) -> bool:
+    """Returns whether the last good record, which ends at `end`, is followed by more than one that was being written.
+
+    The end of the file cuts off such a one, or a crash of the system left zeros in its place.
+    """
+    file.seek(end)
+    rest = file.read().rstrip(b"\0")
+    if len(rest) < 12:
+        return False
+    length, checksum = struct.unpack("<QI", rest[:12])
+    return checksum != masked_crc32c(rest[:8]) or len(rest) >= 12 + length + 4
+
+
+def read_scalars(
+    workdir: str | Path, warn: Callable[[str], None] = warnings.warn
+) -> dict[str, tuple[list[int], list[float]]]:
+    """Reads steps and values of the scalars of a run, by tag; nothing if it logged none. `warn` is as in `EventLog`."""
     curves = {}
-    for path in sorted((Path(workdir) / "events").glob("events.out.tfevents.*")):
+    for path in _event_files(Path(workdir) / "events"):
         with path.open("rb") as file:
+            end = 0
             for event in _events(file):
+                end = file.tell()
                 for value in event.summary.value:
                     if value.HasField("simple_value"):
                         steps, values = curves.setdefault(value.tag, ([], []))
                         steps.append(event.step)
                         values.append(value.simple_value)
+            if _damaged(file, end):
+                warn(f"{path} is damaged after {end:,} bytes; what follows is not drawn")
     return curves

@@ -25,7 +25,7 @@ class WandbWriter:
         id_file = workdir / "wandb_id"
         # Keeps the progress bar intact. As an argument of init alone, login would still print.
         wandb.setup(settings=wandb.Settings(silent=True, console="off"))
-        run_id = id_file.read_text() if id_file.exists() and not new_run else None  # None: a new run
+        run_id = id_file.read_text(errors="replace") if id_file.exists() and not new_run else None  # None: a new run
         try:
             self._run = wandb.init(project=project, name=workdir.name, id=run_id, resume="allow", dir=workdir)
         except wandb.Error as error:

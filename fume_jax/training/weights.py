@@ -1,13 +1,11 @@
 """Stores a trained model as one small file, such as the pretrained one: no optimiser, float16 parameters."""
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from fume_jax.runtime.errors import UserError
+from fume_jax.runtime.files import readable
 
 # Folder of the pretrained model: config, metrics and weights, and frames to try it on.
 PRETRAINED = Path(__file__).parents[1] / "assets"
@@ -29,15 +27,13 @@ def load_weights(folder: str | Path, abstract_model: dict) -> tuple[dict, int]:
     """
     path = Path(folder) / FILE
     arrays = []
-    try:
-        with np.load(path) as file:
-            for name, leaf in _named(abstract_model):
-                if file[name].shape != leaf.shape:
-                    raise ValueError(f"{name} is {file[name].shape}, expected {leaf.shape}")
-                arrays.append(jax.device_put(file[name].astype(leaf.dtype), leaf.sharding))
-            step = int(file["step"])
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} is damaged, or of another model or version: {error}") from error
+    with readable(path, "of this model and version"), np.load(path) as file:
+        for name, leaf in _named(abstract_model):
+            array = file[name]
+            if array.shape != leaf.shape:
+                raise ValueError(f"{name} is {array.shape}, expected {leaf.shape}")
+            arrays.append(jax.device_put(array.astype(leaf.dtype), leaf.sharding))
+        step = int(file["step"])
     return jax.tree.unflatten(jax.tree.structure(abstract_model), arrays), step
 
 

@@ -4,7 +4,6 @@ import cv2
 import numpy as np
 import pytest
 
-from fume_jax.data.images import UnreadableFrame, read_frame, to_gray
 from fume_jax.data.sources import Pair, load, match_times, open_source
 from fume_jax.runtime.errors import UserError
 from tests.videos import encode, flat, flip, noise
@@ -16,100 +15,6 @@ def write(path, image):
     path.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(path), image)
     return path
-
-
-def test_grey_and_colour_images_give_the_same_frame(tmp_path):
-    grey = read_frame(write(tmp_path / "grey.png", GREY))
-    np.testing.assert_array_equal(grey[..., 0], GREY)
-    for name, code in (("rgb", cv2.COLOR_GRAY2BGR), ("rgba", cv2.COLOR_GRAY2BGRA)):
-        np.testing.assert_array_equal(read_frame(write(tmp_path / f"{name}.png", cv2.cvtColor(GREY, code))), grey)
-
-
-def test_colours_of_a_file_count_by_luminance(tmp_path):
-    red = np.zeros((4, 4, 3), np.uint8)
-    red[..., 2] = 200  # OpenCV writes BGR
-    np.testing.assert_array_equal(read_frame(write(tmp_path / "red.png", red)), 60)
-
-
-@pytest.mark.parametrize("dtype, factor, offset", [(np.uint16, 7, 20000), (np.float32, 1e-3, -5)])
-def test_deeper_images_are_scaled_by_their_range(tmp_path, dtype, factor, offset):
-    deep = (GREY.astype(np.float64) * factor + offset).astype(dtype)
-    frame = read_frame(write(tmp_path / "deep.tiff", deep))
-    assert frame.dtype == np.uint8
-    np.testing.assert_allclose(frame[..., 0], GREY / GREY.max() * 255, atol=0.51)
-
-
-@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
-def test_dead_and_hot_pixels_do_not_decide_the_range(tmp_path, dtype):
-    deep = (GREY.astype(np.float64) * 7 + 20000).astype(dtype)
-    expected = read_frame(write(tmp_path / "deep.tiff", deep))[..., 0]
-    deep[5, 5], deep[9, 20] = 0, 65535
-    frame = read_frame(write(tmp_path / "spoilt.tiff", deep))[..., 0]
-    assert frame[5, 5] == 0 and frame[9, 20] == 255
-    frame[5, 5], frame[9, 20] = expected[5, 5], expected[9, 20]
-    np.testing.assert_allclose(frame, expected, atol=1)
-
-
-def test_a_colour_image_of_floats_is_read(tmp_path):
-    colour = np.repeat(GREY[..., None].astype(np.float64), 3, axis=-1)
-    frame = read_frame(write(tmp_path / "floats.tiff", colour))
-    np.testing.assert_allclose(frame[..., 0], GREY / GREY.max() * 255, atol=0.51)
-
-
-def test_a_16_bit_image_of_one_level_is_black(tmp_path):
-    assert not read_frame(write(tmp_path / "flat.png", np.full((8, 8), 3000, np.uint16))).any()
-
-
-@pytest.mark.parametrize(
-    "content, message",
-    [
-        (b"", "empty"),
-        (b"no image at all", "not an image"),
-        (None, "No such file"),
-        # A header that claims more pixels than can be decoded.
-        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + 2 * (60000).to_bytes(4) + b"\x08\0\0\0\0", "not an image"),
-    ],
-)
-def test_a_file_that_is_no_image_is_said_to_be_none(tmp_path, content, message):
-    path = tmp_path / "frame.png"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(UnreadableFrame, match=message):
-        read_frame(path)
-
-
-@pytest.mark.parametrize("dtype, scale", [(np.uint8, 1), (np.uint16, 200), (np.int32, -1), (np.float64, 1e-3)])
-@pytest.mark.parametrize("shape", ["HW", "HW1", "RGB", "RGBA"])
-def test_arrays_of_any_depth_and_channels_become_grey(dtype, scale, shape):
-    grey = (GREY.astype(np.float64) * scale).astype(dtype)
-    alpha = np.full_like(grey, 7)
-    image = {
-        "HW": grey,
-        "HW1": grey[..., None],
-        "RGB": np.stack([grey] * 3, -1),
-        "RGBA": np.stack([grey, grey, grey, alpha], -1),
-    }[shape]
-    found = to_gray(image)
-    assert found.dtype == np.uint8 and found.shape == (*GREY.shape, 1)
-    expected = (
-        GREY if dtype == np.uint8 else (GREY if scale > 0 else GREY.max() - GREY.astype(float)) / GREY.max() * 255
-    )
-    np.testing.assert_allclose(found[..., 0], expected, atol=0.51)
-
-
-def test_luminance_is_that_of_rgb_and_what_is_not_finite_is_black():
-    red, green, blue = np.eye(3, dtype=np.uint8) * 200
-    np.testing.assert_array_equal(to_gray(np.stack([[red, green, blue]]))[0, :, 0], [60, 117, 23])  # 0.299 0.587 0.114
-    np.testing.assert_array_equal(to_gray(np.array([[np.nan, 3.0, 5.0, np.inf]]))[0, :, 0], [0, 0, 255, 0])
-    np.testing.assert_array_equal(to_gray(np.array([[False, True]]))[0, :, 0], [0, 255])
-    with pytest.raises(UnreadableFrame, match="no finite pixel"):
-        to_gray(np.full((2, 2), np.nan))
-
-
-@pytest.mark.parametrize("shape", [(4,), (4, 4, 2), (4, 4, 5), (1, 4, 4, 1), (0, 4)])
-def test_arrays_of_other_shapes_are_refused(shape):
-    with pytest.raises(ValueError, match="expected numbers"):
-        to_gray(np.zeros(shape))
 
 
 def make_images(folder, *names):

@@ -1,0 +1,146 @@
+"""Converts images of any depth to grey levels."""
+
+import cv2
+import numpy as np
+
+from fume_jax.data.faults import UnreadableFrame, check_size
+
+# Luminance of red, green and blue (ITU-R BT.601), as OpenCV has it.
+LUMINANCE = (0.299, 0.587, 0.114)
+# Values that are farther from the scene than this share of its range do not belong to it. Nearer ones leave it 240 of
+# the 256 levels.
+GAP = 1 / 16
+# The most lines at each border that may hold telemetry, and the width of what interpolation mixes. Both are at most
+# `LOCAL` of the frame, so that a plain gradient does not change by `GAP` over them.
+BORDER_LINES, MIXED, LOCAL = 8, 2, 1 / 40
+# The fewest pixels that mark their value as none of the scene: dead clusters, no-data regions, saturation.
+FEWEST_MARKED = 9
+# What is left of a frame has to be this share of it, and to hold that many values: all values of a drawing count.
+SCENE_SHARE, FEWEST_VALUES = 0.05, 32
+_FLOAT32 = float(np.finfo(np.float32).min), float(np.finfo(np.float32).max)
+
+
+def to_gray(image: np.ndarray) -> np.ndarray:
+    """Converts an image to grey levels, uint8 [H, W, 1].
+
+    Colour becomes luminance, and alpha is dropped. An image of another dtype than uint8, such as 16-bit, is scaled from
+    the range of its scene to 0..255; see `scene_range` for what does not widen that range. Pixels that are not finite
+    become 0.
+
+    `image` has booleans, integers or floats [H, W], [H, W, 1], RGB [H, W, 3] or RGBA [H, W, 4], else this raises
+    ValueError. It raises UnreadableFrame if no pixel is finite or the image is larger than the limit of `faults`.
+    """
+    channels = image.shape[2] if image.ndim == 3 else 1
+    if image.ndim not in (2, 3) or channels not in (1, 3, 4) or not image.size or image.dtype.kind not in "buif":
+        raise ValueError(
+            f"expected numbers [H, W], [H, W, 1], RGB [H, W, 3] or RGBA [H, W, 4], got {image.dtype} {image.shape}"
+        )
+    check_size(*image.shape[:2])
+    if channels > 1 and image.dtype in (np.uint8, np.uint16):
+        image = cv2.cvtColor(np.ascontiguousarray(image[..., :3]), cv2.COLOR_RGB2GRAY)
+    elif channels > 1:
+        with np.errstate(over="ignore", invalid="ignore"):
+            image = image[..., :3].astype(np.float64) @ LUMINANCE
+    image = image.reshape(image.shape[:2])
+    if image.dtype != np.uint8:
+        image = _scale_deep(image) if image.dtype == np.uint16 else _scale_numbers(image)
+    return image[..., None]
+
+
+def _scale_deep(image):
+    image = np.ascontiguousarray(image)
+    return _to_levels(np.arange(65536.0), *scene_range(image))[image]
+
+
+def _scale_numbers(image):
+    with np.errstate(over="ignore"):  # of numbers of 128 bits, and of numbers near the largest of 64
+        image = image.astype(np.float64)
+        finite = np.isfinite(image)
+        if not finite.any():
+            raise UnreadableFrame("no finite pixel")
+        if not finite.all():
+            image = np.where(finite, image, image[finite].min())
+        # The median filter takes float32, which has enough digits once a value of the scene is subtracted.
+        offset = float(np.median(_sample(image[finite])))
+        small = np.clip(image - offset, *_FLOAT32).astype(np.float32)
+    low, high = scene_range(small, finite.view(np.uint8))
+    return _to_levels(image, offset + low, offset + high) * finite
+
+
+def _to_levels(values, low, high):
+    span = max(high - low, np.finfo(np.float64).tiny)
+    with np.errstate(over="ignore"):
+        return np.rint(np.clip((values - low) / span, 0, 1) * 255).astype(np.uint8)
+
+
+def scene_range(image: np.ndarray, finite: np.ndarray | None = None) -> tuple[float, float]:
+    """Returns the lowest and the highest value of the scene in an image, uint16 or float32 [H, W].
+
+    The range is that of all pixels after a median of 3 x 3, which removes dead and hot pixels and lines. Three kinds of
+    pixels do not count:
+
+    - lines at the borders most of whose pixels are more than `GAP` of the scene's range away from it, as of telemetry
+      or of a frame that was shifted;
+    - the pixels of the lowest or of the highest value if that is as far away, as of no-data values, masked corners,
+      dead clusters and saturation, and two pixels around them, which interpolation may have mixed with the scene;
+    - pixels that are not `finite`, uint8 [H, W] of 0 and 1, whatever the value in their place.
+    """
+    smooth = cv2.medianBlur(image, 3)
+    scene = np.ones(image.shape, np.uint8) if finite is None else finite
+    scene = _without_border_lines(image, smooth, scene)
+    for _ in range(4):  # a frame may be saturated, dead and masked
+        rest = _without_extreme(image, smooth, scene)
+        if rest is scene:
+            break
+        scene = rest
+    return _limits(smooth, scene)
+
+
+def _limits(smooth, scene):
+    low, high, _, _ = cv2.minMaxLoc(smooth, scene)
+    return low, high
+
+
+def _without_border_lines(image, smooth, scene):
+    """Leaves out the lines at the borders of which more than half is outside the range of what they surround."""
+    lines = [min(BORDER_LINES, int(size * LOCAL)) for size in image.shape]
+    inner = tuple(slice(count, size - count) for count, size in zip(lines, image.shape, strict=True))
+    if not scene[inner].any():
+        return scene
+    low, high = _limits(np.ascontiguousarray(smooth[inner]), np.ascontiguousarray(scene[inner]))
+    low, high = low - GAP * (high - low), high + GAP * (high - low)
+    lowest, highest = _limits(smooth, scene)
+    if low <= lowest and highest <= high:
+        return scene
+    outside, rest = (image < low) | (image > high), scene.copy()
+    for axis, count in enumerate(lines):
+        out = outside.mean(axis=1 - axis) > 0.5
+        out[count : len(out) - count] = False
+        np.moveaxis(rest, axis, 0)[out] = 0
+    rest = cv2.erode(rest, np.ones((3, 3), np.uint8))  # the median of their neighbours may be theirs in a corner
+    return rest if _is_scene(smooth, rest) else scene
+
+
+def _without_extreme(image, smooth, scene):
+    """Leaves out the pixels of the lowest or of the highest value if these are many and far from all others."""
+    around = np.ones(2 * (2 * min(MIXED, int(min(image.shape) * LOCAL)) + 1,), np.uint8)
+    for value in _limits(smooth, scene):
+        marked = cv2.compare(image, value, cv2.CMP_EQ) & (scene * np.uint8(255))
+        if cv2.countNonZero(marked) < FEWEST_MARKED:
+            continue
+        # Beyond the frame there may be more of them.
+        near = cv2.dilate(marked, around, borderType=cv2.BORDER_CONSTANT, borderValue=255)
+        rest = scene * (near == 0)
+        low, high = _limits(smooth, rest)
+        if max(low - value, value - high) > GAP * (high - low) and _is_scene(smooth, rest):
+            return rest
+    return scene
+
+
+def _is_scene(smooth, scene):
+    values = smooth[scene > 0]
+    return len(values) >= SCENE_SHARE * smooth.size and len(np.unique(_sample(values))) >= FEWEST_VALUES
+
+
+def _sample(values):
+    return values[:: max(1, len(values) // 10_000)]
