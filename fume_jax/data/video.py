@@ -137,9 +137,8 @@ def _open(path):
     if not Path(path).is_file():
         raise UserError(f"There is no file {path}.")
     try:
-        # FFmpeg could take a plain name for a protocol, playlists name addresses, metadata may be in any encoding.
-        only_files = {"protocol_whitelist": "file"}
-        container = av.open(f"file:{path}", metadata_errors="replace", options=only_files)
+        # FFmpeg could take a plain name for a protocol, and metadata may be in any encoding.
+        container = av.open(f"file:{path}", metadata_errors="replace")
     except av.FFmpegError as error:
         expected = "Expected an intact file, such as MP4, AVI or MKV."
         raise UserError(f"{path} is no video that can be read ({error.strerror}). {expected}") from error

@@ -41,11 +41,13 @@ def centroid(image):
 @pytest.mark.parametrize("source, target", SIZES)
 def test_resized_masks_stay_where_their_frames_are(source, target):
     shifts, areas = [], []
+    scale = np.divide(target, source)[::-1]
     for disc in discs(*source):
         mask = resize_mask((2 * disc).astype(np.uint8), *target)
         assert mask.shape == target and mask.dtype == np.uint8 and set(np.unique(mask)) == {0, 2}
         frame = resize_frame((200 * disc[..., None]).astype(np.uint8), *target)[..., 0]
         shifts.append(centroid(mask == 2) - centroid(frame))
+        np.testing.assert_allclose(centroid(frame), (centroid(disc) + 0.5) * scale - 0.5, atol=0.05)
         areas.append((mask == 2).mean() / disc.mean())
     assert np.abs(np.mean(shifts, 0)).max() < 0.03
     assert np.sqrt(np.mean(np.square(shifts))) < 0.08 and np.abs(shifts).max() < 0.25
