@@ -19,7 +19,7 @@ test: lint
 test-fast: lint
 	$(PYTEST) -m "not slow and not soak"
 
-# Slow by nature: every preset trained, many kills, large layouts of processes. Prints a table of durations.
+# Slow by nature: damaged files, kills, full disks, every preset trained. Prints a table of what was tried.
 soak: $(VENV)/installed-tests
 	$(PYTHON) -m pytest -m soak --durations=0 -v
 

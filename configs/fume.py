@@ -75,11 +75,11 @@ def get_config(preset: str = "fume") -> ml_collections.ConfigDict:
     config.augment.shift_scale_rotate = {"probability": 0.5, "shift": 0.1, "scale": 0.15, "rotate": 15.0}
     config.augment.elastic = {"probability": 0.3, "affine": 50 / 480, "sigma": 50 / 480, "amplitude": 0.01}
     config.augment.one_of = {"probability": 0.3}  # one of the next three, in proportion to their own probabilities
-    config.augment.gaussian_noise = {"probability": 1.0, "low": 10.0, "high": 50.0}
-    config.augment.gaussian_blur = {"probability": 1.0, "low": 3, "high": 7}
-    config.augment.motion_blur = {"probability": 1.0, "low": 3, "high": 7}
+    config.augment.gaussian_noise = {"probability": 1.0, "low": 10.0, "high": 50.0}  # variance of grey levels
+    config.augment.gaussian_blur = {"probability": 1.0, "low": 3, "high": 7}  # pixels of the kernel
+    config.augment.motion_blur = {"probability": 1.0, "low": 3, "high": 7}  # pixels of the kernel
     config.augment.brightness_contrast = {"probability": 0.5, "brightness": 0.2, "contrast": 0.2}
-    config.augment.gamma = {"probability": 0.3, "low": 0.8, "high": 1.2}
+    config.augment.gamma = {"probability": 0.3, "low": 0.8, "high": 1.2}  # exponent
     config.augment.modality_dropout = 0.2  # probability that a pair loses one of its two gases
 
     config.loss = ml_collections.ConfigDict()
@@ -103,7 +103,7 @@ def get_config(preset: str = "fume") -> ml_collections.ConfigDict:
     config.optimizer.weight_decay = 1e-4
     config.optimizer.b1 = 0.9  # momentum, also of sgd
     config.optimizer.b2 = 0.999
-    config.optimizer.clip_norm = 1.0
+    config.optimizer.clip_norm = 1.0  # largest norm of the gradient; inf clips nothing
 
     config.train = ml_collections.ConfigDict()
     config.train.batch_size = 8  # pairs per step over all devices
@@ -119,7 +119,7 @@ def get_config(preset: str = "fume") -> ml_collections.ConfigDict:
     config.eval.batch_size = 8  # over all devices, rounded up to a multiple of their number
     config.eval.every_epochs = 1
 
-    # The next two sections may change when a run resumes.
+    # These sections may change when a run resumes, but for the choice of the best checkpoint.
     config.log = ml_collections.ConfigDict()
     config.log.every_steps = 50
     config.log.images = 4  # validation pairs to draw at every evaluation

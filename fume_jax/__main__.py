@@ -1,7 +1,7 @@
 """Runs a command by its name: `fume NAME ...` or `python -m fume_jax NAME ...`.
 
-A command is a module with flags and a `main` that calls one function. The seven that `python -m fume_jax.NAME` runs lie
-beside this file; further ones belong in `fume_jax/commands/`.
+A command is a module with flags and a `main` that calls one function. Seven lie beside this file, where `python -m
+fume_jax.main` (`train`), `python -m fume_jax.predict` and so on run them; further ones belong in `fume_jax/commands/`.
 """
 
 import difflib

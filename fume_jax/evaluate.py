@@ -8,7 +8,7 @@ import functools
 from absl import flags
 
 from fume_jax.runtime import cli, distributed
-from fume_jax.runtime.errors import RUN_AGAIN
+from fume_jax.runtime.errors import DONE, PARTLY_DONE, RUN_AGAIN
 from fume_jax.runtime.preemption import Stopped, StopRequest
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run to score.", required=True)
@@ -25,9 +25,10 @@ _PROTOCOL = flags.DEFINE_enum(
 flags.register_validator("split", bool, "name at least one split")
 
 
-def main() -> int | None:
-    """Scores as the flags say; returns the exit code, None if done."""
+def main() -> int:
+    """Scores as the flags say; returns the exit code."""
     from fume_jax.runtime import files
+    from fume_jax.runtime.byproducts import ByProducts
     from fume_jax.runtime.console import Console
     from fume_jax.runtime.preflight import run_lock
     from fume_jax.training.checkpoint import load_config
@@ -36,9 +37,9 @@ def main() -> int | None:
     config = load_config(_WORKDIR.value)
     if _DATA.value:
         config.data.path = _DATA.value
-    output = _OUTPUT.value or _WORKDIR.value
+    output, by_products = _OUTPUT.value or _WORKDIR.value, ByProducts()
     files.check_folder(output, "Write the scores elsewhere: --output=DIR.")
-    options = {"output": output, "tta": _TTA.value, "protocol": _PROTOCOL.value}
+    options = {"output": output, "tta": _TTA.value, "protocol": _PROTOCOL.value, "by_products": by_products}
     lock = functools.partial(run_lock, output, doing="training or scoring a run in", flag="--output")
     with distributed.joined(output) as agree, StopRequest(agree) as stop, lock():
         try:
@@ -46,7 +47,7 @@ def main() -> int | None:
         except Stopped:
             Console().print("stopped; the same command starts the evaluation again")
             return RUN_AGAIN
-    return None
+    return PARTLY_DONE if by_products.failures else DONE
 
 
 if __name__ == "__main__":

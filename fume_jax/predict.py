@@ -12,8 +12,6 @@ pair by name, videos by presentation time, and a frame without partner is predic
 | `timeline.png` | probabilities and gas over time |
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from fume_jax.inference import flags as model_flags
@@ -33,23 +31,23 @@ flags.adopt_module_key_flags(model_flags)
 def main() -> int:
     """Predicts as the flags say; returns the exit code."""
     from fume_jax.data.sources import open_source
-    from fume_jax.inference.recording import PRODUCTS, predict_recording
+    from fume_jax.inference.output import PRODUCTS, output_folder
+    from fume_jax.inference.recording import predict_recording
     from fume_jax.runtime.preemption import StopRequest
 
     unknown = set(_SAVE.value) - {"", *PRODUCTS}
     if unknown:
         raise UserError(f"--save={','.join(_SAVE.value)}: expected some of {', '.join(PRODUCTS)}.")
     model_flags.check()
-    if Path(_OUTPUT.value).is_file():
-        raise UserError(f"--output={_OUTPUT.value} is a file; name a folder.")
     source = open_source(_CO2.value, _CH4.value)
-    predictor = model_flags.load_predictor()
-    card = predictor.card
-    print(f"{card.model}, {card.step:,} steps of training, frames scaled to {card.width}x{card.height}", flush=True)
-    batch_size = min(_BATCH_SIZE.value, source.total or _BATCH_SIZE.value)
-    with StopRequest() as stop:
-        options = {"batch_size": batch_size, "products": _SAVE.value, "stop": stop}
-        return predict_recording(predictor, source, _OUTPUT.value, **options)
+    with output_folder(_OUTPUT.value, (_CO2.value, _CH4.value)):
+        predictor = model_flags.load_predictor()
+        card = predictor.card
+        print(f"{card.model}, {card.step:,} steps of training, frames scaled to {card.width}x{card.height}", flush=True)
+        batch_size = min(_BATCH_SIZE.value, source.total or _BATCH_SIZE.value)
+        with StopRequest() as stop:
+            options = {"batch_size": batch_size, "products": _SAVE.value, "stop": stop}
+            return predict_recording(predictor, source, _OUTPUT.value, **options)
 
 
 if __name__ == "__main__":

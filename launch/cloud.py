@@ -1,18 +1,14 @@
 """Backend that trains on TPUs and GPUs of a cloud, in managed jobs of SkyPilot, which recovers preempted ones."""
 
 import dataclasses
-import os
 import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-# Otherwise SkyPilot reports to its authors what is launched. It reads this while it is imported.
-os.environ.setdefault("SKYPILOT_DISABLE_USAGE_COLLECTION", "1")
 import sky
+import yaml
 
 from fume_jax.runtime.errors import RUN_AGAIN, UserError
 from fume_jax.runtime.preemption import StopRequest

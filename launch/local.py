@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import shlex
 import signal
@@ -23,6 +24,7 @@ from launch.plan import Run
 
 _POLL_SECONDS = 0.5
 _CLOCK_SECONDS = 10  # largest change of the clock between two starts
+_NO_GPU = ("", "-1", "NoDevFiles")
 _NO_LIMIT = 10 * 365 * 24 * 60  # minutes; submitit's default is two
 
 
@@ -120,7 +122,8 @@ def visible_gpus(count: int | None) -> list[int]:
             listed = ",".join(subprocess.run(query, capture_output=True, text=True, check=True).stdout.split())
         except (FileNotFoundError, subprocess.CalledProcessError):
             listed = ""
-    names = [name for name in listed.split(",") if name]
+    # As CUDA reads it: a number that no GPU has hides that one and all after it.
+    names = list(itertools.takewhile(lambda name: name not in _NO_GPU, map(str.strip, listed.split(","))))
     if not all(name.isdigit() for name in names):
         raise UserError(f"CUDA_VISIBLE_DEVICES is {listed!r}; expected numbers, such as 0,1.")
     if count is not None and count > len(names):

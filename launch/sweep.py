@@ -59,9 +59,9 @@ def main() -> int:
     workdir = Path(_WORKDIR.value or f"runs/{Path(_SWEEP.value).stem}{'_smoke' * _SMOKE.value}")
 
     if _STATUS.value:
-        states = _states(workdir, runs)
-        print(table.status_table(workdir, states))
-        return PARTLY_DONE if status.DAMAGED in states.values() else DONE
+        text, damaged = table.status_table(workdir, _states(workdir, runs))
+        print(text)
+        return PARTLY_DONE if damaged else DONE
     configs = {run.name: plan.load_config(run) for run in runs}
     backend = _create_backend(workdir)
     for name, config in configs.items():
@@ -81,7 +81,7 @@ def main() -> int:
         print(f"{len(todo)} of {len(runs)} runs to do in {workdir}", flush=True)
         backend.launch(todo, [name for name, state in before.items() if state == status.RUNNING], stop)
         after = _states(workdir, runs)
-    print(table.status_table(workdir, after))
+    print(table.status_table(workdir, after)[0])
     return _exit_code(after.values(), stop.requested)
 
 

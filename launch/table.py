@@ -12,13 +12,13 @@ from launch import status
 METRICS = ("iou_gas", "mean_iou", "balanced_accuracy", "macro_f1")
 
 
-def status_table(workdir: Path, states: Mapping[str, str]) -> str:
+def status_table(workdir: Path, states: Mapping[str, str]) -> tuple[str, list[str]]:
     """Returns a line for each run of a sweep by the states of its runs, and the ends of the logs of failed runs.
 
-    A run whose files are damaged has a line too, and a note that says which file it is.
+    A run whose files are damaged has a line too, and a note that names the file. Also returns the names of such runs.
     """
     rows = [("run", "state", "epoch", "step", "scores of", *METRICS, "time")]
-    notes = []
+    notes, damaged = [], []
     for name, state in states.items():
         folder = workdir / name
         try:
@@ -28,8 +28,9 @@ def status_table(workdir: Path, states: Mapping[str, str]) -> str:
         except (UserError, OSError) as error:
             row = (name, state, *("-",) * (len(rows[0]) - 2))
             notes.append(f"\n{name} cannot be shown: {explain(error)}")
+            damaged.append(name)
         rows.append(row)
-    return "\n".join([aligned(rows, words=2), *notes])
+    return "\n".join([aligned(rows, words=2), *notes]), damaged
 
 
 def progress(workdir: Path) -> tuple[str, str]:

@@ -38,13 +38,17 @@ def _server():
     return server
 
 
-def run(module, *arguments, devices=1):
-    """The finished process of a command, forked from one that has imported the libraries."""
+def run(module, *arguments, devices=1, terminated=False, **variables):
+    """The finished process of a command, forked from one that has imported the libraries.
+
+    `variables` are those of its environment; with `terminated` it gets SIGTERM at once.
+    """
     argv = [module, *map(str, arguments)]
     with tempfile.TemporaryDirectory() as folder:
         paths = {name: f"{folder}/{name}" for name in ("stdout", "stderr")}
         server = _server()
-        print(json.dumps({"argv": argv, "environment": environment(devices), **paths}), file=server.stdin, flush=True)
+        request = {"argv": argv, "environment": environment(devices) | variables, "terminated": terminated, **paths}
+        print(json.dumps(request), file=server.stdin, flush=True)
         code = int(server.stdout.readline())
         return subprocess.CompletedProcess(argv, code, *(Path(path).read_text() for path in paths.values()))
 
@@ -70,6 +74,6 @@ def train_arguments(dataset, workdir):
 def assert_refused(result, *words):
     assert result.returncode == 1, result.stderr
     assert "Traceback" not in result.stderr + result.stdout
-    assert result.stderr.count("error: ") == 1
+    assert len([line for line in result.stderr.splitlines() if line.startswith("error: ")]) == 1, result.stderr
     for word in words:
         assert word in result.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from configs import demo, fume, fume_100_epochs, fume_fast, pretrained
-from fume_jax.config import OLD_KEYS, abstract_model, upgrade_values, validate_config
+from fume_jax.config import OLD_KEYS, abstract_model, upgrade_values, validate_config, with_local_paths
 from fume_jax.models import MODELS, architecture
 from fume_jax.runtime.errors import UserError
 from fume_jax.training.checkpoint import load_config, save_config
@@ -33,7 +33,7 @@ KEYS = dict(leaves(fume.get_config().to_dict()))
 
 def faults(key, value, config=None):
     """The message about a config with that value, or None if it is valid."""
-    config = config or demo.get_config()
+    config = config or demo.get_config().unlock()
     *sections, name = key.split(".")
     with config.ignore_type():
         functools.reduce(getattr, sections, config)[name] = value
@@ -46,7 +46,7 @@ def faults(key, value, config=None):
 
 # Values of each key that make no sense.
 NONSENSE = {
-    "seed": [-1, 2**32],
+    "seed": [-1, 2**32, 2**70],
     "model.name": ["fumes"],
     "model.backbone": ["vgg"],
     "model.fusion": ["sum"],
@@ -54,13 +54,13 @@ NONSENSE = {
     "model.tasks": ["regression"],
     "model.dtype": ["float16"],
     "model.batch_norm_splits": [0, 3],
-    "data.height": [32, math.nan],
-    "data.width": [63],
+    "data.height": [32, 10**5, math.nan, "120"],
+    "data.width": [63, 2**70, None],
     "data.sampling": ["fair"],
     "data.cache": ["disk"],
-    "data.num_threads": [0],
-    "data.num_workers": [-1],
-    "data.prefetch": [0],
+    "data.num_threads": [0, 10**6],
+    "data.num_workers": [-1, 10**6],
+    "data.prefetch": [0, 10**6],
     "data.timeout_seconds": [0.0, math.nan, math.inf],
     **{
         f"augment.{name}.probability": [-0.1, 1.1, math.nan]
@@ -101,9 +101,9 @@ NONSENSE = {
     "optimizer.b1": [-0.1, 1.0],
     "optimizer.b2": [1.0],
     "optimizer.clip_norm": [0.0, math.nan],
-    "train.batch_size": [0, -2],
+    "train.batch_size": [0, -2, 2**31, "8"],
     "train.gradient_accumulation_steps": [0],
-    "train.epochs": [0],
+    "train.epochs": [0, 2**70],
     "train.ema_decay": [-0.1, 1.0],
     "train.max_skipped_updates": [-1],
     "early_stopping.patience": [-1],
@@ -136,14 +136,37 @@ def test_a_value_that_makes_no_sense_is_named(key, value):
     assert f"config.{section}" in message
 
 
+@pytest.mark.parametrize(("key", "value"), [("loss.cls_alpha", 3), ("augment.flip", 3), ("loss.seg_alpha", None)])
+def test_a_value_of_another_type_is_a_fault_in_plain_words(key, value):
+    assert faults(key, value) is not None
+
+
+def test_paths_of_a_config_file_are_on_this_machine(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    config = demo.get_config()
+    config.data.path, config.init_from = "~/data", "~bob/run"
+    with_local_paths(config)
+    assert (config.data.path, config.init_from) == ("/home/ada/data", "~bob/run")  # there is no such user
+    config.init_from = "gs://bucket/run"
+    with pytest.raises(UserError, match=r"config\.init_from is gs://bucket/run; expected a path"):
+        with_local_paths(config)
+    with pytest.raises(UserError, match="The config is a dict; expected get_config"):
+        with_local_paths({})
+
+
+def test_a_config_that_builds_on_fume_cannot_misspell_a_key():
+    with pytest.raises(AttributeError, match='Did you mean "batch_size"'):
+        demo.get_config().train.batchsize = 4
+
+
 def test_all_faults_are_named_at_once_with_what_is_expected():
     config = demo.get_config()
     config.train.epochs = config.eval.batch_size = 0
     with pytest.raises(UserError) as error:
         validate_config(config)
     lines = str(error.value).splitlines()
-    assert "config.train.epochs is 0; expected at least 1" in lines
-    assert "config.eval.batch_size is 0; expected at least 1" in lines
+    assert "config.train.epochs is 0; expected from 1 to less than 2**31" in lines
+    assert "config.eval.batch_size is 0; expected from 1 to less than 2**31" in lines
 
 
 def test_a_metric_that_the_model_does_not_have_is_named():

@@ -55,9 +55,8 @@ def main() -> None:
 
 def _write(output, split, plan):
     """Writes the frames and masks of a recording that belong to a split; returns their rows, as SINGLE_COLUMNS."""
-    import cv2
-
     from datasets.synthetic_ogi.recording import render
+    from fume_jax.evaluation.overlays import save
     from fume_jax.schema import CLASSES, GASES
 
     rows = []
@@ -68,8 +67,7 @@ def _write(output, split, plan):
             name = f"{plan.number:04d}_{example['copy_index']:02d}.png"
             for folder, kind in (("images", "frame"), ("masks", "mask")):
                 path = output / folder / split / gas / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(cv2.imencode(".png", example[f"{gas}_{kind}"])[1])
+                save(path, example[f"{gas}_{kind}"])
             paths = [rf"mmseg_dataset\{folder}\{split}\{gas}\{name}" for folder in ("images", "masks")]
             label, copy = example["label"], example["copy_index"]
             rows.append((*paths, gas, example["ph"], label, CLASSES[label], plan.number, copy))

@@ -30,6 +30,7 @@ JPEG = (cv2.IMWRITE_JPEG_QUALITY, 85)
 def main() -> None:
     from datasets.synthetic_ogi.plume import FRAMES_PER_SECOND
     from datasets.synthetic_ogi.synthetic_ogi import config_named
+    from fume_jax.evaluation.overlays import save
 
     plans = _jets_and_low_flows(config_named(_NAME.value).plan())
     camera_frames = _camera_frames(_BESIDE.value) if _BESIDE.value else []
@@ -43,13 +44,11 @@ def main() -> None:
     film.frames = [cv2.resize(grid, None, fx=0.8, fy=0.8, interpolation=cv2.INTER_AREA) for grid in grids]
     film.durations = np.full(len(film.frames), 2 * 1000 // FRAMES_PER_SECOND)  # half speed
     output = Path(_OUTPUT.value)
-    output.mkdir(parents=True, exist_ok=True)
-    # Encoded in memory: OpenCV tells no reason for a failure to write, and takes no path that is not UTF-8.
-    encoded = {name: cv2.imencode(".jpg", picture, JPEG)[1] for name, picture in pictures.items()}
-    encoded["film.webp"] = cv2.imencodeanimation(".webp", film, (cv2.IMWRITE_WEBP_QUALITY, 60))[1]
-    for name, data in encoded.items():
-        with replacing(output / name) as part:
-            part.write_bytes(data)
+    for name, picture in pictures.items():
+        save(output / name, picture[..., ::-1], JPEG)
+    _, data = cv2.imencodeanimation(".webp", film, (cv2.IMWRITE_WEBP_QUALITY, 60))
+    with replacing(output / "film.webp") as part:
+        part.write_bytes(data)
     print(f"Wrote {', '.join([*pictures, 'film.webp'])} into {output}.")
 
 
@@ -96,7 +95,7 @@ def _camera_frames(folder):
         try:
             frames.append(read_frame(path)[..., 0])
         except UnreadableFrame as error:
-            print(f"left out {path}: {error}")
+            print(f"skipped: {path}: {error}")
     if not frames:
         raise UserError(f"There is no image in {folder!r}, the folder given by --beside.")
     return [_tile(frame, "camera") for frame in frames]

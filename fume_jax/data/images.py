@@ -14,8 +14,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageOps, TiffImagePlugin
+from PIL import Image, Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401 (formats)
 
+from fume_jax.data import tiff
 from fume_jax.data.faults import LIMIT, UnreadableFrame, check_size, max_pixels, too_large
 from fume_jax.data.gray import to_gray
 
@@ -23,12 +24,13 @@ from fume_jax.data.gray import to_gray
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 # Bytes of a pixel in the largest format, RGBA of 64 bits; files of more than that are not read.
 MAX_PIXEL_BYTES = 32
+# What Pillow may read; other formats could start programs, as PostScript does.
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "JPEG2000", "PPM")
 # Modes of Pillow whose arrays are the pixels; the others become the mode on the right.
 _LOSSLESS = ("L", "LA", "P", "RGB", "RGBA", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 _CONVERTED = {"1": "L", "La": "LA", "PA": "RGBA", "RGBa": "RGBA"} | dict.fromkeys(
     ("CMYK", "HSV", "RGBX", "YCbCr"), "RGB"
 )
-_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # What EXIF orientations 2 to 8 ask for to see the picture upright (JEITA CP-3451, tag 0x0112).
 _UPRIGHT = {
     2: lambda x: x[:, ::-1],
@@ -87,7 +89,9 @@ def pillow_to_gray(image: Image.Image) -> np.ndarray:
     if image.mode not in (*_LOSSLESS, *_CONVERTED):
         raise ValueError(f"Pillow images of mode {image.mode} have no defined grey levels; convert to L or RGB first.")
     with _decoder_errors():
-        return _to_gray(Pixels(*_values(ImageOps.exif_transpose(image)), ""))
+        image.load()  # of a TIFF file Pillow drops the tag then, since it turns the pixels
+        values, palette = _values(image)
+        return _to_gray(Pixels(_UPRIGHT.get(_orientation(image), lambda x: x)(values), palette, ""))
 
 
 def _to_gray(pixels):
@@ -132,29 +136,44 @@ def _decoder_errors():
 
 
 def _decode(data):
-    pages = _tiff_pages(data) if data[:4] in _TIFF_MAGIC else None
-    if pages:
-        _check_count(len(pages))
-        height, width, is_deep = pages[0]
-        check_size(height, width)
-        if is_deep:
-            return Pixels(_decode_deep(data), None, "TIFF")  # OpenCV turns TIFF itself
-    with Image.open(io.BytesIO(data)) as image:
+    is_tiff = data[:4] in tiff.MAGIC
+    if is_tiff and _check_tiff(data).is_deep:
+        return Pixels(_decode_deep(data), None, "TIFF")  # OpenCV turns TIFF itself
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         check_size(image.height, image.width)
         kind = "JPEG" if image.format == "MPO" else image.format
-        if kind == "JPEG":
-            # Further pictures in a JPEG file are previews and depth maps; the first one is what viewers show.
-            values, palette = _decode_jpeg(data, image)
-        elif pages is None:
+        # Further pictures in a JPEG file are previews and depth maps; the first one is what viewers show.
+        if not is_tiff and kind != "JPEG":
             _check_count(getattr(image, "n_frames", 1))
-        if kind == "PNG" and data[24] == 16 and image.mode in ("LA", "RGB", "RGBA"):
+        if kind == "JPEG":
+            values, palette = _decode_jpeg(data, image)
+        elif kind == "PNG" and data[24] == 16 and image.mode in ("LA", "RGB", "RGBA"):
             image.load()  # Pillow checks the whole file, and finds EXIF data at its end
             values, palette = _decode_deep(data), None
-        elif kind != "JPEG":
+        else:
             values, palette = _values(image)
         # Pillow turns TIFF itself while it decodes, and drops the tag.
-        turn = _UPRIGHT.get(image.getexif().get(0x0112), lambda x: x)
+        turn = _UPRIGHT.get(_orientation(image), lambda x: x)
         return Pixels(np.ascontiguousarray(turn(values)), palette, kind)
+
+
+def _orientation(image):
+    """Returns the EXIF orientation of a loaded image; 1, upright, if it has none or its EXIF data are damaged."""
+    try:
+        return image.getexif().get(0x0112, 1)
+    except Exception:  # of many types; viewers show the picture as it is stored
+        return 1
+
+
+def _check_tiff(data):
+    """Returns the page of a TIFF file, checked as far as its directories and checksums tell."""
+    pages = tiff.read_pages(data)
+    if not pages:
+        raise UnreadableFrame("holds no picture")
+    _check_count(len(pages))
+    check_size(pages[0].height, pages[0].width)
+    tiff.check_checksums(data, pages[0])
+    return pages[0]
 
 
 def _values(image):
@@ -188,26 +207,6 @@ def _decode_deep(data):
     if values.ndim == 3:
         values = values[..., [2, 1, 0, 3][: values.shape[2]]]  # OpenCV's BGR as RGB
     return values
-
-
-def _tiff_pages(data):
-    """Returns (height, width, is_deep) of the pages of a TIFF file, without previews and masks of others.
-
-    Samples of more than 8 bits, or signed ones, are deep. Pillow reads the directories even of files whose pixels it
-    cannot decode.
-    """
-    file = io.BytesIO(data)
-    directory = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if b"+" in data[2:4] else 8])
-    pages, seen, offset = [], set(), directory.next
-    while offset and offset not in seen:
-        seen.add(offset)
-        file.seek(offset)
-        directory.load(file)
-        if not directory.get(254, 0) & 0b101 and directory.get(255, 1) != 2:
-            is_deep = np.max(directory.get(258, 1)) > 8 or np.max(directory.get(339, 1)) > 1
-            pages.append((int(directory[257]), int(directory[256]), bool(is_deep)))
-        offset = directory.next
-    return pages
 
 
 def _check_count(count):

@@ -19,6 +19,8 @@ from fume_jax.schema import GASES
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".wmv", ".mpg", ".mpeg", ".ts", ".ogv")
 # Times that differ by less are equal, in seconds.
 ROUNDING = 1e-6
+# Names of resource forks, which macOS puts beside files on other file systems.
+_FORK = "._"
 # A gas in a file name, with its separator.
 _GAS_TOKEN = re.compile(rf"[-_. ](?:{'|'.join(GASES)})(?=[-_. ]|$)|^(?:{'|'.join(GASES)})[-_. ]", re.IGNORECASE)
 # Stands for the next frame of a video that has ended.
@@ -46,11 +48,13 @@ class Source:
 def open_source(co2: str | None, ch4: str | None) -> Source:
     """Finds the frames of one or two gases and pairs them.
 
-    The path of a gas is an image, a folder of images, a pattern of images (`*`, `?`, `[`) or a video.
+    The path of a gas is an image, a folder of images, a pattern of images (`*`, `?`, `[`) or a video. A file with
+    neither the name of an image nor of a video is a video if it holds one.
 
     Two image paths make one pair, whatever their names. Other images pair by file name without suffix and gas:
     `a_co2.png` and `CH4-a.tif` are the pair `a`. One folder may hold both gases: a file named for a gas counts for that
-    gas alone. Pairs are sorted by name.
+    gas alone. Pairs are sorted by name, numbers in it by their value. Links to missing files and whatever else has the
+    name of an image are pairs too, so that `load` reports them; resource forks of macOS, `._NAME`, are not.
 
     Frames of two videos pair by time, each with the nearest one at most half a frame away, at the higher frame rate.
     Pairs are named `frame_000000` and so on, in order of time. A frame without partner makes a pair with one gas.
@@ -92,8 +96,12 @@ def load(pair: Pair) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 
 def _is_video(path):
-    is_pattern = glob.has_magic(path) and not Path(path).is_file()
-    return Path(path).suffix.lower() in VIDEO_SUFFIXES and not Path(path).is_dir() and not is_pattern
+    suffix = Path(path).suffix.lower()
+    if Path(path).is_dir() or suffix in IMAGE_SUFFIXES:
+        return False
+    if Path(path).is_file():
+        return suffix in VIDEO_SUFFIXES or video.is_video(path)
+    return suffix in VIDEO_SUFFIXES and not glob.has_magic(path) and not Path(path).exists()
 
 
 def _match_images(given):
@@ -104,7 +112,7 @@ def _match_images(given):
         co2, ch4 = (f"{given[gas]} (such as {next(iter(files.values())).name})" for gas, files in found.items())
         remedy = "Give the two frames of a pair one name, or predict one gas at a time."
         raise UserError(f"No frame of {co2} has the name of one of {ch4}. {remedy}")
-    names = sorted(set().union(*found.values()))
+    names = sorted(set().union(*found.values()), key=_natural)
     return [Pair(name, None, {gas: files[name] for gas, files in found.items() if name in files}) for name in names]
 
 
@@ -116,13 +124,15 @@ def _find(path, gas):
         files = Path(path).iterdir()
     elif glob.has_magic(path):
         files = map(Path, glob.glob(path, recursive=True))
+    elif Path(path).exists():
+        raise UserError(f"{path} is neither a file nor a folder. Name an image, a folder of images or a video.")
     else:
         raise UserError(f"There is no file or folder {path}.")
     frames = {}
-    for file in sorted(files):
+    for file in sorted(file for file in files if not file.name.startswith(_FORK)):
         token = _GAS_TOKEN.search(file.stem)
         of_gas = token is None or token[0].strip("-_. ").lower() == gas
-        if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file() and of_gas:
+        if file.suffix.lower() in IMAGE_SUFFIXES and not file.is_dir() and of_gas:
             name = _name(file)
             if name in frames:
                 remedy = "Frames pair by the name without gas: keep one, or choose with a pattern such as 'folder/a*'."
@@ -132,6 +142,11 @@ def _find(path, gas):
         expected = f"expected files ending in {', '.join(IMAGE_SUFFIXES)}. A video is given by its own path."
         raise UserError(f"{path} holds no image for {gas.upper()}; {expected}")
     return frames
+
+
+def _natural(name):
+    """Returns a key by which frame_2 comes before frame_10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)], name
 
 
 def _name(path):

@@ -11,13 +11,19 @@ from pathlib import Path
 import av
 import numpy as np
 
-from fume_jax.data.images import UnreadableFrame, to_gray
+from fume_jax.data import ffv1
+from fume_jax.data.faults import UnreadableFrame, check_size, max_pixels
+from fume_jax.data.gray import to_gray
 from fume_jax.runtime.errors import UserError
 
 # The most frames that a decoder of H.264 or HEVC holds back to return them in presentation order.
 MAX_REORDER = 16
 # Frames per second of a file that states no rate.
 DEFAULT_RATE = 25
+# A film is cut off if it ends this many frames or more before the end that its header states.
+MISSING_FRAMES = 2.5
+# Formats by which FFmpeg opens images, one or several.
+_IMAGES = ("_pipe", "image2", "gif", "apng", "webp_anim", "tty")
 # Written times are multiples of this, in seconds, as is usual in MPEG.
 TIME_BASE = Fraction(1, 90_000)
 
@@ -28,6 +34,15 @@ class Header:
 
     num_frames: int | None  # unknown in some containers, such as MKV
     rate: float  # frames per second, on average
+
+
+def is_video(path: str | Path) -> bool:
+    """Returns whether a file, whatever its name, holds a video that FFmpeg knows; False for images."""
+    try:
+        with _open(path) as (container, _):
+            return not any(name.endswith(_IMAGES) for name in container.format.name.split(","))
+    except UserError:
+        return False
 
 
 def read_header(path: str | Path) -> Header:
@@ -41,9 +56,10 @@ def read_video(path: str | Path) -> Iterator[tuple[float, np.ndarray | Unreadabl
     """Decodes the first video stream of a file, in presentation order.
 
     Grey levels are the luminance, of full range whatever the range in the file; deeper video than 8 bits is scaled by
-    the range of each frame, as in `to_gray`. A frame that is damaged or cannot be decoded is yielded as an
-    `UnreadableFrame` that names file and time, and reading continues. Frames that are predicted from it, up to the next
-    key frame, are the decoder's guess.
+    the range of each frame, as in `to_gray`. Frames are turned and mirrored as the file asks players to. A frame that
+    is damaged or cannot be decoded is yielded as an `UnreadableFrame` that names file and time, and reading continues.
+    Frames that are predicted from it, up to the next key frame, are the decoder's guess. If a file was cut off, which
+    formats with a duration in their header tell, a last `UnreadableFrame` stands for the frames that are missing.
 
     Yields:
       Time in seconds and frame, uint8 [H, W, 1], or UnreadableFrame; raises UserError as `read_header`.
@@ -136,13 +152,18 @@ def _open(path):
         container.flags &= ~av.container.Flags.gen_pts.value
         # Damaged frames are reported, not skipped.
         stream.codec_context.flags |= av.codec.context.Flags.output_corrupt
+        try:
+            check_size(stream.height, stream.width)
+        except UnreadableFrame as error:
+            raise UserError(f"{path}: {error}.") from error
+        stream.codec_context.options = {"max_pixels": str(max_pixels())}  # the size may change within a file
         yield container, stream
 
 
 def _decode(path):
     """Yields (seconds, frame or UnreadableFrame) in the order of the decoder."""
     with _open(path) as (container, stream):
-        rate = stream.average_rate or DEFAULT_RATE
+        rate = float(stream.average_rate or DEFAULT_RATE)
         position, latest = 0, 0.0
         # Broadcast formats start at any time.
         broadcast = container.format.flags & av.format.Flags.ts_discont.value
@@ -150,45 +171,77 @@ def _decode(path):
         incomplete = set()  # times of packets that some decoders complete without reporting it
 
         def seconds(ticks):
-            return position / float(rate) if ticks is None else float(ticks * stream.time_base) - start
+            return position / rate if ticks is None else float(ticks * stream.time_base) - start
 
         def unreadable(time, why):
             return time, UnreadableFrame(f"{path} at {time:.3f} s: {why}")
 
+        end = 0.0  # of what the file holds of all streams, in seconds
         for packet, error in _packets(container, stream):
             if error is not None:
                 yield unreadable(latest, f"nothing can be read from here on ({error.strerror})")
+            shown = [ticks for ticks in (packet.pts, packet.dts) if ticks is not None]
+            if shown:
+                end = max(end, float((max(shown) + (packet.duration or 0)) * packet.time_base))
+            if packet.size and packet.stream_index != stream.index:
+                continue
             try:
                 frames = stream.codec_context.decode(packet)
             except av.FFmpegError as error:
                 yield unreadable(seconds(packet.pts), f"not decodable ({error.strerror})")
                 position += 1
                 continue
-            if packet.is_corrupt:
+            if packet.is_corrupt or (stream.codec_context.name == "ffv1" and ffv1.is_damaged(bytes(packet))):
                 incomplete.add(packet.pts)
             for frame in frames:
                 latest = seconds(frame.pts)
                 try:
                     damaged = frame.is_corrupt or frame.pts in incomplete
                     yield unreadable(latest, "damaged or incomplete") if damaged else (latest, _gray(frame))
-                except (av.FFmpegError, UnreadableFrame, ValueError) as error:
-                    yield unreadable(latest, str(error))
+                except (av.FFmpegError, UnreadableFrame, ValueError, MemoryError) as error:
+                    yield unreadable(latest, str(error) or "there is not enough memory")
                 incomplete.discard(frame.pts)
                 position += 1
+        stated = 0.0 if broadcast else _stated_end(container, stream)
+        if end < stated - MISSING_FRAMES / rate:
+            yield unreadable(latest + 1 / rate, f"the file is cut off, its header states {stated:.3f} s")
+
+
+def _stated_end(container, stream):
+    """Returns the end of a file in seconds as its header states it, 0 if it does not."""
+    duration = float((container.duration or 0) / av.time_base)
+    # FFmpeg shortens the duration of AVI to the size of the file, but not the number of frames.
+    frames = float(stream.frames / stream.average_rate) if stream.average_rate else 0.0
+    return max(duration, frames)
 
 
 def _packets(container, stream):
-    """Yields (packet, None), and (flushing packet, error) if the rest of the file cannot be read."""
+    """Yields (packet, None) of all streams, then (flushing packet, error) if the rest of the file cannot be read."""
     try:
-        for packet in container.demux(stream):
-            yield packet, None
+        for packet in container.demux():
+            if packet.size or packet.stream_index == stream.index:
+                yield packet, None
     except av.FFmpegError as error:
         yield av.Packet(), error
 
 
 def _gray(frame):
-    """Returns the grey levels of a decoded frame, uint8 [H, W, 1]."""
+    """Returns the grey levels of a decoded frame, uint8 [H, W, 1], as players turn it."""
     bits = frame.format.components[0].bits
     # FFmpeg stretches limited range to these two formats; it would clip floats.
     name = "gray" if bits <= 8 else "gray16le" if bits <= 16 else frame.format.name
-    return to_gray(frame.to_ndarray(format=name, threads=1))
+    gray = to_gray(frame.to_ndarray(format=name, threads=1))
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    return gray if matrix is None else _turn(gray, np.frombuffer(bytes(matrix), np.int32))
+
+
+def _turn(image, matrix):
+    """Turns and mirrors an image by the nearest of the eight ways that keep its sides upright or level.
+
+    `matrix` has nine numbers, of which 0, 1, 3 and 4 are a, b, c and d: the pixel (x, y) is shown at (a x + c y, b x +
+    d y), see ISO/IEC 14496-12, 6.2.2.
+    """
+    a, b, _, c, d = matrix[:5].tolist()
+    if abs(a) + abs(d) < abs(b) + abs(c):
+        image, a, d = image.swapaxes(0, 1), c, b
+    return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])

@@ -1,10 +1,12 @@
 """Draws masks and attention on frames: overlays, panels of pairs, frames of an annotated video."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 
+from fume_jax.runtime import files
 from fume_jax.schema import CLASSES, GAS, GASES, TUBE
 
 # RGB colours of the tube, the gases and the classes.
@@ -116,13 +118,18 @@ def annotated_pair(
     return np.concatenate([*rows, np.concatenate(panels, axis=1)])
 
 
-def save(path, picture: np.ndarray) -> None:
-    """Writes an RGB or grey picture as PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if picture.ndim == 3:
+def save(path: Path, picture: np.ndarray, options: Sequence[int] = ()) -> None:
+    """Writes an RGB or grey picture whole or not at all; OSError says why it cannot be written.
+
+    The suffix of the path names the format, of which `options` are those of OpenCV.
+    """
+    if picture.shape[2:] == (3,):
         picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    if not cv2.imwrite(str(path), picture):
-        raise OSError(f"could not write {path}")
+    # Encoded in memory: OpenCV tells no reason for a failure, and crashes at a path that is not UTF-8.
+    _, data = cv2.imencode(path.suffix, picture, options)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.replacing(path, synced=False) as part:
+        part.write_bytes(data)
 
 
 def _panel(frame, mask, gas, size, scale):

@@ -10,6 +10,7 @@ from fume_jax.evaluation.evaluator import Results
 from fume_jax.learning.losses import objective_by_example
 from fume_jax.learning.metrics import segmentation_metrics
 from fume_jax.learning.surface_distance import surface_distances
+from fume_jax.runtime.files import replacing
 from fume_jax.schema import CLASSES, GAS, GASES
 
 
@@ -58,7 +59,7 @@ def columns(results: Results, *, cls_weight: float, seg_weight: float) -> dict[s
 def write_table(path: Path, table: dict[str, np.ndarray]) -> None:
     """Writes columns as CSV; NaN becomes an empty cell."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="") as file:
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(table)
         writer.writerows(zip(*(map(_cell, values) for values in table.values()), strict=True))

@@ -22,6 +22,7 @@ from fume_jax.learning.calibration import expected_calibration_error
 from fume_jax.learning.metrics import HEADLINES, absent_classes, compute_metrics
 from fume_jax.learning.surface_distance import surface_metrics
 from fume_jax.runtime import preflight
+from fume_jax.runtime.byproducts import ByProducts
 from fume_jax.runtime.console import Console
 from fume_jax.runtime.errors import UserError
 from fume_jax.runtime.files import read_json, replace_text
@@ -50,6 +51,7 @@ def write_report(
     tta: bool = False,
     protocol: str = "present",
     stop: StopRequest | None = None,
+    by_products: ByProducts | None = None,
 ) -> dict[str, dict[str, float]]:
     """Scores a model, prints a table, and writes `metrics.json`, `examples/SPLIT.csv` and `pictures/` to a folder.
 
@@ -65,7 +67,8 @@ def write_report(
       protocol: `present` scores the recorded gases. `reference` scores as the PyTorch original did, to compare with its
         published figures: CO2 masks alone, and every pair as if it had both gases, an absent one being a frame of zeros
         without a plume.
-      stop: a request ends the evaluation before anything of the current split is written.
+      stop: a request ends the evaluation before anything is written.
+      by_products: counts the files besides `metrics.json` that could not be made, which is told.
 
     Returns:
       Metrics by split. A split's name, here and in the files, ends in `_tta` or `_reference` where these apply.
@@ -79,43 +82,75 @@ def write_report(
     console, mesh, dataset = Console(quiet=config.log.quiet), create_mesh(), loader.dataset
     for split in splits:
         dataset.split(split)  # reports a misspelt one before anything is written
+    by_products = ByProducts(console.print) if by_products is None else by_products
     eval_fn, predict_fn = create_eval_fns(config, mesh, flips=tta, masks=True)
-    attention_fn = create_attention_fn(config, mesh)
     reference = protocol == "reference"
-    scores, intervals, tables, pictures, first = {}, {}, {}, {}, jax.process_index() == 0
+    suffix = ("_tta" if tta else "") + ("_reference" if reference else "")
+    results = {}
     for split in splits:
-        name = split + ("_tta" if tta else "") + ("_reference" if reference else "")
-        batches = loader.split(split)
-        batches = map(_with_both_gases, batches) if reference else batches
-        batches = stop.until(batches) if stop else batches
-        batches = console.over(batches, total=loader.num_batches(split), unit="batch", desc=name)
-        with ThreadPoolExecutor() as pool, preflight.out_of_memory(**eval_batch_shape(config)):
-            measure = functools.partial(per_example.measure_surface_distances, pool)
-            results = collect_results(eval_fn, model, batches, measure)
-        if reference:
-            results = {key: values for key, values in results.items() if not key.startswith("ch4_")}
-        scores[name] = score_results(results, **task_weights(config)) | _further_scores(results)
-        intervals[name] = _intervals(results)
-        tables[name] = table = per_example.columns(results, **task_weights(config))
-        drawn = {"classes": plots.classes_chart(scores[name])} if first else {}
-        if first and "probabilities" in results:
-            drawn["confusion"] = plots.confusion_chart(results["cls_confusion"].sum(0))
-            drawn["reliability"] = plots.reliability_chart(results["probabilities"], results["labels"])
+        options = {"name": split + suffix, "console": console, "stop": stop, "reference": reference}
+        batches = loader.split(split), loader.num_batches(split)
+        results[split + suffix] = _collect(config, model, eval_fn, *batches, **options)
+    weights = task_weights(config)
+    scores = {name: score_results(found, **weights) | _further_scores(found) for name, found in results.items()}
+    first, folder = jax.process_index() == 0, Path(output or workdir)
+    if first:
+        intervals = {name: _intervals(found) for name, found in results.items()}
+        _print_summary(workdir, step, scores, intervals, dataset)
+        with preflight.full_disk(folder, "the scores printed above"):
+            folder.mkdir(parents=True, exist_ok=True)
+            _write_metrics(folder / "metrics.json", step, scores, intervals, dataset, console)
+    # What follows may fail without harm to the scores.
+    attention_fn = create_attention_fn(config, mesh)
+    for split, (name, found) in zip(splits, results.items(), strict=True):
+        table = per_example.columns(found, **weights)
+        if first:
+            path = folder / "examples" / f"{name}.csv"
+            with by_products.attempt("examples", str(path)):
+                per_example.write_table(path, table)
+            _save_charts(folder, name, scores[name], found, by_products)
         for kind, indices in _chosen(table).items():
             batch = loader.examples(split, indices)
             batch = _with_both_gases(batch) if reference else batch
             outputs, attention = predict_fn(**model, batch=batch), attention_fn(**model, batch=batch)
             batch, outputs, attention = replicate_to_hosts((batch, outputs, attention))
             if first:
-                drawn[kind] = overlays.pair_panel(batch, outputs, len(indices))
-            if first and attention:
-                drawn[f"{kind}_attention"] = overlays.attention_panel(batch, attention, len(indices))
-        pictures |= {f"{name}_{kind}": picture for kind, picture in drawn.items()}
+                panel = f"{name}_{kind}"
+                _save(folder, panel, by_products, overlays.pair_panel, batch, outputs, len(indices))
+                if attention:
+                    args = batch, attention, len(indices)
+                    _save(folder, f"{panel}_attention", by_products, overlays.attention_panel, *args)
     if first:
-        _print_summary(workdir, step, scores, intervals, dataset)
-        pictures["training"] = plots.training_chart(curves)
-        _write_files(Path(output or workdir), step, scores, intervals, dataset, tables, pictures, console)
+        _save(folder, "training", by_products, plots.training_chart, curves)
+        by_products.summarize()
+        print(f"Wrote {folder}/metrics.json, {folder}/examples and {folder}/pictures.")
     return scores
+
+
+def _collect(config, model, eval_fn, batches, num_batches, *, name, console, stop, reference):
+    """Returns the results of a split; Stopped if a stop is requested."""
+    batches = map(_with_both_gases, batches) if reference else batches
+    batches = stop.until(batches) if stop else batches
+    batches = console.over(batches, total=num_batches, unit="batch", desc=name)
+    with ThreadPoolExecutor() as pool, preflight.out_of_memory(**eval_batch_shape(config)):
+        measure = functools.partial(per_example.measure_surface_distances, pool)
+        results = collect_results(eval_fn, model, batches, measure)
+    return {key: values for key, values in results.items() if not (reference and key.startswith("ch4_"))}
+
+
+def _save_charts(folder, name, scores, results, by_products):
+    _save(folder, f"{name}_classes", by_products, plots.classes_chart, scores)
+    if "probabilities" in results:
+        _save(folder, f"{name}_confusion", by_products, plots.confusion_chart, results["cls_confusion"].sum(0))
+        drawn = results["probabilities"], results["labels"]
+        _save(folder, f"{name}_reliability", by_products, plots.reliability_chart, *drawn)
+
+
+def _save(folder, name, by_products, draw, *args):
+    """Draws a picture of the report, and writes it to `pictures/`."""
+    path = folder / "pictures" / f"{name}.png"
+    with by_products.attempt("pictures", str(path)):
+        overlays.save(path, draw(*args))
 
 
 def _with_both_gases(batch):
@@ -159,17 +194,6 @@ def _chosen(table):
         rows[kind] = order[np.sort(first)][:SHOWN]
     # The examples may have no loss, such as single frames of a gas that the model does not read.
     return {kind: table["example_index"][chosen] for kind, chosen in rows.items() if len(chosen)}
-
-
-def _write_files(folder, step, scores, intervals, dataset, tables, pictures, console):
-    with preflight.full_disk(folder, "the scores printed above"):
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_metrics(folder / "metrics.json", step, scores, intervals, dataset, console)
-        for name, table in tables.items():
-            per_example.write_table(folder / "examples" / f"{name}.csv", table)
-        for name, picture in pictures.items():
-            overlays.save(folder / "pictures" / f"{name}.png", picture)
-    print(f"Wrote {folder}/metrics.json, {folder}/examples and {folder}/pictures.")
 
 
 def _write_metrics(path, step, scores, intervals, dataset, console):

@@ -4,9 +4,11 @@ A backend reads the file that it writes.
 """
 
 import contextlib
+import hashlib
+import io
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -20,12 +22,18 @@ from fume_jax.inference import formats
 from fume_jax.inference.card import ModelCard, create_card
 from fume_jax.learning.step import split_model
 from fume_jax.models import FUME
+from fume_jax.runtime import telemetry
 from fume_jax.runtime.errors import UserError, needs_extra
-from fume_jax.runtime.files import read_json
+from fume_jax.runtime.files import check_zip, read_json, readable, replace_text
 from fume_jax.runtime.mesh import batch_sharding, create_mesh, shard_batch
 from fume_jax.training import weights
 from fume_jax.training.checkpoint import load_config
 from fume_jax.training.setup import load_best_model
+
+# The most bytes of an exported model, unpacked.
+MAX_BYTES = 2**30
+# Stands for the digest of an ONNX file while it is computed.
+NO_DIGEST = "0" * 64
 
 
 class Backend(Protocol):
@@ -77,24 +85,29 @@ class WeightsBackend(JaxBackend):
         _, params, batch_stats = split_model(model)
         weights.save_weights(path, {"params": params, "batch_stats": batch_stats}, card.step)
         for name, values in (("config", card.config), ("metrics", card.metrics)):
-            (path / f"{name}.json").write_text(json.dumps(values, indent=1) + "\n")
+            replace_text(path / f"{name}.json", json.dumps(values, indent=1) + "\n")
 
 
 class OnnxBackend:
     """Runs an ONNX file in ONNX Runtime, on a GPU if that supports one; extra `onnx`."""
 
     def __init__(self, path: Path):
+        telemetry.switch_off()
         with needs_extra("onnx", "Running ONNX files"):
             import onnxruntime
-        with _readable(path):
+        with _reading(path):
+            data = path.read_bytes()
             available = onnxruntime.get_available_providers()
             providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in available]
-            self._session = onnxruntime.InferenceSession(path, providers=providers)
+            self._session = onnxruntime.InferenceSession(data, providers=providers)
             self.card = ModelCard.from_json(self._session.get_modelmeta().custom_metadata_map["card"])
+            digest = self.card.digest or NO_DIGEST
+            self.card.check(path, _sha256(data.replace(digest.encode(), NO_DIGEST.encode())))
 
     @staticmethod
     def write(path: Path, model: FUME, card: ModelCard, *, dynamic_size: bool = False) -> None:
-        """Writes an ONNX file; extra `export`."""
+        """Writes an ONNX file, whose digest is that of all its bytes before the digest is put in; extra `export`."""
+        telemetry.switch_off()
         with needs_extra("export", "Writing ONNX files"):
             import onnx  # noqa: F401
             import onnxruntime  # noqa: F401
@@ -102,10 +115,12 @@ class OnnxBackend:
 
             from fume_jax.interop.onnx_model import to_onnx
         size = {"height": card.height, "width": card.width, "dynamic_size": dynamic_size}
-        path.write_bytes(to_onnx(model, **size, metadata={"card": card.to_json()}))
+        data = to_onnx(model, **size, metadata={"card": card.to_json(NO_DIGEST)})
+        path.write_bytes(data.replace(NO_DIGEST.encode(), _sha256(data).encode()))
 
     def __call__(self, **inputs):
-        outputs = self._session.run(None, {name: _nchw(x) for name, x in inputs.items()})
+        with _allocating():
+            outputs = self._session.run(None, {name: _nchw(x) for name, x in inputs.items()})
         return {output.name: _nhwc(x) for output, x in zip(self._session.get_outputs(), outputs, strict=True)}
 
 
@@ -113,18 +128,25 @@ class StablehloBackend:
     """Runs a zip file of `model.bin`, serialised by `jax.export`, and `card.json`."""
 
     def __init__(self, path: Path):
-        with _readable(path), zipfile.ZipFile(path) as file:
-            exported = jax.export.deserialize(bytearray(file.read("model.bin")))
-            self.card = ModelCard.from_json(file.read("card.json").decode())
+        with _reading(path):
+            check_zip(path, MAX_BYTES)
+            with zipfile.ZipFile(path) as file:
+                self.card = ModelCard.from_json(file.read("card.json").decode())
+                data = file.read("model.bin")
+            self.card.check(path, _sha256(data))
+            exported = jax.export.deserialize(bytearray(data))
         self._predict_fn = jax.jit(exported.call)
 
     @staticmethod
     def write(path: Path, model: FUME, card: ModelCard) -> None:
         from fume_jax.interop.stablehlo import to_stablehlo
 
-        with zipfile.ZipFile(path, "w") as file:
-            file.writestr("model.bin", to_stablehlo(model, height=card.height, width=card.width))
-            file.writestr("card.json", card.to_json())
+        data = to_stablehlo(model, height=card.height, width=card.width)
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as file:
+            file.writestr("model.bin", data)
+            file.writestr("card.json", card.to_json(_sha256(data)))
+        path.write_bytes(buffer.getbuffer())
 
     def __call__(self, **inputs):
         return jax.device_get(self._predict_fn(**inputs))
@@ -138,8 +160,10 @@ class TorchBackend:
             import torch
 
             from fume_jax.interop.torch_model import TorchFUME
-        with _readable(path):
-            loaded = torch.load(path, weights_only=True)
+        with _reading(path):
+            if zipfile.is_zipfile(path):  # as all but the oldest are
+                check_zip(path, MAX_BYTES)
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
             if "card" not in loaded:
                 convert = f"fume convert --from-torch={path} --model=NAME --workdir=DIR"
                 raise UserError(f"{path} does not name its model. Convert it to a run folder: {convert}")
@@ -147,6 +171,7 @@ class TorchBackend:
             config = ml_collections.ConfigDict(upgrade_values(self.card.config))
             self.network = TorchFUME(get_architecture(config)).eval()
             self.network.load_state_dict(loaded["model_state_dict"])
+            self.card.check(path, _digest({key: tensor.numpy() for key, tensor in self.network.state_dict().items()}))
 
     @staticmethod
     def write(path: Path, model: FUME, card: ModelCard) -> None:
@@ -155,13 +180,16 @@ class TorchBackend:
             import torch
         from fume_jax.interop import to_state_dict
 
-        tensors = {key: torch.from_numpy(array) for key, array in to_state_dict(model).items()}
-        torch.save({"model_state_dict": tensors, "card": card.to_json()}, path)
+        arrays = to_state_dict(model)
+        tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
+        buffer = io.BytesIO()  # PyTorch, writing to a full disk, prints pages
+        torch.save({"model_state_dict": tensors, "card": card.to_json(_digest(arrays))}, buffer)
+        path.write_bytes(buffer.getbuffer())
 
     def __call__(self, **inputs):
         import torch
 
-        with torch.inference_mode():
+        with torch.inference_mode(), _allocating():
             outputs = self.network(**{name: torch.from_numpy(_nchw(x)) for name, x in inputs.items()})
         return {name: _nhwc(x.numpy()) for name, x in outputs.items()}
 
@@ -212,11 +240,34 @@ def _nhwc(x):
     return x.transpose(0, 2, 3, 1) if x.ndim == 4 else x
 
 
+def _sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Returns the digest of arrays with their names, types and shapes."""
+    digest = hashlib.sha256()
+    for key in sorted(arrays):
+        digest.update(f"{key} {arrays[key].dtype} {arrays[key].shape} ".encode())
+        digest.update(np.ascontiguousarray(arrays[key]).data)
+    return digest.hexdigest()
+
+
 @contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _reading(path: Path) -> Iterator[None]:
+    """Raises UserError for any error of a library that reads an export, and if the file is too large for a model."""
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise UserError(f"{path} has {size / 1e9:.1f} GB; expected a model of at most {MAX_BYTES / 1e9:.1f} GB.")
+    with readable(path, "an export of fume_jax"), _allocating():
+        yield
+
+
+@contextlib.contextmanager
+def _allocating() -> Iterator[None]:
+    """Raises MemoryError for errors about memory, which PyTorch and ONNX Runtime tell by their words alone."""
     try:
         yield
-    except (UserError, MemoryError, PermissionError):
+    except Exception as error:
+        if any(words in str(error) for words in ("can't allocate memory", "Failed to allocate memory")):
+            raise MemoryError(str(error).strip().splitlines()[-1]) from error
         raise
-    except Exception as error:  # the type depends on the library and the damage
-        raise UserError(f"{path} is damaged, or no export of fume_jax ({type(error).__name__}).") from error

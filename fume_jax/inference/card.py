@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import ml_collections
 
@@ -19,6 +20,7 @@ class ModelCard:
 
     The model reads `gases` and segments `segmented`. Frames are scaled to `height` x `width` pixels, and their grey
     levels by `normalisation`. `metrics` are those of `metrics.json` at this step, empty if it was not evaluated.
+    `digest` is a SHA-256 of the parameters in a file; empty outside of one, and in files of earlier versions.
     """
 
     model: str
@@ -35,9 +37,10 @@ class ModelCard:
     classes: tuple[str, ...] = CLASSES
     mask_classes: tuple[str, ...] = MASK_CLASSES
     normalisation: str = "(grey / 255 - 0.5) / 0.5, grey levels 0 to 255; 0 everywhere for an absent gas"
+    digest: str = dataclasses.field(default="", compare=False)
 
-    def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self))
+    def to_json(self, digest: str = "") -> str:
+        return json.dumps(dataclasses.asdict(self) | {"digest": digest})
 
     @classmethod
     def from_json(cls, text: str) -> "ModelCard":
@@ -50,6 +53,11 @@ class ModelCard:
             return card
         except (TypeError, ValueError) as error:
             raise UserError(f"The card in the file is one of another version: {error}. Export it anew.") from error
+
+    def check(self, path: Path, digest: str) -> None:
+        """Raises UserError if the parameters of the file have another digest than when it was written."""
+        if self.digest not in ("", digest):
+            raise UserError(f"{path}: the parameters are not those that were exported: damaged, or changed by hand.")
 
 
 def create_card(config: ml_collections.ConfigDict, step: int, metrics: Mapping) -> ModelCard:

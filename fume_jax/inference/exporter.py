@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from fume_jax.inference.card import ModelCard
 from fume_jax.inference.formats import FORMATS
 from fume_jax.inference.predictor import prepare_pair, pretrained_examples, stack
 from fume_jax.models.fume import MIN_SIZE
+from fume_jax.runtime import files
 from fume_jax.runtime.errors import UserError
 from fume_jax.runtime.preflight import full_disk
 from fume_jax.schema import GASES
@@ -57,7 +57,7 @@ def export_run(
     backend, suffix = BACKENDS[format], FORMATS[format].suffix
     if suffix and path.suffix != suffix:
         raise UserError(f"--output={path} does not end in {suffix}, as files of --format={format} do.")
-    if path.is_file() if format == "weights" else path.is_dir():
+    if path.exists() and not (path.is_dir() if format == "weights" else path.is_file()):
         raise UserError(f"--output={path} is a {'folder' if path.is_dir() else 'file'} already; choose another name.")
     if path.is_dir() and any(path.iterdir()) and not only_weights(path):
         raise UserError(f"--output={path} holds something else already; choose a new folder.")
@@ -71,10 +71,8 @@ def export_run(
     # Each compilation may round sums in half precision in another order.
     half = format == "weights" or (native and model.card.config["model"]["dtype"] != "float32")
     batches, source = _batches(model.card, data, sizes=2 if dynamic_size else 1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-")
-    with full_disk(path.parent, "an export"), temporary as folder, precision:
-        part = Path(folder) / path.name
+    with full_disk(path.parent, "an export"), files.scratch(path.parent, ".export-") as folder, precision:
+        part = folder / path.name
         backend.write(part, model.model, model.card, **({"dynamic_size": True} if dynamic_size else {}))
         exported = JaxBackend(part, dtype) if format == "weights" else backend(part)
         parities = compare(model, exported, batches)

@@ -1,15 +1,18 @@
 """Converts PyTorch checkpoint files to run folders."""
 
 import contextlib
+import zipfile
 from pathlib import Path
 
 import ml_collections
 import numpy as np
 
 from fume_jax.config import create_optimizer, model_options, validate_config
+from fume_jax.inference.backends import MAX_BYTES
 from fume_jax.interop import from_state_dict
 from fume_jax.learning.step import create_train_state
 from fume_jax.runtime.errors import UserError, needs_extra
+from fume_jax.runtime.files import check_zip
 from fume_jax.training.checkpoint import has_checkpoints, save_config
 from fume_jax.training.loop_state import LoopState
 from fume_jax.training.setup import open_checkpoints
@@ -47,7 +50,11 @@ def _read(path):
     if not Path(path).is_file():
         raise UserError(f"There is no file {path}.")
     try:
+        if zipfile.is_zipfile(path):  # as all but the oldest are
+            check_zip(path, MAX_BYTES)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except Exception as error:  # the type depends on the file, which may be hostile
         remedy = "If you trust the file, load it in PyTorch and save its model.state_dict() again."
         reason = "is not a PyTorch checkpoint of tensors and plain values; code in such a file is never run"
@@ -56,5 +63,17 @@ def _read(path):
     entries = state_dict.items() if isinstance(state_dict, dict) else ()
     if not entries or not all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in entries):
         raise UserError(f"{path} holds no state dict: expected a dict of tensors, or one under 'model_state_dict'.")
+    for key, value in entries:
+        if value.layout != torch.strided or value.is_complex() or value.is_quantized or value.is_meta:
+            raise UserError(f"{path}: expected dense tensors of real numbers, got another kind in {key}.")
+    # A tensor may repeat the few numbers of its storage.
+    if 4 * sum(value.numel() for _, value in entries) > MAX_BYTES:
+        raise UserError(f"{path} holds more numbers than a model; expected at most {MAX_BYTES / 4e9:.2f} billion.")
     # Files of parallel training prefix every key.
-    return {key.removeprefix("module."): np.asarray(value.float()) for key, value in entries}
+    arrays = {key.removeprefix("module."): value.detach().float().numpy() for key, value in entries}
+    if len(arrays) < len(entries):
+        raise UserError(f"{path} holds keys with and without 'module.'; expected one or the other.")
+    for key, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise UserError(f"{path}: {key} holds values that are not finite; the model was damaged, or not trained.")
+    return arrays

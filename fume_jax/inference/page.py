@@ -6,10 +6,13 @@ from pathlib import Path
 import gradio as gr
 import numpy as np
 from gradio.processing_utils import check_all_files_in_cache
+from starlette.middleware import Middleware
 
-from fume_jax.data.images import UnreadableFrame, read_frame
+from fume_jax.data.faults import UnreadableFrame, max_pixels
+from fume_jax.data.images import MAX_PIXEL_BYTES, read_frame
 from fume_jax.evaluation.overlays import overlay
 from fume_jax.inference.card import ModelCard
+from fume_jax.inference.host_check import HostCheck
 from fume_jax.inference.predictor import Predictor, pretrained_examples
 from fume_jax.learning.plume import Plume
 from fume_jax.schema import GASES
@@ -55,8 +58,11 @@ def create_page(predictor: Predictor) -> gr.Blocks:
             if not given:
                 return None, None, None, tabulate({}, card.segmented), None
             pair = read_pair(given)
-            (prediction,) = predictor.predict([pair])
-            pictured = {gas: overlay(pair[gas][..., 0], mask, gas) for gas, mask in prediction.masks.items()}
+            try:
+                (prediction,) = predictor.predict([pair])
+                pictured = {gas: overlay(pair[gas][..., 0], mask, gas) for gas, mask in prediction.masks.items()}
+            except MemoryError as error:
+                raise gr.Error("There is not enough memory for this frame.", print_exception=False) from error
             table = tabulate(prediction.plumes, card.segmented)
             return *map(pictured.get, GASES), prediction.probabilities or None, table, prediction.milliseconds
 
@@ -68,6 +74,19 @@ def create_page(predictor: Predictor) -> gr.Blocks:
         for frame in frames:
             frame.upload(show_upload, frame, frame, api_visibility="private", **options)
     return page
+
+
+def launch_options(host: str) -> dict:
+    """Returns options for `Blocks.launch` at a host: nothing leaves this machine, nothing comes from other sites."""
+    return {
+        "share": False,
+        "run_history": False,
+        "quiet": True,
+        "prevent_thread_lock": True,
+        "footer_links": ["api"],
+        "max_file_size": MAX_PIXEL_BYTES * max_pixels(),
+        "app_kwargs": {"middleware": [Middleware(HostCheck, host=host)]},
+    }
 
 
 def describe(card: ModelCard) -> str:

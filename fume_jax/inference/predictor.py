@@ -1,24 +1,28 @@
 """Predicts on frames in memory: one pair, or a batch of pairs."""
 
 import dataclasses
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
-from fume_jax.data.images import UnreadableFrame, to_gray
+from fume_jax.data.faults import UnreadableFrame
+from fume_jax.data.gray import to_gray
+from fume_jax.data.images import pillow_to_gray
 from fume_jax.data.sources import Pair, load, open_source
 from fume_jax.data.transforms import normalize, resize_frame
-from fume_jax.inference.backends import Backend, open_backend
+from fume_jax.inference.backends import Backend, JaxBackend, StablehloBackend, open_backend
 from fume_jax.inference.card import ModelCard
 from fume_jax.learning.plume import Plume, measure_plume
 from fume_jax.runtime.errors import UserError
 from fume_jax.schema import CLASSES, GASES
 from fume_jax.training.weights import PRETRAINED
 
-Frame = np.ndarray | str | Path
+Frame = np.ndarray | Image.Image | str | Path
 Inputs = dict[str, np.ndarray]
 
 
@@ -48,16 +52,34 @@ class Predictor:
         predictor = Predictor.load("runs/demo")
         prediction = predictor(co2="frame.png")
 
-    No call changes its state: any number of threads may share one.
+    No call changes its state: any number of threads may share one. One that was loaded may be sent to other processes,
+    which load it anew. A process that is forked cannot use it, since the threads of JAX do not exist there: `predict`
+    raises UserError.
     """
 
+    # The process whose predictors have started JAX.
+    _jax_process: int | None = None
+
     def __init__(self, backend: Backend):
+        """Takes an open model; see `load`."""
         self.backend = backend
+        self._process = os.getpid()
+        self._loaded = None
+        if isinstance(backend, JaxBackend | StablehloBackend):
+            Predictor._jax_process = self._process
 
     @classmethod
     def load(cls, path: str | Path | None = None, backend: str | None = None) -> "Predictor":
         """Loads a run folder or an exported file, or, without `path`, the pretrained model; see `open_backend`."""
-        return cls(open_backend(path, backend))
+        _check_process(cls._jax_process)
+        predictor = cls(open_backend(path, backend))
+        predictor._loaded = path and os.path.abspath(path), backend
+        return predictor
+
+    def __reduce__(self):
+        if self._loaded is None:
+            raise UserError("Only a predictor made by Predictor.load can be sent to another process.")
+        return Predictor.load, self._loaded
 
     @property
     def card(self) -> ModelCard:
@@ -68,12 +90,14 @@ class Predictor:
         """Predicts one pair, of which a gas may be absent; the first call may compile, see `warm_up`.
 
         Args:
-          co2, ch4: image file, or array [H, W] or [H, W, C] of any size, C 1 (grey), 3 (RGB) or 4, as `numpy.asarray`
-            accepts it. uint8 is used as it is; any other dtype is scaled by the frame's own range.
+          co2, ch4: image file, Pillow image, or array [H, W] or [H, W, C] of any size, C 1 (grey), 3 (RGB) or 4, as
+            `numpy.asarray` accepts it. uint8 is used as it is; any other dtype is scaled by the frame's own range.
+            Files and Pillow images are turned as their EXIF orientation says; masks are of the upright frame.
 
         Raises:
-          fume_jax.data.images.UnreadableFrame: if a file holds no usable image.
-          ValueError: if there is no frame, or an array is not an image.
+          fume_jax.UnreadableFrame: if a file holds no usable image, or a frame is too large.
+          ValueError: if there is no frame, or an array or a Pillow image has no defined grey levels.
+          UserError: if this process was forked from the one that loaded the model.
         """
         return self.predict([{"co2": co2, "ch4": ch4}])[0]
 
@@ -98,6 +122,7 @@ class Predictor:
 
     def run(self, inputs: Sequence[Inputs]) -> tuple[list[dict[str, np.ndarray]], float]:
         """Returns the logits of each prepared pair, and the milliseconds of the model per pair."""
+        _check_process(self._process)
         start = time.perf_counter()
         logits = self.backend(**stack(inputs))
         milliseconds = (time.perf_counter() - start) * 1e3 / len(inputs)
@@ -107,7 +132,7 @@ class Predictor:
         self, frames: Mapping[str, np.ndarray], logits: Mapping[str, np.ndarray], milliseconds: float
     ) -> Prediction:
         """Converts the logits of one pair to its prediction; UserError if they are not finite."""
-        if not all(np.isfinite(x.sum()) for x in logits.values()):
+        if not all(np.isfinite(x).all() for x in logits.values()):
             raise UserError("The model's logits are not finite: its parameters are damaged, or its training failed.")
         masks = {gas: _mask(logits[f"{gas}_seg_logits"], x) for gas, x in frames.items() if gas in self.card.segmented}
         # A pair without a frame that the model reads has no class.
@@ -131,7 +156,22 @@ def _read(pair):
     frames, faults = load(Pair("", None, paths))
     if faults:
         raise UnreadableFrame("; ".join(faults.values()))
-    return frames | {gas: to_gray(np.asarray(frame)) for gas, frame in given.items() if gas not in paths}
+    return frames | {gas: _to_gray(frame) for gas, frame in given.items() if gas not in paths}
+
+
+def _to_gray(frame):
+    if isinstance(frame, Image.Image):
+        return pillow_to_gray(frame)  # its array may hold indices of a palette, or inks
+    if isinstance(frame, np.ma.MaskedArray):
+        frame = frame.filled(0) if frame.dtype == np.uint8 else frame.astype(np.float64).filled(np.nan)
+    return to_gray(np.asarray(frame))
+
+
+def _check_process(process):
+    """Raises UserError if another process than this one, of which it is a fork, has the threads of the model."""
+    if process not in (None, os.getpid()):
+        remedy = 'Start processes by multiprocessing.get_context("spawn"); they may be given the predictor.'
+        raise UserError(f"A model that was loaded before a fork cannot be used after it. {remedy}")
 
 
 def prepare_pair(frames: Mapping[str, np.ndarray], height: int, width: int) -> Inputs:
@@ -153,9 +193,18 @@ def pretrained_examples() -> dict[str, dict[str, Path]]:
 
 
 def _mask(logits, frame):
-    """Predicts classes in the frame's own size; resizes logits, not classes, so that outlines stay smooth."""
-    size = frame.shape[1], frame.shape[0]
-    return cv2.resize(np.ascontiguousarray(logits), size, interpolation=cv2.INTER_LINEAR).argmax(-1).astype(np.uint8)
+    """Predicts classes in the frame's own size; resizes logits, not classes, so that outlines stay smooth.
+
+    One class after the other, which for a large frame takes a third of the memory.
+    """
+    height, width, _ = frame.shape
+    mask, highest = np.zeros((height, width), np.uint8), np.full((height, width), -np.inf, logits.dtype)
+    for value in range(logits.shape[-1]):
+        plane = np.ascontiguousarray(logits[..., value])
+        plane = cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR)
+        mask[plane > highest] = value
+        cv2.max(highest, plane, dst=highest)
+    return mask
 
 
 def _softmax(logits):

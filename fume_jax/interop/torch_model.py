@@ -100,6 +100,10 @@ class Encoder(nn.Module):
         return low, self.global_feature_extractor(low)
 
 
+# PyTorch twins of `fume_jax.models.backbones.BACKBONES`.
+ENCODERS = {"fast_scnn": Encoder}
+
+
 class SpatialAttention(nn.Module):
     def __init__(self, channels, key_channels):
         super().__init__()
@@ -186,12 +190,16 @@ class TorchFUME(nn.Module):
     def __init__(self, options: Architecture):
         super().__init__()
         self.options = options
+        if options.backbone not in ENCODERS:
+            known = ", ".join(ENCODERS)
+            raise ValueError(f"The backbone {options.backbone!r} has no PyTorch module; those that have one: {known}.")
+        encoder = ENCODERS[options.backbone]
         if not options.has_streams:
-            self.encoder = Encoder(2 if options.fusion == "early" else 1)
+            self.encoder = encoder(2 if options.fusion == "early" else 1)
         else:
-            self.co2_encoder = Encoder()
+            self.co2_encoder = encoder()
             # A shared encoder is one module under two names, as its state dict lists it.
-            self.ch4_encoder = self.co2_encoder if options.share_encoder else Encoder()
+            self.ch4_encoder = self.co2_encoder if options.share_encoder else encoder()
         if options.segments:
             for head in ("co2_seg_head", "ch4_seg_head") if options.has_streams else ("seg_head",):
                 self.add_module(head, SegmentationHead())

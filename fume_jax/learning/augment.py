@@ -5,8 +5,9 @@ A plan is a function of (seed, position) alone, never of pixels, so it can be ap
 scene, so geometry and brightness change alike in both; they differ in the gas and the noise of the camera.
 
 The operations and their probabilities are those of the reference (arXiv:2601.08205). Lengths are shares of the frame,
-so that they mean the same at any size. A plan has those of these entries that one of its operations may draw. An entry
-has a value that changes nothing until an operation is applied. Entries are applied in this order:
+so that they mean the same at any size; only kernels of blur are in pixels. A plan has those of these entries that one
+of its operations may draw. An entry has a value that changes nothing until an operation is applied. Entries are applied
+in this order:
 
 | key | dtype, shape | meaning |
 | --- | --- | --- |

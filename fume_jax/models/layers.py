@@ -88,7 +88,7 @@ class BatchNorm(nnx.Module):
 
 
 class Pointwise(nnx.Linear):
-    """1x1 convolution as a matrix product over the channels, which is faster on every backend."""
+    """1x1 convolution as a matrix product over the channels, which is faster on a CPU."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `x` [..., C] to [..., output channels]."""

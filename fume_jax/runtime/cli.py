@@ -12,6 +12,7 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
+from fume_jax.runtime import telemetry
 from fume_jax.runtime.errors import DONE, NOTHING_DONE, RUN_AGAIN, Stalled, UserError, explain, message, python_file
 from fume_jax.runtime.preemption import StopRequest
 
@@ -147,7 +148,9 @@ def _parse_flags(argv):
 def _run(main):
     # Commands print what the user must know. What libraries log concerns their internals, or is raised as well.
     logging.set_verbosity(logging.FATAL)
+    sys.excepthook = _show_error
     enable_compilation_cache()
+    telemetry.switch_off()
     # Importing and tracing make many objects that stay, and collecting garbage among them is a tenth of a start.
     gc.set_threshold(100_000)
     try:
@@ -185,6 +188,15 @@ def enable_compilation_cache() -> None:
             os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(COMPILATION_CACHE))
     except OSError:
         pass  # in a home that is not writable every start compiles
+
+
+def _show_error(kind, error, trace, show=sys.excepthook):
+    """Shows an error that nothing caught, but not those of TensorStore's threads once a write of theirs has failed.
+
+    They tell asyncio of each write that is still open, and its loop is gone; the failed write has raised by then.
+    """
+    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+        show(kind, error, trace)
 
 
 def _show_warning(text, category, filename, lineno, file=None, line=None, show=warnings.showwarning):

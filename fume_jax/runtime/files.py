@@ -3,6 +3,9 @@
 import contextlib
 import json
 import os
+import shutil
+import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,18 +18,19 @@ PART = ".part"
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path, *, synced: bool = True) -> Iterator[Path]:
     """Yields the path to write a file to, `PATH.part`, which replaces `path` at the end of the context.
 
-    However the process ends, `path` holds the old content, all of the new one, or nothing if it was new. An error in
-    the context removes the part.
+    However the process ends, `path` holds the old content, all of the new one, or nothing if it was new. `synced` makes
+    that true of a power failure too, for some milliseconds a file. An error in the context removes the part.
     """
     path = Path(path)
     part = path.with_name(f"{path.name}{PART}")
     try:
         yield part
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
+        if synced:
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
@@ -57,11 +61,11 @@ def read_json(path: str | Path, kind: type = dict):
 def readable(path: str | Path, kind: str) -> Iterator[None]:
     """Turns whatever a library raises about the content of a file into a UserError that names the file.
 
-    `kind` is a noun phrase, such as "the weights of this model". Errors of the system pass.
+    `kind` is a noun phrase, such as "the weights of this model". Errors of the system pass, and those about memory.
     """
     try:
         yield
-    except (UserError, OSError):
+    except (UserError, OSError, MemoryError):
         raise
     except Exception as error:  # the type depends on the library and the damage
         reason = str(error).partition("\n")[0] or type(error).__name__
@@ -103,7 +107,43 @@ def lock(folder: str | Path, *, name: str = ".lock", doing: str = "writing to", 
         except filelock.Timeout as error:
             advice = f"wait for it, stop it, or use another {flag}"
             raise UserError(f"Another process is {doing} {folder}; {advice}.") from error
-        for part in folder.iterdir():
-            if part.name.endswith(PART) and part.is_file():
-                part.unlink()
+        remove_parts(folder)
         yield
+
+
+def remove_parts(folder: Path) -> None:
+    """Removes the parts of files directly in a folder, if there is one; nobody may be writing there."""
+    for part in folder.iterdir() if folder.is_dir() else ():
+        if part.name.endswith(PART) and part.is_file():
+            part.unlink()
+
+
+@contextlib.contextmanager
+def scratch(parent: Path, prefix: str) -> Iterator[Path]:
+    """Yields a new folder in `parent`, which is created if needed, for files on the way to their names.
+
+    The folder is removed at the end, and those that processes killed meanwhile have left are removed at the start.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    for left in parent.glob(f"{prefix}*"):
+        # A living owner holds its lock. Without one the owner may be just about to take it.
+        with contextlib.suppress(OSError, filelock.Timeout):
+            if (left / ".lock").exists():
+                with filelock.FileLock(left / ".lock", timeout=0):
+                    shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=prefix) as folder, filelock.FileLock(f"{folder}/.lock"):
+        yield Path(folder)
+
+
+def check_zip(path: str | Path, limit: int) -> None:
+    """Raises UserError if the members of a zip file claim more than `limit` bytes, or one has another checksum.
+
+    Readers take no more of a member than it claims, and not all of them look at its checksum. Raises
+    `zipfile.BadZipFile` or another error of `zipfile` if the file is none.
+    """
+    with zipfile.ZipFile(path) as file:
+        size = sum(member.file_size for member in file.infolist())
+        if size > limit:
+            raise UserError(f"{path} would take {size / 1e9:.1f} GB unpacked; expected at most {limit / 1e9:.1f} GB.")
+        if (damaged := file.testzip()) is not None:
+            raise UserError(f"{path} is damaged: {damaged} in it does not have its checksum.")

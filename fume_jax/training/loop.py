@@ -6,12 +6,20 @@ from contextlib import ExitStack, closing
 import jax
 import ml_collections
 
-from fume_jax.config import create_optimizer, data_options, headline_metrics, train_batch_shape, validate_config
+from fume_jax.config import (
+    create_optimizer,
+    data_options,
+    eval_batch_shape,
+    headline_metrics,
+    train_batch_shape,
+    validate_config,
+)
 from fume_jax.data.dataset import Dataset
 from fume_jax.data.loader import Loader
 from fume_jax.runtime import preflight
+from fume_jax.runtime.byproducts import ByProducts
 from fume_jax.runtime.console import Console
-from fume_jax.runtime.errors import DONE, RUN_AGAIN
+from fume_jax.runtime.errors import DONE, PARTLY_DONE, RUN_AGAIN, UserError
 from fume_jax.runtime.mesh import abstract_batch, assert_equal, check_batch_size, create_mesh
 from fume_jax.runtime.preemption import Stopped, StopRequest
 from fume_jax.training import setup
@@ -26,8 +34,8 @@ def train(config: ml_collections.ConfigDict, workdir: str, stop: StopRequest) ->
     """Trains a model, or resumes the run in `workdir`, then scores its best checkpoint.
 
     The run folder holds `config.json`, `dataset.json`, `checkpoints/STEP/`, `validation.json` (the scores of every
-    evaluation), `events/`, and the files of `evaluation.report.write_report`. Returns `DONE`, or `RUN_AGAIN` if `stop`
-    was requested before the end.
+    evaluation), `events/`, and the files of `evaluation.report.write_report`. Returns `DONE`, `PARTLY_DONE` if a
+    picture or a table of examples could not be made, or `RUN_AGAIN` if `stop` was requested before the end.
 
     Raises:
       UserError: if the config is invalid, `workdir` holds a run of another config or one that another process trains,
@@ -39,7 +47,8 @@ def train(config: ml_collections.ConfigDict, workdir: str, stop: StopRequest) ->
     accumulation_steps = config.train.gradient_accumulation_steps
     check_batch_size("config.train.batch_size", config.train.batch_size, mesh.size, accumulation_steps)
     dataset = Dataset(config.data.path)
-    preflight.check_batch_memory(**train_batch_shape(config))
+    for shape in (train_batch_shape(config), eval_batch_shape(config)):
+        preflight.check_batch_memory(**shape)
     with preflight.run_lock(workdir), preflight.out_of_memory(**train_batch_shape(config)):
         save_config(config, workdir)
         save_dataset(dataset, workdir)
@@ -52,6 +61,10 @@ def _train(config, workdir, stop, mesh, dataset, stack):
     # Model and optimiser.
     epoch_steps = -(-len(dataset.split("train")) // config.train.batch_size)
     total_steps = config.train.epochs * epoch_steps
+    if total_steps >= 2**31:  # steps are counted as int32
+        raise UserError(
+            f"config.train.epochs is {config.train.epochs}, {total_steps:,} steps; expected less than 2**31."
+        )
     schedule, tx = create_optimizer(config, epoch_steps)
     abstract_state = setup.abstract_state(config, tx, mesh)
     console = Console(quiet=config.log.quiet)
@@ -126,13 +139,14 @@ def _train(config, workdir, stop, mesh, dataset, stack):
     events.flush()
     from fume_jax.training.scoring import score_run  # slow to import, which the first step need not wait for
 
+    by_products = ByProducts(console.print)
     try:
-        scores = score_run(config, workdir, checkpoints=checkpoints, stop=stop)
+        scores = score_run(config, workdir, checkpoints=checkpoints, stop=stop, by_products=by_products)
     except Stopped:
         console.print("stopped while scoring; the same command scores the run")
         return RUN_AGAIN
     events.scalars(step, "test", {name: scores["test"][name] for name in headline_metrics(config)})
-    return DONE
+    return PARTLY_DONE if by_products.failures else DONE
 
 
 def _start(config, tx, checkpoints, abstract_state, mesh, console):

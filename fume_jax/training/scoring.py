@@ -28,7 +28,7 @@ def score_run(
     """Loads the best checkpoint of a run and the dataset of its config, and writes the report on the splits.
 
     A warning says if the dataset is not that of the training. `checkpoints` are those of the run, if open already;
-    `options` are `output`, `tta`, `protocol` and `stop` of
+    `options` are `output`, `tta`, `protocol`, `stop` and `by_products` of
     `evaluation.report.write_report`, whose metrics it returns. It raises as that, and UserError if the run has no
     checkpoint or only weights, or the dataset is missing.
     """

@@ -188,15 +188,12 @@ def _damaged(file: BinaryIO, end: int) -> bool:
 
     The end of the file cuts off such a one, or a crash of the system left zeros in its place.
     """
-    size = file.seek(0, os.SEEK_END)
     file.seek(end)
-    header = file.read(12)
-    if len(header) < 12:
+    rest = file.read().rstrip(b"\0")
+    if len(rest) < 12:
         return False
-    length, checksum = struct.unpack("<QI", header)
-    if checksum == masked_crc32c(header[:8]):
-        return end + len(header) + length + 4 <= size
-    return any(chunk.strip(b"\0") for chunk in (header, *iter(lambda: file.read(1 << 20), b"")))
+    length, checksum = struct.unpack("<QI", rest[:12])
+    return checksum != masked_crc32c(rest[:8]) or len(rest) >= 12 + length + 4
 
 
 def read_scalars(

@@ -1,6 +1,5 @@
 """Logs scalars, pictures and hyperparameters of a run to Weights & Biases."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +17,6 @@ class WandbWriter:
 
     def __init__(self, workdir: str | Path, project: str, *, new_run: bool = False):
         """Opens the run, with `new_run` another one; UserError without wandb, a login or an answer of the server."""
-        # What is logged goes where the user wants it; reports about wandb itself go nowhere.
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         with needs_extra("wandb", "Weights & Biases"):
             import wandb  # slow
         self._image = wandb.Image
@@ -28,7 +25,7 @@ class WandbWriter:
         id_file = workdir / "wandb_id"
         # Keeps the progress bar intact. As an argument of init alone, login would still print.
         wandb.setup(settings=wandb.Settings(silent=True, console="off"))
-        run_id = id_file.read_text() if id_file.exists() and not new_run else None  # None: a new run
+        run_id = id_file.read_text(errors="replace") if id_file.exists() and not new_run else None  # None: a new run
         try:
             self._run = wandb.init(project=project, name=workdir.name, id=run_id, resume="allow", dir=workdir)
         except wandb.Error as error:

@@ -1,10 +1,12 @@
 """Frames from files: what is read, what is refused, what pairs with what."""
 
+import os
+
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from fume_jax.data.images import UnreadableFrame, read_frame, to_gray
 from fume_jax.data.sources import Pair, load, match_times, open_source
 from fume_jax.runtime.errors import UserError
 from tests.videos import encode, flat, flip, noise
@@ -16,100 +18,6 @@ def write(path, image):
     path.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(path), image)
     return path
-
-
-def test_grey_and_colour_images_give_the_same_frame(tmp_path):
-    grey = read_frame(write(tmp_path / "grey.png", GREY))
-    np.testing.assert_array_equal(grey[..., 0], GREY)
-    for name, code in (("rgb", cv2.COLOR_GRAY2BGR), ("rgba", cv2.COLOR_GRAY2BGRA)):
-        np.testing.assert_array_equal(read_frame(write(tmp_path / f"{name}.png", cv2.cvtColor(GREY, code))), grey)
-
-
-def test_colours_of_a_file_count_by_luminance(tmp_path):
-    red = np.zeros((4, 4, 3), np.uint8)
-    red[..., 2] = 200  # OpenCV writes BGR
-    np.testing.assert_array_equal(read_frame(write(tmp_path / "red.png", red)), 60)
-
-
-@pytest.mark.parametrize("dtype, factor, offset", [(np.uint16, 7, 20000), (np.float32, 1e-3, -5)])
-def test_deeper_images_are_scaled_by_their_range(tmp_path, dtype, factor, offset):
-    deep = (GREY.astype(np.float64) * factor + offset).astype(dtype)
-    frame = read_frame(write(tmp_path / "deep.tiff", deep))
-    assert frame.dtype == np.uint8
-    np.testing.assert_allclose(frame[..., 0], GREY / GREY.max() * 255, atol=0.51)
-
-
-@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
-def test_dead_and_hot_pixels_do_not_decide_the_range(tmp_path, dtype):
-    deep = (GREY.astype(np.float64) * 7 + 20000).astype(dtype)
-    expected = read_frame(write(tmp_path / "deep.tiff", deep))[..., 0]
-    deep[5, 5], deep[9, 20] = 0, 65535
-    frame = read_frame(write(tmp_path / "spoilt.tiff", deep))[..., 0]
-    assert frame[5, 5] == 0 and frame[9, 20] == 255
-    frame[5, 5], frame[9, 20] = expected[5, 5], expected[9, 20]
-    np.testing.assert_allclose(frame, expected, atol=1)
-
-
-def test_a_colour_image_of_floats_is_read(tmp_path):
-    colour = np.repeat(GREY[..., None].astype(np.float64), 3, axis=-1)
-    frame = read_frame(write(tmp_path / "floats.tiff", colour))
-    np.testing.assert_allclose(frame[..., 0], GREY / GREY.max() * 255, atol=0.51)
-
-
-def test_a_16_bit_image_of_one_level_is_black(tmp_path):
-    assert not read_frame(write(tmp_path / "flat.png", np.full((8, 8), 3000, np.uint16))).any()
-
-
-@pytest.mark.parametrize(
-    "content, message",
-    [
-        (b"", "empty"),
-        (b"no image at all", "not an image"),
-        (None, "No such file"),
-        # A header that claims more pixels than can be decoded.
-        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + 2 * (60000).to_bytes(4) + b"\x08\0\0\0\0", "not an image"),
-    ],
-)
-def test_a_file_that_is_no_image_is_said_to_be_none(tmp_path, content, message):
-    path = tmp_path / "frame.png"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(UnreadableFrame, match=message):
-        read_frame(path)
-
-
-@pytest.mark.parametrize("dtype, scale", [(np.uint8, 1), (np.uint16, 200), (np.int32, -1), (np.float64, 1e-3)])
-@pytest.mark.parametrize("shape", ["HW", "HW1", "RGB", "RGBA"])
-def test_arrays_of_any_depth_and_channels_become_grey(dtype, scale, shape):
-    grey = (GREY.astype(np.float64) * scale).astype(dtype)
-    alpha = np.full_like(grey, 7)
-    image = {
-        "HW": grey,
-        "HW1": grey[..., None],
-        "RGB": np.stack([grey] * 3, -1),
-        "RGBA": np.stack([grey, grey, grey, alpha], -1),
-    }[shape]
-    found = to_gray(image)
-    assert found.dtype == np.uint8 and found.shape == (*GREY.shape, 1)
-    expected = (
-        GREY if dtype == np.uint8 else (GREY if scale > 0 else GREY.max() - GREY.astype(float)) / GREY.max() * 255
-    )
-    np.testing.assert_allclose(found[..., 0], expected, atol=0.51)
-
-
-def test_luminance_is_that_of_rgb_and_what_is_not_finite_is_black():
-    red, green, blue = np.eye(3, dtype=np.uint8) * 200
-    np.testing.assert_array_equal(to_gray(np.stack([[red, green, blue]]))[0, :, 0], [60, 117, 23])  # 0.299 0.587 0.114
-    np.testing.assert_array_equal(to_gray(np.array([[np.nan, 3.0, 5.0, np.inf]]))[0, :, 0], [0, 0, 255, 0])
-    np.testing.assert_array_equal(to_gray(np.array([[False, True]]))[0, :, 0], [0, 255])
-    with pytest.raises(UnreadableFrame, match="no finite pixel"):
-        to_gray(np.full((2, 2), np.nan))
-
-
-@pytest.mark.parametrize("shape", [(4,), (4, 4, 2), (4, 4, 5), (1, 4, 4, 1), (0, 4)])
-def test_arrays_of_other_shapes_are_refused(shape):
-    with pytest.raises(ValueError, match="expected numbers"):
-        to_gray(np.zeros(shape))
 
 
 def make_images(folder, *names):
@@ -322,3 +230,64 @@ def test_files_of_a_pair_that_cannot_be_read_are_named(tmp_path):
     assert unreadable == {"ch4": f"{bad}: the file is empty"}
     assert list(frames) == ["co2"]
     np.testing.assert_array_equal(frames["co2"][..., 0], GREY)
+
+
+def test_numbers_in_names_count_by_their_value(tmp_path):
+    names = [f"frame_{i}_co2.png" for i in (1, 10, 11, 2, 20, 3)] + ["frame_02b_co2.png", "a.png", "10.png", "9.png"]
+    folder = make_images(tmp_path / "co2", *names)
+    numbers = [f"frame_{i}" for i in (1, 2, 3, 10, 11, 20)]
+    assert list(found(folder, None)) == ["9", "10", "a", *numbers[:2], "frame_02b", *numbers[2:]]
+    make_images(tmp_path / "ch4", "frame_100_ch4.png", "frame_2_ch4.png", "frame_21_ch4.png")
+    assert list(found(folder, tmp_path / "ch4"))[-3:] == ["frame_20", "frame_21", "frame_100"]
+
+
+def test_what_only_has_the_name_of_an_image_is_listed_as_unreadable(tmp_path):
+    folder = make_images(tmp_path / "co2", "a_co2.png")
+    (folder / "b_co2.png").symlink_to("/not/fetched")
+    (folder / "c_co2.png").symlink_to(folder / "c_co2.png")
+    os.mkfifo(folder / "d_co2.png")
+    make_images(folder / "e_co2.png", "a.png")  # a folder
+    pairs = list(open_source(str(folder), None).pairs)
+    assert [pair.name for pair in pairs] == ["a", "b", "c", "d"]
+    faults = [load(pair)[1].get("co2", "") for pair in pairs]
+    assert faults[0] == "" and "a link to /not/fetched, which is not there" in faults[1]
+    assert f"{folder / 'd_co2.png'}: not a regular file" == faults[3]
+
+
+def test_resource_forks_of_macos_are_left_out(tmp_path):
+    folder = make_images(tmp_path / "co2", "a_co2.png", "._x/b_co2.png")
+    (folder / "._a_co2.png").write_bytes(b"\0\5\26\7\0\2\0\0Mac OS X        ")
+    assert list(found(folder, None)) == ["a"]
+    assert list(found(folder / "*", None)) == ["a"]
+
+
+@pytest.mark.parametrize("suffix", ["MTS", "m2ts", "3gp", "flv", "asf", "mxf", "vob", "dat", "mp4"])
+def test_a_video_is_one_by_its_content(tmp_path, suffix):
+    form, codec = {"3gp": ("mp4", "libx264"), "mxf": ("mxf", "mpeg2video"), "flv": ("flv", "libx264")}.get(
+        suffix, ("ts", "libx264")
+    )
+    path = encode(tmp_path / f"a.{form}", [noise(i) for i in range(12)], codec, "yuv420p")
+    path = path.rename(tmp_path / f"film.{suffix}")
+    assert len(list(open_source(str(path), None).pairs)) == 12
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.dat", "a.jp2"])
+def test_an_image_of_any_suffix_is_no_video(tmp_path, name):
+    kind = {"a.gif": "GIF", "a.dat": "PNG", "a.jp2": "JPEG2000"}[name]
+    Image.fromarray(GREY).save(tmp_path / name, kind)
+    (pair,) = open_source(str(tmp_path / name), None).pairs
+    assert load(pair)[0]["co2"].shape == (*GREY.shape, 1)
+
+
+@pytest.mark.parametrize("name", ["notes.dat", "frames.png"])
+def test_a_file_that_is_neither_is_unreadable_as_an_image(tmp_path, name):
+    (tmp_path / name).write_text("words " * 100)
+    (pair,) = open_source(str(tmp_path / name), None).pairs
+    assert "not an image" in load(pair)[1]["co2"]
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/null"):
+        with pytest.raises(UserError, match="is neither a file nor a folder"):
+            open_source(str(path), None)

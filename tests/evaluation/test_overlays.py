@@ -1,5 +1,7 @@
 """What people see of a prediction: overlays, frames of an annotated video, the chart of a recording."""
 
+import os
+
 import cv2
 import numpy as np
 import pytest
@@ -44,6 +46,33 @@ def grey_as_rgb(frame):
 
 def coloured(picture, colour, tolerance=0):
     return (abs(picture.astype(int) - colour) <= tolerance).all(-1)
+
+
+# --- files ---
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+@pytest.mark.parametrize("shape", [(24, 32), (24, 32, 1), (24, 32, 3)])
+def test_a_picture_is_written_under_any_name_in_the_format_of_its_suffix(tmp_path, suffix, shape):
+    picture = np.full(shape, 200, np.uint8)
+    if shape[2:] == (3,):
+        picture[..., 1:] = 0  # red
+    path = tmp_path / os.fsdecode(b"f\xe9") / f"{os.fsdecode(bytes([0xE9]))}{suffix}"
+    overlays.save(path, picture)
+    assert path.read_bytes()[:4] in (b"\x89PNG", b"\xff\xd8\xff\xe0")
+    read = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert read.shape == (shape if shape[2:] == (3,) else shape[:2])
+    as_rgb = read[..., ::-1] if read.ndim == 3 else read
+    assert np.abs(as_rgb.astype(int) - picture.reshape(as_rgb.shape)).max() < 5
+
+
+def test_a_picture_that_cannot_be_written_says_why(tmp_path):
+    (tmp_path / "a.png").mkdir()
+    with pytest.raises(IsADirectoryError):
+        overlays.save(tmp_path / "a.png", np.zeros((8, 8), np.uint8))
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        overlays.save(tmp_path / "file" / "b.png", np.zeros((8, 8), np.uint8))
 
 
 # --- overlays and writing ---

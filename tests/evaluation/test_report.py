@@ -1,8 +1,13 @@
 """Which examples a report shows."""
 
+import json
+import shutil
+
 import numpy as np
+import pytest
 
 from fume_jax.evaluation.report import _chosen
+from tests.commands import run
 
 
 def table(loss, recordings):
@@ -22,3 +27,22 @@ def test_best_and_worst_are_one_of_a_recording_in_order_of_loss():
 
 def test_where_no_example_has_a_loss_none_is_best():
     assert set(_chosen(table([np.nan, np.nan], [1, 2]))) == {"overlays"}
+
+
+@pytest.mark.slow
+def test_pictures_and_tables_that_cannot_be_written_do_not_cost_the_scores(trained, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained[0], workdir, ignore=shutil.ignore_patterns("metrics.json", "examples", "pictures"))
+    (workdir / "examples").touch()  # files where folders belong
+    (workdir / "pictures").touch()
+    result = run("fume_jax.evaluate", f"--workdir={workdir}", "--split=test")
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    expected = json.loads((trained[0] / "metrics.json").read_text())
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    assert {key: expected[key] for key in metrics} == metrics
+    lines = result.stdout.splitlines()
+    told = [i for i, line in enumerate(lines) if line.startswith("WARNING: ") and "could not be made" in line]
+    assert len(told) == 5 and "pictures: 7 more could not be made" in lines[told[-1]]
+    assert any(f"{workdir}/examples/test.csv could not be made: " in line for line in lines)
+    assert told[0] > next(i for i, line in enumerate(lines) if line.startswith("iou_gas"))  # scores come first

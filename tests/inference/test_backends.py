@@ -1,18 +1,23 @@
 """Every backend says what the model says, from a file that tells what it holds; bad files are refused."""
 
 import json
+import os
+import re
 import shutil
+import sys
+import zipfile
 
+import jax
 import numpy as np
 import onnx
 import pytest
 import torch
 
 from configs import demo, fume
-from fume_jax.inference import exporter
+from fume_jax.inference import backends, exporter
 from fume_jax.inference.backends import BACKENDS, JaxBackend, TorchBackend, WeightsBackend, open_backend
 from fume_jax.inference.card import ModelCard, create_card
-from fume_jax.inference.formats import FORMATS
+from fume_jax.inference.formats import FORMAT_OF_SUFFIX, FORMATS
 from fume_jax.interop import from_state_dict
 from fume_jax.interop.stablehlo import PLATFORMS
 from fume_jax.runtime.errors import UserError
@@ -20,6 +25,7 @@ from fume_jax.training.checkpoint import load_config, save_config
 from fume_jax.training.scoring import score_run
 from tests import golden
 from tests.commands import assert_refused, run
+from tests.runtime.test_preflight import on_small_disk
 
 HEIGHT, WIDTH = 64, 96
 # The model, and its two smallest baselines.
@@ -91,10 +97,6 @@ def test_onnx_of_dynamic_size_takes_frames_of_any_size_and_has_no_normalisation_
 
 
 def test_stablehlo_is_for_every_platform(folders, tmp_path):
-    import zipfile
-
-    import jax
-
     model = JaxBackend(folders / "classification_only")
     BACKENDS["stablehlo"].write(tmp_path / "model.stablehlo", model.model, model.card)
     with zipfile.ZipFile(tmp_path / "model.stablehlo") as file:
@@ -114,6 +116,156 @@ def test_a_card_tells_what_it_was_told_and_one_of_another_version_is_refused():
     del values["step"]
     with pytest.raises(UserError, match=r"another version.*step"):
         ModelCard.from_json(json.dumps(values))
+
+
+# --- files that were changed, are too large, or come from earlier versions ---
+
+
+def write_exports(folder):
+    """Writes the smallest model in each format of one file."""
+    folder.mkdir()
+    card, model = card_and_model("classification_only")
+    for format in FORMAT_OF_SUFFIX.values():
+        BACKENDS[format].write(folder / f"model{FORMATS[format].suffix}", model, card)
+
+
+@pytest.fixture(scope="module")
+def exports(once):
+    return once("exports", write_exports)
+
+
+def change_onnx(path):
+    model = onnx.load(path)
+    weights = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    weights.raw_data = bytes([weights.raw_data[0] ^ 1]) + weights.raw_data[1:]
+    onnx.save(model, path)
+
+
+def flip_onnx(path):
+    """Flips the lowest bit of a parameter in the file."""
+    weights = max(onnx.load(path).graph.initializer, key=lambda tensor: len(tensor.raw_data)).raw_data
+    path.write_bytes(path.read_bytes().replace(weights, bytes([weights[0] ^ 1]) + weights[1:]))
+
+
+def change_torch(path):
+    loaded = torch.load(path, weights_only=True)
+    loaded["model_state_dict"]["cls_head.2.bias"][0] += 1e-6
+    torch.save(loaded, path)
+
+
+def change_stablehlo(path):
+    rewrite_zip(path, lambda name, data: data + b"x" if name == "model.bin" else data)
+
+
+def rewrite_zip(path, change):
+    with zipfile.ZipFile(path) as file:
+        members = {name: change(name, file.read(name)) for name in file.namelist()}
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in members.items():
+            file.writestr(name, data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("suffix", "change"),
+    [(".onnx", change_onnx), (".onnx", flip_onnx), (".pth", change_torch), (".stablehlo", change_stablehlo)],
+)
+def test_parameters_that_were_changed_are_refused(exports, tmp_path, suffix, change):
+    path = tmp_path / f"model{suffix}"
+    shutil.copy(exports / path.name, path)
+    assert re.fullmatch("[0-9a-f]{64}", open_backend(path).card.digest)
+    change(path)
+    with pytest.raises(UserError, match=r"model\..*: the parameters are not those that were exported"):
+        open_backend(path)
+
+
+def undigested(card):
+    values = json.loads(card)
+    del values["digest"]
+    return json.dumps(values)
+
+
+@pytest.mark.slow
+def test_exports_of_earlier_versions_without_a_digest_still_run(exports, tmp_path):
+    for path in exports.iterdir():
+        shutil.copy(path, tmp_path)
+    model = onnx.load(tmp_path / "model.onnx")
+    (entry,) = (entry for entry in model.metadata_props if entry.key == "card")
+    entry.value = undigested(entry.value)
+    onnx.save(model, tmp_path / "model.onnx")
+    loaded = torch.load(tmp_path / "model.pth", weights_only=True)
+    torch.save(loaded | {"card": undigested(loaded["card"])}, tmp_path / "model.pth")
+    rewrite_zip(tmp_path / "model.stablehlo", lambda name, data: undigested(data) if name == "card.json" else data)
+    for path in tmp_path.iterdir():
+        backend = open_backend(path)
+        assert backend.card.digest == "" and backend(**batch(1))["cls_logits"].shape == (1, 3)
+
+
+def bomb(path, names):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
+        for name in names:
+            file.writestr(name, bytes(2**20 + 1))
+
+
+@pytest.mark.parametrize("suffix", [".stablehlo", ".pth"])
+def test_an_archive_that_would_fill_the_memory_is_refused_unread(tmp_path, monkeypatch, suffix):
+    path = tmp_path / f"bomb{suffix}"
+    bomb(path, ["card.json", "model.bin", "archive/data.pkl"])
+    monkeypatch.setattr(backends, "MAX_BYTES", 3 * 2**20)
+    with pytest.raises(UserError, match=r"bomb.* would take 0\.0 GB unpacked; expected at most"):
+        open_backend(path)
+
+
+@pytest.mark.parametrize("suffix", FORMAT_OF_SUFFIX)
+def test_a_file_larger_than_any_model_is_refused_unread(tmp_path, suffix):
+    path = tmp_path / f"large{suffix}"
+    with path.open("wb") as file:
+        file.truncate(backends.MAX_BYTES + 1)
+    with pytest.raises(UserError, match=r"large.* has 1\.1 GB; expected a model of at most 1\.1 GB"):
+        open_backend(path)
+
+
+def greedy_onnx(path, card):
+    """A model that wants 40 TB, for its constants as it is opened or for its result."""
+    node = onnx.helper.make_node("ConstantOfShape", ["modality_mask"], ["cls_logits"])
+    mask = onnx.helper.make_tensor_value_info("modality_mask", onnx.TensorProto.INT64, [1])
+    logits = onnx.helper.make_tensor_value_info("cls_logits", onnx.TensorProto.FLOAT, [None])
+    graph = onnx.helper.make_graph([node], "greedy", [mask], [logits])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+    model.metadata_props.add(key="card", value=card.to_json())
+    path.write_bytes(model.SerializeToString())
+
+
+def test_memory_that_a_model_cannot_have_is_a_memory_error(tmp_path):
+    greedy_onnx(tmp_path / "greedy.onnx", card_and_model("classification_only")[0])
+    backend = open_backend(tmp_path / "greedy.onnx")
+    with pytest.raises(MemoryError, match="Failed to allocate memory"):
+        backend(modality_mask=np.array([10**13]))
+    with pytest.raises(MemoryError, match="can't allocate memory"), backends._allocating():
+        torch.zeros(10**15)
+    with pytest.raises(ValueError, match="other"), backends._allocating():
+        raise ValueError("other")
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder"])
+def test_an_export_does_not_replace_what_is_no_file(folders, tmp_path, kind):
+    path = tmp_path / "model.pth"
+    os.mkfifo(path) if kind == "fifo" else path.mkdir()
+    with pytest.raises(UserError, match=r"model.pth is a (file|folder) already; choose another name"):
+        exporter.export_run(folders / "fume", "torch", path)
+    assert path.exists() and not path.is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["torch", "weights"])
+def test_an_export_to_a_full_disk_is_said_in_a_line_and_leaves_nothing(folders, tmp_path, format):
+    path = tmp_path / f"model{FORMATS[format].suffix}"
+    workdir = folders / "classification_only"
+    export = f"{sys.executable} -m fume_jax.export --workdir={workdir} --format={format} --output={path}"
+    result = on_small_disk(tmp_path, "100k", f"{export} ; echo code $? ; find {tmp_path}")
+    assert f"code 1\n{tmp_path}\n" == result.stdout[-len(f"code 1\n{tmp_path}\n") :], result.stdout
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: The disk is full (No space left on device): an export could not be written to")
 
 
 def test_weights_are_the_parameters_in_half_precision(folders):
@@ -149,9 +301,9 @@ def test_weights_that_are_damaged_or_of_another_model_are_refused(folders, tmp_p
         ("RUN", "onnx", r"There is no .*model.onnx. Write it: .*fume export --workdir=.* --format=onnx"),
         (None, "stablehlo", r"export --format=stablehlo --output=model.stablehlo"),
         ("RUN", "tensorrt", "no backend 'tensorrt'; choose one of: jax, onnx"),
-        ("bad.onnx", None, "bad.onnx is damaged, or no export"),
-        ("bad.stablehlo", None, "bad.stablehlo is damaged, or no export"),
-        ("bad.pth", None, "bad.pth is damaged, or no export"),
+        ("bad.onnx", None, "bad.onnx is damaged, or not an export"),
+        ("bad.stablehlo", None, "bad.stablehlo is damaged, or not an export"),
+        ("bad.pth", None, "bad.pth is damaged, or not an export"),
         ("original.pth", None, "fume convert --from"),
         ("bad.txt", None, "expected a run folder, or a file that ends in .onnx, .pth, .stablehlo"),
         ("bad.onnx", "stablehlo", "Backend stablehlo does not read .*bad.onnx, which is a file for onnx"),

@@ -3,12 +3,15 @@
 import csv
 import json
 import os
+import zipfile
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
+from fume_jax.inference import importer
+from fume_jax.runtime.errors import UserError
 from tests import golden
 from tests.commands import run
 
@@ -141,6 +144,40 @@ def test_mistakes_are_said_in_plain_words(tmp_path, arguments, words):
     assert result.returncode == 1
     assert words in result.stderr and "Traceback" not in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+STRANGE = {
+    "tensors that repeat a number": ({"a": torch.zeros(1).expand(10**12)}, "holds more numbers than a model"),
+    "sparse": ({"a": torch.eye(3).to_sparse()}, "expected dense tensors of real numbers, got another kind in a"),
+    "complex": ({"a": torch.zeros(3, dtype=torch.complex64)}, "got another kind in a"),
+    "without values": ({"a": torch.zeros(3, device="meta")}, "got another kind in a"),
+    "NaN": ({"a": torch.tensor([1.0, torch.nan])}, "a holds values that are not finite"),
+    "beyond float32": ({"a": torch.tensor([1e300], dtype=torch.float64)}, "a holds values that are not finite"),
+    "one key twice": ({"a": torch.zeros(3), "module.a": torch.ones(3)}, "keys with and without 'module.'"),
+}
+
+
+@pytest.mark.parametrize(("state_dict", "words"), STRANGE.values(), ids=STRANGE)
+def test_tensors_that_no_model_has_are_refused(tmp_path, state_dict, words):
+    torch.save({"model_state_dict": state_dict}, tmp_path / "strange.pth")
+    with pytest.raises(UserError, match=rf"strange\.pth.*{words}"):
+        importer._read(str(tmp_path / "strange.pth"))
+
+
+def test_parameters_that_learn_and_those_of_parallel_training_are_read(tmp_path):
+    torch.save({"module.a": torch.nn.Parameter(torch.ones(2)), "module.b": torch.ones(2).half()}, tmp_path / "a.pth")
+    arrays = importer._read(str(tmp_path / "a.pth"))
+    assert {key: (array.dtype, array.tolist()) for key, array in arrays.items()} == {
+        key: (np.float32, [1.0, 1.0]) for key in ("a", "b")
+    }
+
+
+def test_an_archive_that_would_fill_the_memory_is_refused_unread(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("archive/data.pkl", bytes(10**6 + 1))
+    monkeypatch.setattr(importer, "MAX_BYTES", 10**6)
+    with pytest.raises(UserError, match=r"bomb\.pth would take .* unpacked; expected at most"):
+        importer._read(str(tmp_path / "bomb.pth"))
 
 
 def test_the_config_of_a_converted_run_is_that_of_its_model(tmp_path):

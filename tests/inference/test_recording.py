@@ -179,6 +179,21 @@ def test_a_video_of_two_gases_leaves_tables_pictures_and_a_video(tmp_path):
     assert not list(output.glob("*.part"))
 
 
+@pytest.mark.parametrize("cut", ["co2", "ch4"])
+def test_of_two_films_one_that_is_cut_off_makes_a_prediction_in_part(tmp_path, capsys, cut):
+    paths = {gas: tmp_path / f"{gas}.mp4" for gas in ("co2", "ch4")}
+    for path in paths.values():
+        write_video(path, range(20))
+    paths[cut].write_bytes(paths[cut].read_bytes()[:-400])
+    source = open_source(*map(str, paths.values()))
+    assert predict_recording(Predictor(Known()), source, tmp_path / "out", batch_size=8) == PARTLY_DONE
+    assert f"skipped: {paths[cut]} at " in capsys.readouterr().out
+    lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    other = "ch4" if cut == "co2" else "co2"
+    assert len(lines) == 20 and all(line[other] == "read" for line in lines)
+    assert not all(line[cut] == "read" for line in lines)
+
+
 @pytest.mark.parametrize("products", [(), ("overlays",), ("masks", "video")])
 def test_only_what_is_asked_for_is_written(tmp_path, products):
     source = Source(recording(3), ("co2",), rate=10.0)

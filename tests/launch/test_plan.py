@@ -126,3 +126,35 @@ def test_a_file_without_a_sweep_is_refused(tmp_path):
     (tmp_path / "file.py").write_text("def get_sweep():\n    return {}\n")
     with pytest.raises(UserError, match=r"file.py is no sweep; expected a function get_sweep\(\)"):
         load_sweep(tmp_path / "file.py")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("def get_sweep():\n    return 1 // 0", "line 2: ZeroDivisionError"),
+        ("def get_sweep(:", "line 1: SyntaxError"),
+        ("import sys\nsys.exit(0)", "line 2: SystemExit: 0"),
+        (
+            "import launch.plan\nsweep = launch.plan.Sweep(seeds=3)",
+            "line 2: TypeError: seeds is 3; expected a",
+        ),
+        ("import launch.plan\nsweep = launch.plan.Sweep(grid={'seed': 1})", r"line 2: .*grid\['seed'\] is 1; expected"),
+        ("import launch.plan\nsweep = launch.plan.Sweep(entries=['a'])", "line 2: .*entries is .*; expected a mapping"),
+        ("def get_sweep():\n    return None", "is no sweep"),
+        ("", "is no sweep"),
+    ],
+)
+def test_a_mistake_in_a_sweep_has_its_line(text, words, tmp_path):
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(UserError, match=rf"{tmp_path}/mine\.py.*{words}"):
+        load_sweep(tmp_path / "mine.py")
+
+
+def test_paths_of_a_sweep_are_on_this_machine(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    (run,) = expand(Sweep("demo", {"": {"data.path": "~/data", "init_from": "~/run"}}))
+    config = load_config(run)
+    assert (config.data.path, config.init_from) == ("/home/ada/data", "/home/ada/run")
+    (run,) = expand(Sweep("demo", {"": {"data.path": "gs://bucket/data"}}))
+    with pytest.raises(UserError, match=r"--config\.data\.path is gs://bucket/data; expected a path on this machine"):
+        load_config(run)

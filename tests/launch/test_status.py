@@ -95,7 +95,7 @@ def test_the_table_shows_progress_scores_times_and_why_runs_failed(tmp_path):
     write_run(tmp_path / "shot")
     say(tmp_path / "shot", STOPPED, exit_code=-9)
     states = {"done": DONE, "going": RUNNING, "young": RUNNING, "bad": FAILED, "shot": STOPPED, "none": QUEUED}
-    lines = table.status_table(tmp_path, states).splitlines()
+    lines = table.status_table(tmp_path, states)[0].splitlines()
     assert [line.split() for line in lines[:7]] == [
         [
             "run",
@@ -125,6 +125,31 @@ def test_the_table_shows_progress_scores_times_and_why_runs_failed(tmp_path):
         "",
         "shot was killed by SIGKILL",
     ]
+
+
+BAD = {
+    "config.json": ["[]", '{"train": 3}', '{"train": {}}'],
+    "validation.json": ["{", '{"12": 3}', '{"x": {}}'],
+    "metrics.json": ["[1]", '{"test/mean_iou": "a"}'],
+    "status.json": ["{", '{"state": "done"}', "[" * 100_000],
+    "submitted.json": ["3", '{"backend": "local", "id": "1", "other": 1}'],
+}
+
+
+@pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in BAD.items() for text in texts])
+def test_one_damaged_file_does_not_hide_the_other_runs(name, text, tmp_path):
+    validation = {"12": {"mean_iou": 0.5}, "24": {"mean_iou": 0.4}}
+    for run in ("bad", "good"):
+        write_run(tmp_path / run, steps=(12, 24), validation=validation)
+        status.write_job(tmp_path / run, JOB)
+        say(tmp_path / run, FAILED, exit_code=1)
+    (tmp_path / "bad" / name).write_text(text)
+    text, damaged = table.status_table(tmp_path, {"bad": FAILED, "good": FAILED})
+    lines = text.splitlines()
+    assert damaged == ["bad"]
+    assert lines[1].split() == ["bad", "failed", *"--------"]
+    assert lines[2].split()[:4] == ["good", "failed", "4/4", "24"]
+    assert f"bad cannot be shown: {tmp_path}/bad" in "\n".join(lines)
 
 
 def test_the_step_of_a_run_that_was_copied_without_checkpoints_is_that_of_its_scores(tmp_path):
@@ -192,6 +217,10 @@ def test_visible_gpus_are_those_of_the_environment(monkeypatch):
     assert local.visible_gpus(None) == [3, 5]
     assert local.visible_gpus(1) == [3]
     assert local.visible_gpus(0) == []
+    for listed, gpus in (("0, 2", [0, 2]), ("-1", []), ("", []), ("1,-1,2", [1]), ("NoDevFiles", [])):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+        assert local.visible_gpus(None) == gpus
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     with pytest.raises(UserError, match="--gpus is 3; this machine shows 2"):
         local.visible_gpus(3)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8932f937")

@@ -123,6 +123,18 @@ def test_real_runs_are_trained_and_scored_and_are_compared_by_tensorboard(tiny_d
     assert set(events.Runs()) == {"seed_0/events", "seed_1/events"}
 
 
+def test_a_damaged_status_is_told_and_the_sweep_is_not_started(sweep, tmp_path):
+    for name in ("long-seed_0", "first-seed_0"):
+        (tmp_path / "sweep" / name).mkdir(parents=True)
+        (tmp_path / "sweep" / name / "status.json").write_bytes(b"\xff{")
+    shown = run("launch.sweep", *sweep, "--status")
+    assert shown.returncode == 2, shown.stderr
+    assert states(shown.stdout) == dict.fromkeys(NAMES, "queued") | dict.fromkeys(NAMES[:2], "damaged")
+    assert shown.stdout.count("status.json is damaged") == 2
+    assert_refused(run("launch.sweep", *sweep), "long-seed_0/status.json is damaged")
+    assert not (tmp_path / "sweep" / "first-seed_0" / "submitted.json").exists()
+
+
 def test_jobs_do_not_hear_the_terminal_and_the_command_does():
     heard = []
     for number in (signal.SIGINT, signal.SIGHUP):

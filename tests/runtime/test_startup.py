@@ -57,6 +57,23 @@ def test_compiled_programs_are_kept_where_the_user_says(tmp_path):
     assert not any((tmp_path / "cache").rglob("*lambda*"))
 
 
+def test_a_folder_of_compiled_programs_is_private_and_heals(tmp_path):
+    folder = tmp_path / "fume_jax" / "programs"
+    script = f"import os; os.umask(0)\n{KEEP_ONE_PROGRAM}"
+    python(script, XDG_CACHE_HOME=str(tmp_path))
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o777)  # as an earlier version may have left it
+    (program,) = folder.glob("*lambda*-cache")
+    whole = program.read_bytes()
+    program.write_bytes(whole[: len(whole) // 2])  # as a full disk or a kill leaves it
+    healed = python(script, XDG_CACHE_HOME=str(tmp_path))
+    assert healed.stdout == "2\n"
+    assert healed.stderr == f"WARNING: a compiled program in {folder} is damaged and is made anew\n"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert len(program.read_bytes()) > len(whole) // 2
+    assert python(script, XDG_CACHE_HOME=str(tmp_path)).stderr == ""
+
+
 def test_a_home_that_cannot_be_written_is_no_error(tmp_path):
     (tmp_path / "file").touch()
     result = python(KEEP_ONE_PROGRAM, XDG_CACHE_HOME=str(tmp_path / "file"))

@@ -1,6 +1,7 @@
 """Which checkpoints are kept, and which run folders are refused."""
 
 import json
+import os
 import shutil
 
 import jax
@@ -12,9 +13,17 @@ from flax import nnx
 
 from configs import demo
 from fume_jax.learning.step import TrainState, create_train_state
+from fume_jax.runtime.console import Console
 from fume_jax.runtime.errors import UserError
 from fume_jax.runtime.mesh import create_mesh, replicated
-from fume_jax.training.checkpoint import Checkpoints, load_config, save_config, with_sharding
+from fume_jax.training.checkpoint import (
+    Checkpoints,
+    load_config,
+    save_config,
+    save_dataset,
+    warn_of_other_dataset,
+    with_sharding,
+)
 
 
 class Small(nnx.Module):
@@ -81,6 +90,54 @@ def test_scores_of_steps_that_will_be_taken_again_are_forgotten(tmp_path):
     save_all(again, {20: 0.05})
     again.close()
     assert Checkpoints(tmp_path, metric="score").best_step == 10
+
+
+NAMES = ["campaign [2024]", "a*b", "a?b", "a\\b", "{a} 50% #: ~", "a\nb", os.fsdecode(b"pr\xe9"), "[!a]"]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_checkpoints_are_saved_and_restored_whatever_the_path_holds(tmp_path, name):
+    others = tmp_path / "axb" / "run"  # which a*b and a?b match too
+    for workdir, score in ((others, 9.0), (tmp_path / name / "run", 1.0)):
+        checkpoints = Checkpoints(workdir, metric="score")
+        save_all(checkpoints, {3: score, 7: 0.5})
+        checkpoints.close()
+    assert folders(tmp_path / name / "run") == {3, 7}
+    again = Checkpoints(tmp_path / name / "run", metric="score", read_only=True)
+    abstract = with_sharding(jax.eval_shape(lambda: state_at(0)), replicated(create_mesh()))
+    assert (again.latest_step, again.best_step) == (7, 3)
+    assert_equal(again.restore(abstract, 3)[0], state_at(3))
+
+
+@pytest.mark.parametrize("edit", [None, "{", "[]", '{"3": 4}', '{"3": {"score": 0.0}, "7": {"score": 0.5}}'])
+def test_scores_that_were_lost_or_edited_are_those_of_the_checkpoints(tmp_path, edit, capsys):
+    checkpoints = Checkpoints(tmp_path, metric="score")
+    save_all(checkpoints, {3: 1.0, 7: 0.5})
+    checkpoints.close()
+    path = tmp_path / "validation.json"
+    whole = json.loads(path.read_text())
+    path.unlink() if edit is None else path.write_text(edit)
+    again = Checkpoints(tmp_path, metric="score")
+    assert "validation.json" in capsys.readouterr().out
+    assert again.best_step == 3
+    save_all(again, {9: 0.7})
+    again.close()
+    assert folders(tmp_path) == {3, 9}
+    assert json.loads(path.read_text()) == whole | {"9": {"score": 0.7}}
+    assert capsys.readouterr().out == ""
+
+
+def test_a_run_whose_checkpoints_hold_no_scores_goes_by_its_file(tmp_path, capsys):
+    checkpoints = Checkpoints(tmp_path, metric="score")
+    save_all(checkpoints, {3: 1.0, 7: 0.5})
+    checkpoints.close()
+    for path in tmp_path.rglob("scores.json"):
+        path.unlink()
+    assert Checkpoints(tmp_path, metric="score", read_only=True).best_step == 3
+    assert capsys.readouterr().out == ""
+    (tmp_path / "validation.json").write_text("[]")
+    with pytest.raises(UserError, match=r"validation\.json is damaged.* Move it away"):
+        Checkpoints(tmp_path, metric="score", read_only=True)
 
 
 @pytest.mark.parametrize("ema", [False, True])
@@ -177,6 +234,13 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
         Checkpoints(tmp_path, metric="score").restore(with_sharding(other, replicated(create_mesh())), 3)
 
 
+def test_a_config_keeps_a_path_that_is_no_unicode(tmp_path):
+    config = demo.get_config()
+    config.data.path = os.fsdecode(b"data/pr\xe9")
+    save_config(config, tmp_path)
+    assert load_config(tmp_path).data.path == config.data.path
+
+
 def test_a_run_goes_on_under_its_own_config_only(tmp_path):
     config = demo.get_config()
     config.seed = 5
@@ -196,6 +260,41 @@ def test_a_run_goes_on_under_its_own_config_only(tmp_path):
         save_config(config, tmp_path)
     assert "augment.flip.probability: 0.5 there, 0.0 now" in str(error.value)
     assert "train.batch_size: 8 there, 4 now" in str(error.value)
+
+
+class FakeDataset:
+    def __init__(self, digest, pairs=24):
+        self.name, self.digest, self.pairs = "fume_ogi/original/1.1.0", digest, pairs
+
+    def split(self, name):
+        return range(self.pairs)
+
+
+def test_a_run_goes_on_with_its_own_dataset_only(tmp_path, capsys):
+    save_dataset(FakeDataset("abc"), tmp_path)
+    save_dataset(FakeDataset("def"), tmp_path)  # nothing is trained yet
+    (tmp_path / "checkpoints" / "10").mkdir(parents=True)
+    save_dataset(FakeDataset("def"), tmp_path)
+    with pytest.raises(UserError) as error:
+        save_dataset(FakeDataset("ghi", pairs=12), tmp_path)
+    assert "there: fume_ogi/original/1.1.0 (24 train, 24 val, 24 test pairs, digest def)" in str(error.value)
+    assert "now: fume_ogi/original/1.1.0 (12 train, 12 val, 12 test pairs, digest ghi)" in str(error.value)
+    warn_of_other_dataset(FakeDataset("def"), tmp_path, Console())
+    assert capsys.readouterr().out == ""
+    warn_of_other_dataset(FakeDataset("ghi"), tmp_path, Console())
+    assert "was trained on fume_ogi/original/1.1.0" in capsys.readouterr().out
+
+
+def test_a_run_of_an_earlier_version_takes_the_dataset_that_it_goes_on_with(tmp_path):
+    (tmp_path / "checkpoints" / "10").mkdir(parents=True)
+    save_dataset(FakeDataset("abc"), tmp_path)
+    with pytest.raises(UserError, match="another dataset"):
+        save_dataset(FakeDataset("def"), tmp_path)
+    (tmp_path / "dataset.json").write_text("{}")
+    save_dataset(FakeDataset("def"), tmp_path)
+    (tmp_path / "dataset.json").write_text('{"name": 3}')
+    with pytest.raises(UserError, match=r"dataset\.json is damaged"):
+        save_dataset(FakeDataset("def"), tmp_path)
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

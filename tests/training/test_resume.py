@@ -82,9 +82,9 @@ def live(arguments, seconds, kill_in_save, folder):
     return process.returncode == -signal.SIGKILL
 
 
-def kill_often(count, whole, dataset, folder):
+def kill_often(count, whole, dataset, folder, seed=0):
     """Kills runs at random moments, and compares each that ends with one that was never stopped."""
-    random.seed(0)
+    random.seed(seed)
     kills, runs, begin = 0, 0, time.time()
     while kills < count:
         workdir = folder / f"killed{runs}"

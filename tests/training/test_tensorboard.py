@@ -21,7 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
 from fume_jax.runtime.errors import UserError
-from fume_jax.training.tensorboard import EventLog
+from fume_jax.training.tensorboard import EventLog, read_scalars
 
 ROOT = Path(__file__).parents[2]
 EVERYTHING = {"scalars": 0, "images": 0, "tensors": 0}
@@ -32,7 +32,7 @@ TENSORBOARD += ["--samples_per_plugin=scalars=1000,images=1000,pr_curves=1000,te
 RUN = """
 import os, signal, sys
 import numpy as np
-from fume_jax.training.tensorboard import EventLog
+from fume_jax.training.tensorboard import EventLog, read_scalars
 
 workdir, start, stop, attempt, end, project = sys.argv[1:]
 start, stop, attempt = int(start), int(stop), int(attempt)
@@ -157,9 +157,35 @@ def test_a_torn_tail_is_cut_off(tmp_path, lost, left, garbage):
     (path,) = (tmp_path / "events").iterdir()
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) - lost] + garbage)
-    EventLog(tmp_path, start_step=5).close()
+    warnings = []
+    EventLog(tmp_path, start_step=5, warn=warnings.append).close()
     assert whole.startswith(path.read_bytes())
     assert loss_of(logged(tmp_path)) == [(step, step) for step in range(1, left + 1)]
+    assert len(warnings) == (garbage == 64 * b"\xff")  # nothing that a crash leaves
+
+
+def test_a_log_that_is_damaged_in_the_middle_is_kept_and_told(tmp_path):
+    monitor = EventLog(tmp_path, start_step=0)
+    for step in range(1, 101):
+        monitor.scalars(step, "train", {"loss": step})
+    monitor.close()
+    (path,) = (tmp_path / "events").iterdir()
+    whole = path.read_bytes()
+    record = len(whole) // 101  # about
+    for place in (50 * record + shift for shift in range(record)):  # each byte of a record, in turn
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        damaged, warnings = path.read_bytes(), []
+        steps, _ = read_scalars(tmp_path, warnings.append)["train/loss"]
+        assert 45 < len(steps) < 55
+        assert len(warnings) == 1 and f"{path} is damaged after" in warnings[0]
+        EventLog(tmp_path, start_step=100, warn=warnings.append).close()
+        assert len(warnings) == 2 and f"{path} is damaged after" in warnings[1]
+        (copy,) = (tmp_path / "events").glob("*.damaged.*")
+        assert copy.read_bytes() == damaged
+        assert f"{copy} keeps" in warnings[1]
+        assert [step for step, _ in loss_of(logged(tmp_path))] == steps
+        for other in set((tmp_path / "events").iterdir()) - {path}:
+            other.unlink()
 
 
 def test_what_followed_the_last_checkpoint_is_logged_once(tmp_path):
