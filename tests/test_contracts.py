@@ -143,11 +143,11 @@ def test_the_home_is_where_a_run_is_written(tiny_dataset, tmp_path):
 
 def test_a_name_that_is_no_unicode_is_escaped_in_print(tmp_path):
     workdir = tmp_path / os.fsdecode(b"pr\xe9")
-    (workdir / "seed_0").mkdir(parents=True)
-    (workdir / "seed_0" / "status.json").write_text("[]")
+    (workdir / "fume-seed_0").mkdir(parents=True)
+    (workdir / "fume-seed_0" / "status.json").write_text("[]")
     result = run("launch.sweep", *arguments("launch.sweep", workdir=workdir), "--status")
     assert result.returncode == 2, result.stderr
-    assert f"{tmp_path}/pr\\udce9/seed_0/status.json is damaged" in result.stdout
+    assert f"{tmp_path}/pr\\udce9/fume-seed_0/status.json is damaged" in result.stdout
 
 
 def test_a_bucket_is_named_by_its_address():
