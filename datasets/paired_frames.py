@@ -3,19 +3,29 @@
 Pixels are stored as raw bytes: array_record compresses them, and reading needs neither TensorFlow nor a PNG decoder.
 """
 
+import contextlib
 import functools
 import hashlib
 import itertools
+import multiprocessing
 import os
+import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ProcessPoolExecutor
+from pathlib import Path
 
+import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
+from fume_jax.data.dataset import check_path
+from fume_jax.runtime.errors import UserError
+from fume_jax.runtime.files import lock
 from fume_jax.runtime.prefetch import prefetch_map
 from fume_jax.runtime.preflight import check_free_space, full_disk
+from fume_jax.runtime.workers import follow_parent
 from fume_jax.schema import CLASSES, GASES
 
 # TFDS holds the examples of a shard in memory while it writes them.
@@ -53,6 +63,43 @@ def prefetch_with_bar(pool: Executor, function: Callable, items: Sequence, *, de
     yield from tqdm(results, total=len(items), desc=desc, unit=unit, disable=None)
 
 
+@contextlib.contextmanager
+def preparing(data_dir: str, dataset: str, name: str, *, flag: str = "--name") -> Iterator[None]:
+    """Holds a lock on the preparation of a dataset `name` in `data_dir`, and removes what killed ones have left.
+
+    TFDS would prepare a dataset twice at once, and lose the later one at the end. The config is `name`, which may be
+    followed by the size of the frames. Raises UserError if another process prepares it, or if `name` is no file name.
+    """
+    if not re.fullmatch(r"\w[\w.+-]{0,199}", name):
+        raise UserError(f"The name of a dataset is {name!r}; expected up to 200 letters, digits, and any of _.+-")
+    check_path(data_dir)
+    folder = Path(data_dir) / dataset
+    with lock(folder, name=f".{name}.lock", doing=f"preparing {name} in", flag=flag):
+        for config in folder.iterdir():
+            if re.fullmatch(rf"{re.escape(name)}(_\d+x\d+)?", config.name):
+                for left in config.glob("incomplete.*"):
+                    shutil.rmtree(left)
+        yield
+
+
+def create_process_pool() -> ProcessPoolExecutor:
+    """Returns a pool of processes, one per core, that end with this one however it ends."""
+    # Each worker is a fresh interpreter, because forking a process that runs threads can hang it.
+    return ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn"), _start_worker)
+
+
+def _start_worker():
+    cv2.setNumThreads(1)
+    follow_parent()
+
+
+class _Info(tfds.core.DatasetInfo):
+    """Information on a dataset that is not asked for on the network, for which TFDS makes a temporary folder."""
+
+    def initialize_from_bucket(self):
+        pass
+
+
 class PairedFramesBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     """TFDS builder that makes examples in parallel and writes them in order. It needs no TensorFlow.
 
@@ -60,7 +107,7 @@ class PairedFramesBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     """
 
     def _create_info(self, extra: dict, **metadata) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
+        return _Info(
             builder=self,
             description=self.__doc__,
             features=paired_frames(self.builder_config.height, self.builder_config.width, extra),
@@ -69,8 +116,12 @@ class PairedFramesBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     def _download_and_prepare(self, dl_manager, download_config):
         self._digest = hashlib.blake2b(digest_size=16)
-        with full_disk(self.data_dir_root, "the dataset"), self._create_pool() as self._pool:
-            super()._download_and_prepare(dl_manager, download_config)
+        self._pool = self._create_pool()
+        try:
+            with full_disk(self.data_dir_root, "the dataset"):
+                super()._download_and_prepare(dl_manager, download_config)
+        finally:
+            self._pool.shutdown(cancel_futures=True)
         self.info.metadata["digest"] = self._digest.hexdigest()
 
     def _shards(self, function: Callable, items: dict[str, Sequence], *, pairs: int, most_pairs: int) -> dict:

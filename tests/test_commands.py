@@ -97,11 +97,11 @@ def test_a_run_stopped_before_its_first_step_ends_in_order(tiny_dataset, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("skips, words", [(0, "not finite at step 2: "), (3, "not finite at step 5, after 3 skipped")])
-def test_a_run_whose_loss_is_lost_says_at_which_step_and_on_what(tiny_dataset, tmp_path, skips, words):
-    lost = ["--config.optimizer.learning_rate=1e30", f"--config.train.max_skipped_updates={skips}"]
+def test_a_run_whose_loss_is_lost_says_at_which_step_and_on_what(tiny_dataset, tmp_path):
+    lost = ["--config.optimizer.learning_rate=1e30", "--config.train.max_skipped_updates=3"]
     arguments = [*train_arguments(tiny_dataset, tmp_path / "run"), "--config.model.name=multi_task", *lost]
     result = run("fume_jax.main", *arguments)
+    words = "not finite at step 5, after 3 skipped"
     assert_refused(result, words, "loss nan", "grad_norm", "training examples")
 
 
@@ -342,6 +342,13 @@ def test_a_run_of_another_version_is_refused(tmp_path):
 def test_mistakes_in_a_prediction_are_said_in_plain_words(tmp_path, arguments, words):
     assert_refused(run("fume_jax.predict", *arguments, f"--output={tmp_path / 'out'}"), *words)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_largest_frame_is_a_flag(tmp_path, frames):
+    arguments = [f"--co2={frames / 'co2/a.png'}", f"--output={tmp_path / 'out'}", "--max_megapixels=0.01"]
+    result = run("fume_jax.predict", *arguments)
+    assert result.returncode == 1
+    assert "128x96 is more than 0.01 megapixels; --max_megapixels" in result.stdout
 
 
 def test_folders_without_a_frame_in_common_or_at_all_are_refused(tmp_path, frames):

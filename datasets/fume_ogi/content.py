@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,36 +10,45 @@ from PIL import Image
 
 from datasets.fume_ogi.annotations import Row
 from datasets.fume_ogi.faults import Fault
-from fume_jax.data.images import UnreadableFrame, read_frame
+from fume_jax.data.images import UnreadableFrame, read_frame, read_pixels
 from fume_jax.schema import MASK_CLASSES
+
+# Formats that keep the values of a mask; a WebP or TIFF file may be compressed with loss all the same.
+LOSSLESS = ("BMP", "DIB", "GIF", "PCX", "PNG", "PPM", "SGI", "TGA", "TIFF", "WEBP")
+LOSSY_COMPRESSIONS = ("jpeg", "tiff_jpeg", "webp")
+# The most values of a mask that a message lists.
+SHOWN = 6
+
+
+class UnusableMask(UnreadableFrame):
+    """Signals a mask whose pixels are no classes; `kind` is that of the fault, and the message gives the reason."""
+
+    def __init__(self, kind: str, message: str):
+        super().__init__(message)
+        self.kind = kind
 
 
 @dataclasses.dataclass(frozen=True)
 class Content:
-    """Size in pixels and digests of a frame and its mask."""
+    """Size in pixels and digests of a frame and its mask, and what the mask holds."""
 
     height: int
     width: int
     frame_digest: str
     mask_digest: str
+    class_pixels: tuple[int, ...]  # number of pixels of each of MASK_CLASSES
+    colors: tuple[tuple[int, tuple[int, ...]], ...]  # classes and their RGB colours, of a mask with a palette
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """Reads a mask, uint8 [H, W], from grey levels, indices of a palette, or three equal channels.
+    """Reads a mask, uint8 [H, W] of indices into MASK_CLASSES, upright as its EXIF orientation says.
 
-    Raises UnreadableFrame if the file is missing, empty or no image, or if its channels differ.
+    The classes are grey levels of any depth, three equal channels, or a palette: its indices, or its colours if these
+    are the grey levels 0, 1 and 2, as programs that make files smaller leave them.
+
+    Raises UnusableMask if the pixels are no classes, and UnreadableFrame as `read_pixels` does.
     """
-    try:
-        with Image.open(path) as image:
-            mask = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises these for damaged files
-        raise UnreadableFrame("not an image, or a damaged one") from error
-    if mask.ndim == 3:
-        if (mask[..., :1] != mask[..., :3]).any():
-            raise UnreadableFrame("a colour image; expected one channel of 0, 1 and 2")
-        mask = mask[..., 0]
-    # Values beyond 8 bits are clipped: wrapped round, they could become valid ones.
-    return np.clip(mask, 0, 255).astype(np.uint8)
+    return _read_mask(path)[0]
 
 
 def check_content(source: Path, row: Row) -> tuple[list[Content | None], list[Fault]]:
@@ -49,25 +59,84 @@ def check_content(source: Path, row: Row) -> tuple[list[Content | None], list[Fa
 
 def _check(source, frame):
     images, faults = [], []
-    for path, read in ((source / frame.frame_path, read_frame), (source / frame.mask_path, read_mask)):
-        if not path.is_file():
+    for path, read in ((source / frame.frame_path, read_frame), (source / frame.mask_path, _read_mask)):
+        if not os.path.exists(path):
             faults.append(("missing_file", f"there is no {path}"))
             continue
         try:
             images.append(read(path))
         except UnreadableFrame as error:
-            faults.append(("unreadable_file", f"{path}: {error}"))
+            faults.append((getattr(error, "kind", "unreadable_file"), f"{path}: {error}"))
     if faults:
         return None, faults
-    pixels, mask = images
+    pixels, (mask, colors) = images
     (height, width), mask_size = pixels.shape[:2], mask.shape
     if mask_size != (height, width):
         faults.append(("size", f"{frame.frame_path} is {width}x{height}, its mask {mask_size[1]}x{mask_size[0]}"))
-    values = np.unique(mask)
-    if values[-1] >= len(MASK_CLASSES):
-        faults.append(("mask_values", f"{frame.mask_path} holds {', '.join(map(str, values))}"))
-    return Content(height, width, _digest(pixels), _digest(mask)), faults
+    counts = np.bincount(mask.ravel(), minlength=len(MASK_CLASSES)).tolist()
+    return Content(height, width, _digest(pixels), _digest(mask), tuple(counts), colors), faults
 
 
 def _digest(pixels):
     return hashlib.blake2b(pixels.tobytes() + repr(pixels.shape).encode(), digest_size=16).hexdigest()
+
+
+def _read_mask(path):
+    """Returns the classes of a mask, and the colours of those that its palette has."""
+    pixels = read_pixels(path)
+    if lossy := _lossy(path, pixels.format):
+        raise UnusableMask("mask_form", f"{lossy}, which changes values; expected PNG or another lossless format")
+    values, colors = pixels.values, ()
+    if pixels.palette is not None:
+        values, colors = _of_palette(values, pixels.palette)
+    elif values.ndim == 3:
+        values = _of_channels(values)
+    if not np.isin(values, range(len(MASK_CLASSES))).all():
+        found = np.unique(values)  # NaN is the last one
+        found = [*found[: SHOWN - 1], found[-1]] if len(found) > SHOWN else found
+        raise UnusableMask("mask_values", f"holds {', '.join(f'{value:.7g}' for value in found)}")
+    return values.astype(np.uint8), colors
+
+
+def _lossy(path, kind):
+    """Returns the name of a format, or of the compression in it, that does not keep values; "" if it does."""
+    if kind not in LOSSLESS:
+        return kind
+    if kind == "WEBP":
+        data = path.read_bytes()
+        offset = 12
+        while offset < len(data):  # chunks: name, size, content to an even size
+            if data[offset : offset + 4] == b"VP8 ":
+                return "lossy WebP"
+            offset += 8 + (int.from_bytes(data[offset + 4 : offset + 8], "little") + 1) // 2 * 2
+    if kind == "TIFF":
+        with Image.open(path) as image:
+            compression = image.info.get("compression")
+        return f"TIFF compressed as {compression}" if compression in LOSSY_COMPRESSIONS else ""
+    return ""
+
+
+def _of_palette(indices, palette):
+    """Returns the classes of a mask with a palette, and their colours; the colours are () if they are the classes."""
+    used = np.flatnonzero(np.bincount(indices.ravel()))
+    colors = palette[used].astype(int)
+    if (colors == colors[:, :1]).all():
+        levels = colors[:, 0]
+        # Grey levels that do not rise with the index may come from a grey mask whose palette was sorted anew.
+        if len(set(levels)) < len(levels) or (levels.max() >= len(MASK_CLASSES) and (np.diff(levels) < 0).any()):
+            greys = ", ".join(f"{index} is {level}" for index, level in zip(used, levels, strict=True))
+            raise UnusableMask("mask_form", f"a palette of greys in another order than its indices: {greys}")
+        if levels.max() < len(MASK_CLASSES):
+            return palette[..., 0][indices], ()
+    return indices, tuple((index, tuple(color)) for index, color in zip(used.tolist(), colors.tolist(), strict=True))
+
+
+def _of_channels(values):
+    """Returns the grey levels of an image of two, three or four channels."""
+    if values.shape[2] in (2, 4):
+        if np.ptp(values[..., -1]):
+            raise UnusableMask("mask_form", "partly transparent; expected one channel of 0, 1 and 2")
+        values = values[..., :-1]
+    if (values != values[..., :1]).any():
+        raise UnusableMask("mask_form", "a colour image; expected one channel of 0, 1 and 2")
+    return values[..., 0]

@@ -8,13 +8,12 @@ of Windows, every original has 21 copies, and these are spread over the splits.
 
 import csv
 import functools
-import os
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from absl import flags
 
 from fume_jax.runtime import cli
+from fume_jax.runtime.files import replacing
 
 _OUTPUT = flags.DEFINE_string("output", None, "Folder that receives the recordings.")
 _RECORDINGS = flags.DEFINE_integer("recordings", 40, "Number of bottles that are filmed.", lower_bound=9)
@@ -26,10 +25,8 @@ flags.mark_flag_as_required("output")
 
 
 def main() -> None:
-    import multiprocessing
-
     from datasets.fume_ogi.annotations import SINGLE_COLUMNS
-    from datasets.paired_frames import prefetch_with_bar
+    from datasets.paired_frames import create_process_pool, prefetch_with_bar
     from datasets.synthetic_ogi.plan import SyntheticOgiConfig, counts_by_share
     from datasets.synthetic_ogi.synthetic_ogi import PUBLISHED_FRAMES
 
@@ -45,13 +42,13 @@ def main() -> None:
         seed=_SEED.value,
     )
     output = Path(_OUTPUT.value)
-    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+    with create_process_pool() as pool:
         for split, plans in config.plan().items():
             write = functools.partial(_write, output, split)
             written = prefetch_with_bar(pool, write, plans, desc=split, unit="recording")
             rows = [row for rows in written for row in rows]
             path = output / f"{split}_annotations.csv"
-            with path.open("w", newline="", encoding="utf-8") as file:
+            with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
                 csv.writer(file).writerows([SINGLE_COLUMNS, *rows])
             print(f"{path}: {len(rows)} frames")
 

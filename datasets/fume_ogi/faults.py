@@ -1,25 +1,35 @@
 """Kinds of faults in a folder of recordings, and the report that lists all of them at once."""
 
 import collections
+import contextlib
 import csv
 import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from fume_jax.runtime.files import replacing
+from fume_jax.runtime.names import csv_text
+
 KINDS = {
     "missing_file": "a frame or mask is not named, or its file is missing",
     "unreadable_file": "a frame or mask cannot be decoded as an image",
+    "outside": "a path leaves the folder of the recordings",
     "size": "a frame and its mask differ in size",
     "mask_values": "a mask has values other than 0 background, 1 tube, 2 gas",
+    "mask_form": "a mask is stored in a form that does not say its classes for certain",
     "gas": "the gas is unknown, or a pair contradicts itself",
     "class": "the class is unknown, or its name is not that of its number",
     "ph": "the pH is not between 0 and 14",
-    "original": "original_sample_id, by which frames are split, is empty",
+    "original": "original_sample_id, by which frames are split, is empty or shortened",
+    "table": "a row does not fit the header of its file",
     "duplicate_row": "an earlier row has the same frame or pair",
     "duplicate_frame": "an earlier split has a frame of the same pixels: a leak",
     "empty_class": "a split has no frame of a class",
+    "no_gas": "no mask of a split, of a gas, or of all recordings holds gas",
 }
+# Kinds of faults that no row has; to allow one drops nothing.
+OF_NO_ROW = ("empty_class", "no_gas")
 WARNINGS = {
     "class_against_ph": "the class is not the usual one of the pH; class_id is kept",
     "frame_used_twice": "a frame is in more than one pair of a split",
@@ -36,8 +46,8 @@ class Fault:
     message: str
 
 
-def summary(faults: Sequence[Fault]) -> str:
-    """Returns lines that count the faults of each kind and show the first few."""
+def summary(faults: Sequence[Fault], shown: int = EXAMPLES_PER_KIND) -> str:
+    """Returns lines that count the faults of each kind and show the first ones, `shown` of each."""
     by_kind = collections.defaultdict(list)
     for fault in faults:
         by_kind[fault.kind].append(fault)
@@ -45,19 +55,22 @@ def summary(faults: Sequence[Fault]) -> str:
     for kind, meaning in (KINDS | WARNINGS).items():
         if found := by_kind[kind]:
             lines.append(f"  {len(found):6d} {kind}: {meaning}")
-            lines += [f"           {fault.place}: {fault.message}" for fault in found[:EXAMPLES_PER_KIND]]
-            if len(found) > EXAMPLES_PER_KIND:
-                lines.append(f"           and {len(found) - EXAMPLES_PER_KIND} more")
+            lines += [f"           {fault.place}: {fault.message}" for fault in found[:shown]]
+            if len(found) > shown:
+                lines.append(f"           and {len(found) - shown} more")
     return "\n".join(lines)
 
 
 def write_report(path: Path, faults: Sequence[Fault]) -> None:
-    """Writes a CSV file with a row for each fault, in the order of files and row numbers."""
+    """Writes a CSV file with a row for each fault, in the order of files and row numbers; OSError if it cannot."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
+    # What is no file, such as /dev/stdout, is written to and not replaced.
+    target = contextlib.nullcontext(path) if path.exists() and not path.is_file() else replacing(path)
+    with target as written, written.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["kind", "place", "message"])
-        writer.writerows(dataclasses.astuple(fault) for fault in sorted(faults, key=_place))
+        for fault in sorted(faults, key=_place):
+            writer.writerow([csv_text(text) for text in dataclasses.astuple(fault)])
 
 
 def _place(fault):

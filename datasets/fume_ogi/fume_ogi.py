@@ -32,7 +32,8 @@ class FumeOgiConfig(tfds.core.BuilderConfig):
 class FumeOgi(PairedFramesBuilder):
     """Pairs of annotated OGI frames with plume masks and pH class."""
 
-    VERSION = tfds.core.Version("1.1.0")
+    VERSION = tfds.core.Version("1.2.0")
+    RELEASE_NOTES = {"1.2.0": "Upright images, masks resized by vote, grey levels from the range of the scene."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = "A folder of frames, masks and CSV files, see datasets/fume_ogi/README.md."
     # TFDS's own tools use these; the command makes a config for the size of the frames.
     BUILDER_CONFIGS = [

@@ -19,7 +19,7 @@ from datasets.fume_ogi.faults import KINDS, Fault, summary
 from datasets.fume_ogi.pairing import PAIRINGS, pair
 from datasets.paired_frames import prefetch_with_bar
 from fume_jax.runtime.errors import UserError
-from fume_jax.schema import CLASSES, GASES, SPLITS
+from fume_jax.schema import CLASSES, GAS, GASES, MASK_CLASSES, SPLITS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,16 +79,16 @@ def make_plan(source: Path, options: Options) -> Plan:
     Raises FaultyRecordings if there are faults of kinds that `options.allow` does not hold, and another UserError if
     there are no annotations or they do not fit the options.
     """
-    _check_options(options)
-    annotations = read_annotations(options.annotations or str(source / "{split}_annotations.csv"))
+    check_options(options)
+    annotations = read_annotations(options.annotations or str(source / "{split}_annotations.csv"), source)
     _check_split(options, annotations)
     contents, content_faults = _check_contents(source, annotations.rows)
-    faults = annotations.faults + content_faults
+    faults = annotations.faults + content_faults + _contradicting_colors(annotations.rows, contents)
     sound = _without(annotations.rows, faults)
     by_split, leak = _split(sound, annotations, options)
     leaks = _duplicate_frames(by_split, contents)
     by_split = _without(by_split, leaks)
-    faults += leaks + _empty_classes(by_split)
+    faults += leaks + _empty_classes(by_split) + _without_gas(by_split, contents)
     refused = [fault for fault in faults if fault.kind not in options.allow]
     warnings = annotations.warnings + _frames_used_twice(by_split)
     if refused:
@@ -116,7 +116,7 @@ def statistics(pairs: dict[str, list[Row]]) -> list[dict]:
     ]
 
 
-def _check_options(options):
+def check_options(options):
     if not re.fullmatch(r"original|published|\d+/\d+", options.split):
         raise UserError(f"--split is {options.split!r}; expected original, published, or fold K of N such as 0/5.")
     if options.pairing not in PAIRINGS:
@@ -205,6 +205,33 @@ def _empty_classes(by_split):
         for label, name in enumerate(CLASSES)
         if (split, label) not in present
     ]
+
+
+def _contradicting_colors(rows, contents):
+    """Returns a fault for every mask whose palette gives a colour to another class than an earlier one does."""
+    first, faults = {}, []
+    for _, row, frame in frames(rows):
+        content = contents[frame.frame_path]
+        for label, color in content.colors if content else ():
+            earlier, path = first.setdefault(color, (label, frame.mask_path))
+            if earlier != label:
+                message = f"{frame.mask_path} has the colour {color} at the index {label}, {path} at {earlier}"
+                faults.append(Fault("mask_form", row.place, message))
+    return faults
+
+
+def _without_gas(by_split, contents):
+    """Returns a fault if no mask of all recordings holds gas, or else for every split and gas without any."""
+    pixels = collections.defaultdict(lambda: [0] * len(MASK_CLASSES))
+    for split, _, frame in frames(by_split):
+        for place in ("all recordings", f"split {split}", f"all {frame.gas} frames"):
+            pixels[place] = [a + b for a, b in zip(pixels[place], contents[frame.frame_path].class_pixels, strict=True)]
+    faults = []
+    for place, counts in pixels.items():
+        if not counts[GAS] and not (faults and faults[0].place == "all recordings"):
+            shares = [f"{value} {MASK_CLASSES[value]} ({n / sum(counts):.2%})" for value, n in enumerate(counts) if n]
+            faults.append(Fault("no_gas", place, f"no mask holds {GAS}, gas; the masks hold {' and '.join(shares)}"))
+    return faults
 
 
 def _frames_used_twice(by_split):

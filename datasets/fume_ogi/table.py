@@ -62,13 +62,12 @@ def read_table(path: Path, forms: Sequence[Sequence[str]]) -> Table:
     separators = named[1] if named else _SEPARATORS
     try:
         # The separator at which the header has the most known columns.
-        separator = max(separators, key=lambda separator: len(known & set(_columns(_rows(text, separator)))))
-        rows = [(number + skipped, cells) for number, cells in _rows(text, separator)]
+        separator = max(separators, key=lambda separator: len(known & set(_columns(text, separator))))
+        columns, rows = _columns(text, separator), list(_rows(text, separator))[1:]
     except csv.Error as error:
         raise UserError(f"{path} is not a CSV file: {error}.") from error
-    columns = _columns(rows)
     form = _form(path, columns, forms)
-    return Table(form, [_line(number, columns, cells) for number, cells in rows[1:]])
+    return Table(form, [_line(number + skipped, columns, cells) for number, cells in rows])
 
 
 def as_number(text: str) -> float:
@@ -104,13 +103,18 @@ def _decode(path):
 
 
 def _rows(text, separator):
-    """Returns the rows that hold anything, and the numbers of their last lines."""
+    """Yields the numbers of the first lines and the cells of the rows that hold anything."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    return [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
+    first = 1
+    for cells in reader:
+        if any(cell.strip() for cell in cells):
+            yield first, cells
+        first = reader.line_num + 1
 
 
-def _columns(rows):
-    return [re.sub(r"[\s-]+", "_", name.strip("\ufeff \t").lower()) for name in rows[0][1]] if rows else []
+def _columns(text, separator):
+    _, header = next(_rows(text, separator), (0, []))
+    return [re.sub(r"[\s-]+", "_", name.strip("\ufeff \t").lower()) for name in header]
 
 
 def _form(path, columns, forms):

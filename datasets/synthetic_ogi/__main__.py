@@ -19,6 +19,7 @@ def main() -> None:
     # Imported after the flags are parsed, so that --help answers at once.
     import tensorflow_datasets as tfds
 
+    from datasets.paired_frames import preparing
     from datasets.synthetic_ogi.synthetic_ogi import SyntheticOgi, config_named
 
     config = config_named(_NAME.value)
@@ -30,11 +31,12 @@ def main() -> None:
     if name != config.name:
         config = dataclasses.replace(config, name=name, height=height, width=width, seed=_SEED.value)
     tfds.disable_progress_bar()  # the builder has its own
-    builder = SyntheticOgi(config=config, data_dir=_DATA_DIR.value, file_format="array_record")
-    print(f"Rendering {builder.info.full_name} into {builder.data_dir}, unless it is there; nothing is downloaded.")
-    # TFDS reports a download on standard output, even where there is none.
-    with contextlib.redirect_stdout(io.StringIO()):
-        builder.download_and_prepare()
+    with preparing(_DATA_DIR.value, SyntheticOgi.name, name, flag="--data_dir"):
+        builder = SyntheticOgi(config=config, data_dir=_DATA_DIR.value, file_format="array_record")
+        print(f"Rendering {builder.info.full_name} into {builder.data_dir}, unless it is there; nothing is downloaded.")
+        # TFDS reports a download on standard output, even where there is none.
+        with contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare()
     for split, info in builder.info.splits.items():
         print(f"  {split:<6} {info.num_examples:6d} pairs  {info.num_bytes / 1e6:8.1f} MB")
     for name, value in builder.info.metadata["bounds"].items():

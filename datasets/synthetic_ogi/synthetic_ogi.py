@@ -1,15 +1,11 @@
 """TFDS builder of simulated dual-gas OGI recordings. It needs no TensorFlow and no download."""
 
 import dataclasses
-import multiprocessing
-import os
-from concurrent.futures import ProcessPoolExecutor
 
-import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
-from datasets.paired_frames import PairedFramesBuilder
+from datasets.paired_frames import PairedFramesBuilder, create_process_pool
 from datasets.synthetic_ogi import bounds
 from datasets.synthetic_ogi.plan import Counts, SyntheticOgiConfig, counts_by_share
 from datasets.synthetic_ogi.recording import render
@@ -84,8 +80,7 @@ class SyntheticOgi(PairedFramesBuilder):
         return self._create_info(extra, leak=LEAK if self.builder_config.split_over == "copies" else "")
 
     def _create_pool(self):
-        # Each worker is a fresh interpreter, because forking a process that runs threads can hang it.
-        return ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn"), cv2.setNumThreads, (1,))
+        return create_process_pool()
 
     def _shard_iterators_per_split(self, dl_manager):
         config, plans = self.builder_config, self.builder_config.plan()

@@ -43,6 +43,7 @@ class Dataset:
     def __init__(self, path: str):
         """Opens the folder; UserError if it holds no dataset of paired frames, or a damaged one."""
         folder = Path(path)
+        check_path(folder)
         if not (folder / "dataset_info.json").is_file():
             below = [str(info.parent) for info in folder.glob("*/dataset_info.json")]
             raise UserError(
@@ -113,6 +114,14 @@ class Dataset:
         with _read_by_tfds(self._builder.data_dir):
             source = self._builder.as_data_source(split=name, decoders=decoders)
         return Examples(source, name, shards)
+
+
+def check_path(folder: str | Path) -> None:
+    """Raises UserError unless a folder has a name that array_record can open, which takes UTF-8."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"The name of {folder} is not UTF-8, which files of datasets need. Rename it.") from error
 
 
 class Examples(Sequence):

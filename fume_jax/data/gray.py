@@ -7,11 +7,11 @@ from fume_jax.data.faults import UnreadableFrame, check_size
 
 # Luminance of red, green and blue (ITU-R BT.601), as OpenCV has it.
 LUMINANCE = (0.299, 0.587, 0.114)
-# Values that are farther from the scene than this share of its range do not belong to it. Nearer ones leave it 240 of
-# the 256 levels.
+# Values do not belong to the scene if they are farther from it than its range, or than `GAP` of its range if they fill
+# corners of the frame. Nearer ones leave the scene 240 of the 256 levels.
 GAP = 1 / 16
-# The most lines at each border that may hold telemetry, and the width of what interpolation mixes. Both are at most
-# `LOCAL` of the frame, so that a plain gradient does not change by `GAP` over them.
+# The most lines at each border that may hold telemetry, and the width of what interpolation mixes, in pixels. Both are
+# at most `LOCAL` of the frame, so that a plain gradient does not change by `GAP` over them.
 BORDER_LINES, MIXED, LOCAL = 8, 2, 1 / 40
 # The fewest pixels that mark their value as none of the scene: dead clusters, no-data regions, saturation.
 FEWEST_MARKED = 9
@@ -79,10 +79,10 @@ def scene_range(image: np.ndarray, finite: np.ndarray | None = None) -> tuple[fl
     The range is that of all pixels after a median of 3 x 3, which removes dead and hot pixels and lines. Three kinds of
     pixels do not count:
 
-    - lines at the borders most of whose pixels are more than `GAP` of the scene's range away from it, as of telemetry
-      or of a frame that was shifted;
-    - the pixels of the lowest or of the highest value if that is as far away, as of no-data values, masked corners,
-      dead clusters and saturation, and two pixels around them, which interpolation may have mixed with the scene;
+    - lines at the borders most of whose pixels are farther from the scene than its range, as of telemetry;
+    - the pixels of the lowest or of the highest value if that is as far away, as of no-data values and dead clusters;
+      `GAP` of the range is enough if they fill two corners of the frame, as the border of a frame does that was
+      shifted or turned. Two pixels around them, which interpolation may have mixed with the scene, do not count either;
     - pixels that are not `finite`, uint8 [H, W] of 0 and 1, whatever the value in their place.
     """
     smooth = cv2.medianBlur(image, 3)
@@ -102,13 +102,13 @@ def _limits(smooth, scene):
 
 
 def _without_border_lines(image, smooth, scene):
-    """Leaves out the lines at the borders of which more than half is outside the range of what they surround."""
+    """Leaves out the lines at the borders of which more than half is far from what they surround."""
     lines = [min(BORDER_LINES, int(size * LOCAL)) for size in image.shape]
     inner = tuple(slice(count, size - count) for count, size in zip(lines, image.shape, strict=True))
     if not scene[inner].any():
         return scene
     low, high = _limits(np.ascontiguousarray(smooth[inner]), np.ascontiguousarray(scene[inner]))
-    low, high = low - GAP * (high - low), high + GAP * (high - low)
+    low, high = low - (high - low), high + (high - low)
     lowest, highest = _limits(smooth, scene)
     if low <= lowest and highest <= high:
         return scene
@@ -125,15 +125,18 @@ def _without_extreme(image, smooth, scene):
     """Leaves out the pixels of the lowest or of the highest value if these are many and far from all others."""
     around = np.ones(2 * (2 * min(MIXED, int(min(image.shape) * LOCAL)) + 1,), np.uint8)
     for value in _limits(smooth, scene):
-        marked = cv2.compare(image, value, cv2.CMP_EQ) & (scene * np.uint8(255))
-        if cv2.countNonZero(marked) < FEWEST_MARKED:
+        marked = (image == image.dtype.type(value)) * scene
+        count = cv2.countNonZero(marked)
+        if count < FEWEST_MARKED:
             continue
-        # Beyond the frame there may be more of them.
-        near = cv2.dilate(marked, around, borderType=cv2.BORDER_CONSTANT, borderValue=255)
-        rest = scene * (near == 0)
-        low, high = _limits(smooth, rest)
-        if max(low - value, value - high) > GAP * (high - low) and _is_scene(smooth, rest):
-            return rest
+        low, high = _limits(smooth, scene * (cv2.dilate(marked, around) == 0))
+        fills_corners = count > min(image.shape) // 2 and np.count_nonzero(marked[[0, -1]][:, [0, -1]]) >= 2
+        if max(low - value, value - high) > (GAP if fills_corners else 1) * (high - low):
+            # Beyond the frame there may be more of them, which interpolation mixed with its outermost pixels.
+            near = cv2.dilate(marked, around, borderType=cv2.BORDER_CONSTANT, borderValue=1)
+            rest = scene * (near == 0)
+            if _is_scene(smooth, rest):
+                return rest
     return scene
 
 

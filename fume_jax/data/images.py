@@ -14,7 +14,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageOps
+from PIL import Image, Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401 (formats)
 
 from fume_jax.data import tiff
 from fume_jax.data.faults import LIMIT, UnreadableFrame, check_size, max_pixels, too_large
@@ -24,6 +24,8 @@ from fume_jax.data.gray import to_gray
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 # Bytes of a pixel in the largest format, RGBA of 64 bits; files of more than that are not read.
 MAX_PIXEL_BYTES = 32
+# What Pillow may read; other formats could start programs, as PostScript does.
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "JPEG2000", "PPM")
 # Modes of Pillow whose arrays are the pixels; the others become the mode on the right.
 _LOSSLESS = ("L", "LA", "P", "RGB", "RGBA", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 _CONVERTED = {"1": "L", "La": "LA", "PA": "RGBA", "RGBa": "RGBA"} | dict.fromkeys(
@@ -88,7 +90,8 @@ def pillow_to_gray(image: Image.Image) -> np.ndarray:
         raise ValueError(f"Pillow images of mode {image.mode} have no defined grey levels; convert to L or RGB first.")
     with _decoder_errors():
         image.load()  # of a TIFF file Pillow drops the tag then, since it turns the pixels
-        return _to_gray(Pixels(*_values(ImageOps.exif_transpose(image)), ""))
+        values, palette = _values(image)
+        return _to_gray(Pixels(_UPRIGHT.get(_orientation(image), lambda x: x)(values), palette, ""))
 
 
 def _to_gray(pixels):
@@ -136,7 +139,7 @@ def _decode(data):
     is_tiff = data[:4] in tiff.MAGIC
     if is_tiff and _check_tiff(data).is_deep:
         return Pixels(_decode_deep(data), None, "TIFF")  # OpenCV turns TIFF itself
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         check_size(image.height, image.width)
         kind = "JPEG" if image.format == "MPO" else image.format
         # Further pictures in a JPEG file are previews and depth maps; the first one is what viewers show.
@@ -150,8 +153,16 @@ def _decode(data):
         else:
             values, palette = _values(image)
         # Pillow turns TIFF itself while it decodes, and drops the tag.
-        turn = _UPRIGHT.get(image.getexif().get(0x0112), lambda x: x)
+        turn = _UPRIGHT.get(_orientation(image), lambda x: x)
         return Pixels(np.ascontiguousarray(turn(values)), palette, kind)
+
+
+def _orientation(image):
+    """Returns the EXIF orientation of a loaded image; 1, upright, if it has none or its EXIF data are damaged."""
+    try:
+        return image.getexif().get(0x0112, 1)
+    except Exception:  # of many types; viewers show the picture as it is stored
+        return 1
 
 
 def _check_tiff(data):

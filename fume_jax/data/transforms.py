@@ -103,7 +103,7 @@ def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
     mask = np.ascontiguousarray(mask)
     winner, largest = np.zeros((2, height, width), np.uint8)
     for value in np.flatnonzero(cv2.calcHist([mask], [0], None, [256], [0, 256])):
-        share = _resize(cv2.compare(mask, int(value), cv2.CMP_EQ), height, width)
+        share = _resize((mask == value) * np.uint8(255), height, width)
         winner[share > largest] = value
         cv2.max(largest, share, dst=largest)
     return winner

@@ -228,6 +228,8 @@ def _print_summary(workdir, step, scores, intervals, dataset):
             print(f"{split}: only {values['groups']} independent groups of recordings; its intervals mean little")
         if absent := absent_classes(values):
             print(f"{split}: absent from truth and prediction, so left out of the means: {', '.join(absent)}")
+        if math.isnan(values.get("mean_iou", 0.0)):
+            print(f"WARNING: {split}: neither truth nor prediction has a pixel of gas, so masks have no mean score")
     for name, value in dataset.bounds.items():
         print(f"{name} on test: {value:.3f}")
     if dataset.leak:

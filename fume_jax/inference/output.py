@@ -5,6 +5,7 @@ import csv
 import fnmatch
 import glob
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from fume_jax.schema import CLASSES
 
 # Files to write besides the tables and the timeline; the video only for videos.
 PRODUCTS = ("masks", "overlays", "video")
+# Bytes that are put by for a row of each table, more than it takes.
+ROW_BYTES = 1000
 # Width and height of a panel of the annotated video, in pixels.
 PANEL = (640, 480)
 
@@ -64,23 +67,38 @@ def _is_read(folder, frames):
     return any(fnmatch.fnmatchcase(str(path), str(frames.parent.absolute())) for path in written)
 
 
+class _NoRecords(Exception):
+    """Has tables without a record vanish."""
+
+
 @contextlib.contextmanager
-def tables(folder: Path) -> Iterator[Callable[[dict], None]]:
-    """Yields a function that adds a record to the tables; complete ones replace earlier ones, if there is a record."""
+def tables(folder: Path, rows: int | None = None) -> Iterator[Callable[[dict], None]]:
+    """Yields a function that adds a record to the tables; complete ones replace earlier ones, if there is a record.
+
+    Room on the disk for `rows` records, if their number is known, is taken before anything else can fill it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    opened = []
-    with contextlib.ExitStack() as stack:
+    written = 0
+    with contextlib.suppress(_NoRecords), contextlib.ExitStack() as stack:
+        parts = [stack.enter_context(files.replacing(folder / f"predictions.{ending}")) for ending in ("csv", "jsonl")]
+        table, lines = (stack.enter_context(part.open("w", newline="", encoding="utf-8")) for part in parts)
+        for file in (table, lines):
+            if rows and hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, rows * ROW_BYTES)
+                stack.callback(file.truncate)  # to what was written
 
         def record(values):
-            if not opened:
-                parts = [stack.enter_context(files.replacing(folder / f"predictions.{e}")) for e in ("csv", "jsonl")]
-                opened.extend(stack.enter_context(part.open("w", newline="", encoding="utf-8")) for part in parts)
-                csv.writer(opened[0]).writerow(values)
+            nonlocal written
+            if not written:
+                csv.writer(table).writerow(values)
             cells = [csv_text(value) if isinstance(value, str) else value for value in values.values()]
-            csv.writer(opened[0]).writerow(cells)
-            opened[1].write(json.dumps(values) + "\n")
+            csv.writer(table).writerow(cells)
+            lines.write(json.dumps(values) + "\n")
+            written += 1
 
         yield record
+        if not written:
+            raise _NoRecords
 
 
 class Film:

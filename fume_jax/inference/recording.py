@@ -77,7 +77,7 @@ def predict_recording(
     with Film(folder, source.rate or 1, by_products) as video, full_disk(output, "a prediction"):
         options = {"folder": folder, "card": card, "products": products, "film": film, "by_products": by_products}
         results = predict_pairs(predictor, source.pairs, batch_size, functools.partial(write_pictures, **options))
-        with tables(folder) as record, contextlib.closing(results):
+        with tables(folder, source.total) as record, contextlib.closing(results):
             for result, picture in tqdm(results, total=source.total, unit="pair", desc="predict", disable=None):
                 for fault in result.faults.values():
                     tqdm.write(f"skipped: {fault}")

@@ -4,11 +4,13 @@ Batches are counted on the device; metrics are computed from the sums once at th
 has the truth in rows and the prediction in columns.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fume_jax.schema import CLASSES, GASES, MASK_CLASSES
+from fume_jax.schema import CLASSES, GAS, GASES, MASK_CLASSES
 
 # Metrics that tables show and checkpoints may be chosen by (larger is better), with the tasks that each needs.
 HEADLINES = {
@@ -66,13 +68,17 @@ def compute_metrics(counts: dict[str, np.ndarray]) -> dict[str, float]:
 def segmentation_metrics(confusion: np.ndarray) -> dict[str, float]:
     """Computes IoU and Dice per class, their means and pixel accuracy from counts of pixels, int [3, 3].
 
-    A class absent from both truth and prediction is NaN and left out of the means.
+    A class absent from both truth and prediction is NaN and left out of the means. If gas is, the means are NaN too:
+    those of background alone would be 1.
     """
     tp, truth, predicted = _counts(confusion)
     iou = _divide(tp, truth + predicted - tp)
     dice = _divide(2 * tp, truth + predicted)
     accuracy = float(_divide(tp.sum(), confusion.sum()))
-    metrics = {"mean_iou": _nanmean(iou), "mean_dice": _nanmean(dice), "pixel_accuracy": accuracy}
+    has_gas = truth[GAS] + predicted[GAS] > 0
+    means = {"mean_iou": iou, "mean_dice": dice}
+    metrics = {name: _nanmean(values) if has_gas else math.nan for name, values in means.items()}
+    metrics["pixel_accuracy"] = accuracy
     for i, name in enumerate(MASK_CLASSES):
         metrics |= {f"iou_{name}": float(iou[i]), f"dice_{name}": float(dice[i])}
     return metrics
@@ -85,9 +91,12 @@ def classification_metrics(confusion: np.ndarray) -> dict[str, float]:
     that is never predicted is 0, and so is recall of one that is predicted without being there. A class absent from
     truth and prediction is NaN and left out of the macro means. Balanced accuracy is the mean recall of the classes
     that are there: unlike `macro_recall` it leaves out one that is only predicted. `weighted_recall` is the accuracy.
+
+    Unlike scikit-learn's, balanced accuracy and macro means are NaN if the truth has a single class, of which whoever
+    predicts nothing else would have 1.
     """
     tp, truth, predicted = _counts(confusion)
-    total = confusion.sum()
+    total, several = confusion.sum(), (truth > 0).sum() > 1
     f1 = _divide(2 * tp, truth + predicted)
     # Where a denominator is 0 there is no hit either: 0 / 1.
     hits = np.where(np.isnan(f1), np.nan, tp)
@@ -96,11 +105,11 @@ def classification_metrics(confusion: np.ndarray) -> dict[str, float]:
     chance = _divide((truth * predicted).sum(), total**2)
     metrics = {
         "accuracy": float(accuracy),
-        "balanced_accuracy": _nanmean(recall[truth > 0]),
+        "balanced_accuracy": _nanmean(recall[truth > 0]) if several else math.nan,
         "cohens_kappa": float(_divide(accuracy - chance, 1 - chance)),
     }
     for name, values in (("precision", precision), ("recall", recall), ("f1", f1)):
-        metrics[f"macro_{name}"] = _nanmean(values)
+        metrics[f"macro_{name}"] = _nanmean(values) if several else math.nan
         metrics[f"weighted_{name}"] = float(_divide(np.nansum(values * truth), total))
     for i, name in enumerate(CLASSES):
         metrics |= {f"{name}_precision": float(precision[i]), f"{name}_recall": float(recall[i])}

@@ -93,13 +93,15 @@ def check_folder(folder: str | Path, remedy: str = "Choose another folder.") -> 
 def lock(folder: str | Path, *, name: str = ".lock", doing: str = "writing to", flag: str = "folder") -> Iterator[None]:
     """Holds a lock on a folder, which is created if needed, against other processes that do the same in it.
 
-    The system frees it however the process ends; its file stays. Since nobody else writes there meanwhile, the parts
-    that dead processes left directly in the folder are removed. `doing` and `flag` complete the message.
+    The system frees it however the process ends; its file stays, but for an error before anything else was written to
+    a new folder, which is removed. Since nobody else writes there meanwhile, the parts that dead processes left
+    directly in the folder are removed. `doing` and `flag` complete the message.
 
     Raises UserError if another process holds the lock or the folder cannot be written.
     """
     folder = Path(folder)
     check_folder(folder)
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         try:
@@ -108,7 +110,15 @@ def lock(folder: str | Path, *, name: str = ".lock", doing: str = "writing to", 
             advice = f"wait for it, stop it, or use another {flag}"
             raise UserError(f"Another process is {doing} {folder}; {advice}.") from error
         remove_parts(folder)
-        yield
+        try:
+            yield
+        except BaseException:
+            if created and os.listdir(folder) == [name]:
+                (folder / name).unlink()
+                with contextlib.suppress(OSError):  # another process has begun to write there
+                    for path in created:
+                        path.rmdir()
+            raise
 
 
 def remove_parts(folder: Path) -> None:

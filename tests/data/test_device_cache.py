@@ -149,7 +149,7 @@ def trained(tiny_dataset, tmp_path_factory):
     return workdir
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_training_on_the_device_learns_as_from_the_host(trained, tiny_dataset, tmp_path):
     arguments = [*train_arguments(tiny_dataset, tmp_path), *OPTIONS, "--config.data.cache=none"]
     result = run("fume_jax.main", *arguments, devices=2)
@@ -160,7 +160,7 @@ def test_training_on_the_device_learns_as_from_the_host(trained, tiny_dataset, t
     assert np.ptp(host) > 0.2 * host[0], "losses differ by more than what is compared"
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_stopped_run_goes_on_to_the_same_numbers(trained, tiny_dataset, tmp_path):
     arguments = [*train_arguments(tiny_dataset, tmp_path), *OPTIONS, "--config.data.cache=device"]
     process = start("fume_jax.main", *arguments, devices=2)

@@ -22,7 +22,7 @@ def plain_scaling(image):
     """What a deep frame without anything but its scene has always been scaled to."""
     smooth = cv2.medianBlur(image.astype(np.float32) - np.float32(image.min()), 3)
     low, high = image.min() + float(smooth.min()), image.min() + float(smooth.max())
-    return np.rint(np.clip((image.astype(np.float64) - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+    return np.rint(np.clip((image.astype(np.float64) - low) / max(high - low, 1e-9), 0, 1) * 255).astype(np.uint8)
 
 
 def border(frame, value, width=4, sides="tlbr"):
@@ -111,6 +111,17 @@ def test_a_plain_deep_frame_is_scaled_as_ever(frame):
     np.testing.assert_array_equal(to_gray(frame)[..., 0], plain_scaling(frame))
     np.testing.assert_array_equal(to_gray(frame.astype(np.int64))[..., 0], plain_scaling(frame))
     np.testing.assert_array_equal(to_gray(frame.astype(np.float64))[..., 0], plain_scaling(frame))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_any_part_of_a_plain_frame_is_scaled_as_ever(seed):
+    random = np.random.default_rng(seed)
+    (height, width), (top, left) = random.integers(1, (200, 260), 2), random.integers(0, 40, 2)
+    part = SCENE[top : top + height, left : left + width].astype(float)
+    if seed % 2:  # some contrast, black and white parts
+        part = np.clip(part * random.uniform(1, 2.5) - random.uniform(0, 60), 0, 255)
+    frame = (part * random.uniform(5, 60) + random.integers(0, 9000)).astype(np.uint16)
+    np.testing.assert_array_equal(to_gray(frame)[..., 0], plain_scaling(frame))
 
 
 @pytest.mark.parametrize("levels", [2, 3, 8, 20])

@@ -1,8 +1,11 @@
 """Frames from files: what is read, what is refused, what pairs with what."""
 
+import os
+
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from fume_jax.data.sources import Pair, load, match_times, open_source
 from fume_jax.runtime.errors import UserError
@@ -227,3 +230,64 @@ def test_files_of_a_pair_that_cannot_be_read_are_named(tmp_path):
     assert unreadable == {"ch4": f"{bad}: the file is empty"}
     assert list(frames) == ["co2"]
     np.testing.assert_array_equal(frames["co2"][..., 0], GREY)
+
+
+def test_numbers_in_names_count_by_their_value(tmp_path):
+    names = [f"frame_{i}_co2.png" for i in (1, 10, 11, 2, 20, 3)] + ["frame_02b_co2.png", "a.png", "10.png", "9.png"]
+    folder = make_images(tmp_path / "co2", *names)
+    numbers = [f"frame_{i}" for i in (1, 2, 3, 10, 11, 20)]
+    assert list(found(folder, None)) == ["9", "10", "a", *numbers[:2], "frame_02b", *numbers[2:]]
+    make_images(tmp_path / "ch4", "frame_100_ch4.png", "frame_2_ch4.png", "frame_21_ch4.png")
+    assert list(found(folder, tmp_path / "ch4"))[-3:] == ["frame_20", "frame_21", "frame_100"]
+
+
+def test_what_only_has_the_name_of_an_image_is_listed_as_unreadable(tmp_path):
+    folder = make_images(tmp_path / "co2", "a_co2.png")
+    (folder / "b_co2.png").symlink_to("/not/fetched")
+    (folder / "c_co2.png").symlink_to(folder / "c_co2.png")
+    os.mkfifo(folder / "d_co2.png")
+    make_images(folder / "e_co2.png", "a.png")  # a folder
+    pairs = list(open_source(str(folder), None).pairs)
+    assert [pair.name for pair in pairs] == ["a", "b", "c", "d"]
+    faults = [load(pair)[1].get("co2", "") for pair in pairs]
+    assert faults[0] == "" and "a link to /not/fetched, which is not there" in faults[1]
+    assert f"{folder / 'd_co2.png'}: not a regular file" == faults[3]
+
+
+def test_resource_forks_of_macos_are_left_out(tmp_path):
+    folder = make_images(tmp_path / "co2", "a_co2.png", "._x/b_co2.png")
+    (folder / "._a_co2.png").write_bytes(b"\0\5\26\7\0\2\0\0Mac OS X        ")
+    assert list(found(folder, None)) == ["a"]
+    assert list(found(folder / "*", None)) == ["a"]
+
+
+@pytest.mark.parametrize("suffix", ["MTS", "m2ts", "3gp", "flv", "asf", "mxf", "vob", "dat", "mp4"])
+def test_a_video_is_one_by_its_content(tmp_path, suffix):
+    form, codec = {"3gp": ("mp4", "libx264"), "mxf": ("mxf", "mpeg2video"), "flv": ("flv", "libx264")}.get(
+        suffix, ("ts", "libx264")
+    )
+    path = encode(tmp_path / f"a.{form}", [noise(i) for i in range(12)], codec, "yuv420p")
+    path = path.rename(tmp_path / f"film.{suffix}")
+    assert len(list(open_source(str(path), None).pairs)) == 12
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.dat", "a.jp2"])
+def test_an_image_of_any_suffix_is_no_video(tmp_path, name):
+    kind = {"a.gif": "GIF", "a.dat": "PNG", "a.jp2": "JPEG2000"}[name]
+    Image.fromarray(GREY).save(tmp_path / name, kind)
+    (pair,) = open_source(str(tmp_path / name), None).pairs
+    assert load(pair)[0]["co2"].shape == (*GREY.shape, 1)
+
+
+@pytest.mark.parametrize("name", ["notes.dat", "frames.png"])
+def test_a_file_that_is_neither_is_unreadable_as_an_image(tmp_path, name):
+    (tmp_path / name).write_text("words " * 100)
+    (pair,) = open_source(str(tmp_path / name), None).pairs
+    assert "not an image" in load(pair)[1]["co2"]
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/null"):
+        with pytest.raises(UserError, match="is neither a file nor a folder"):
+            open_source(str(path), None)

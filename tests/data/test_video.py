@@ -2,13 +2,15 @@
 
 import itertools
 import re
+import struct
 
 import av
+import cv2
 import numpy as np
 import pytest
 
 from fume_jax.data import video
-from fume_jax.data.images import UnreadableFrame
+from fume_jax.data.faults import LIMIT, UnreadableFrame
 from fume_jax.data.video import VideoWriter, read_header, read_video
 from fume_jax.runtime.errors import UserError
 from tests.videos import HEIGHT, WIDTH, encode, flat, flip, noise
@@ -166,6 +168,80 @@ def test_a_film_that_was_cut_off_is_read_up_to_there_and_said_to_be_cut(tmp_path
     assert abs(len(read) - 30 * share) <= 6
     for frame, expected in zip(read, whole, strict=False):
         np.testing.assert_array_equal(frame, expected)
+
+
+def test_a_film_whose_index_comes_first_is_said_to_be_cut(tmp_path):
+    with VideoWriter(tmp_path / "a.mp4") as writer:
+        for i in range(40):
+            writer.write(np.repeat(noise(i)[..., None], 3, -1), i / 25)
+    data = (tmp_path / "a.mp4").read_bytes()
+    assert not any(isinstance(frame, UnreadableFrame) for _, frame in read_video(tmp_path / "a.mp4"))
+    (tmp_path / "a.mp4").write_bytes(data[: int(0.6 * len(data))])
+    frames = [frame for _, frame in read_video(tmp_path / "a.mp4")]
+    assert 15 < sum(not isinstance(frame, UnreadableFrame) for frame in frames) < 30
+    assert "cut off, its header states 1.600 s" in str(frames[-1])
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.avi", "a.flv"])
+def test_a_pause_at_the_end_or_a_late_start_is_no_cut(tmp_path, name):
+    path = encode(
+        tmp_path / name, [flat(10 * i) for i in range(8)], "libx264", "yuv420p", times=[*range(100, 107), 400]
+    )
+    assert not any(isinstance(frame, UnreadableFrame) for _, frame in read_video(path))
+
+
+@pytest.mark.parametrize("options", [{}, {"level": "3", "slices": "4"}, {"level": "4", "strict": "-2"}])
+def test_a_wrong_checksum_of_ffv1_is_told(tmp_path, options):
+    path = encode(tmp_path / "a.mkv", [noise(i, 40) for i in range(4)], "ffv1", "gray", **options)
+    assert not any(isinstance(frame, UnreadableFrame) for _, frame in read_video(path))
+    flip(path, 2, 0.6, most=1)
+    told = [isinstance(frame, UnreadableFrame) for _, frame in read_video(path)]
+    assert told == [False, False, True, False]
+
+
+def test_ffv1_without_checksums_is_read(tmp_path):
+    for level, more in (("1", {}), ("3", {"slicecrc": "0"})):
+        path = encode(tmp_path / f"{level}.mkv", [noise(i, 40) for i in range(4)], "ffv1", "gray", level=level, **more)
+        assert not any(isinstance(frame, UnreadableFrame) for _, frame in read_video(path))
+
+
+@pytest.mark.parametrize(
+    "matrix, expected",
+    [
+        ((1, 0, 0, 1), lambda x: x),
+        ((0, 1, -1, 0), lambda x: np.rot90(x, -1)),
+        ((-1, 0, 0, -1), lambda x: np.rot90(x, 2)),
+        ((0, -1, 1, 0), np.rot90),
+        ((-1, 0, 0, 1), np.fliplr),
+        ((1, 0, 0, -1), np.flipud),
+        ((0, 1, 1, 0), np.transpose),
+        ((0, -1, -1, 0), lambda x: np.rot90(x, 2).T),
+    ],
+)
+def test_films_are_upright_as_players_show_them(tmp_path, matrix, expected):
+    picture = cv2.GaussianBlur(noise(0), (9, 9), 0)
+    path = encode(tmp_path / "a.mp4", [picture] * 2, "libx264", "yuv420p", crf="1")
+    (_, plain), *_ = read_video(path)
+    set_matrix(path, matrix)
+    for _, frame in read_video(path):
+        np.testing.assert_array_equal(frame[..., 0], expected(plain[..., 0]))
+
+
+def set_matrix(path, matrix):
+    """Writes a, b, c and d into the track header, as cameras do that know how they are held."""
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 4
+    at += 4 + (32 if data[at] else 20) + 16
+    a, b, c, d = (value << 16 for value in matrix)
+    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+
+
+def test_films_above_the_limit_are_refused(tmp_path, monkeypatch):
+    path = encode(tmp_path / "a.mp4", [RAMP] * 3, "libx264", "yuv420p")
+    monkeypatch.setenv(LIMIT, "0.003")
+    with pytest.raises(UserError, match=rf"a.mp4: 64x48 is more than 0.003 megapixels; .*{LIMIT}"):
+        read_header(path)
 
 
 def test_dropped_frames_leave_a_gap_in_time(tmp_path):

@@ -81,7 +81,7 @@ def test_nothing_is_said_of_a_frame_that_the_model_does_not_read(tmp_path):
     assert {path.name for path in (tmp_path / "out" / "masks").iterdir()} == {"a_co2.png"}
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_training_goes_on_from_what_was_converted(tiny_dataset, tmp_path):
     """At a learning rate of zero the parameters stay those of the file."""
     torch.save(tensors("multi_task"), tmp_path / "bare.pth")

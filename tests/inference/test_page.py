@@ -19,17 +19,18 @@ from fume_jax.inference.page import create_page
 from fume_jax.inference.predictor import Predictor, pretrained_examples
 from fume_jax.schema import GASES
 from tests.commands import assert_refused, run, run_fresh, start
+from tests.data.test_images import blank_png
 
 pytestmark = pytest.mark.slow
 
 
 @contextlib.contextmanager
-def serving(*arguments):
+def serving(*arguments, host="127.0.0.1"):
     """The server and its address, once it is ready."""
     process = start("fume_jax.app", "--port=0", *arguments)
     try:
         ready = process.stdout.readline()
-        address = re.fullmatch(r"Open (http://127\.0\.0\.1:\d+)\n", ready)
+        address = re.fullmatch(rf"Open (http://{re.escape(host)}:\d+)\n", ready)
         assert address, ready + process.stdout.read()
         yield process, address[1]
     finally:
@@ -116,6 +117,28 @@ def test_a_file_that_is_no_image_is_an_error_in_words_and_the_page_goes_on(predi
     assert_says(predict(**example), predictor(**example), example)
 
 
+@pytest.mark.parametrize("content, words", [(blank_png(7000, 6000), "7000x6000 is more than 40 megapixels")])
+def test_a_small_file_of_too_many_pixels_is_refused(predict, tmp_path, content, words):
+    (tmp_path / "bomb.png").write_bytes(content)
+    with pytest.raises(AppError, match=f"The CO2 frame: {words}"):
+        predict(co2=tmp_path / "bomb.png")
+
+
+def test_other_sites_cannot_use_the_page(server):
+    call, host = f"{server}/gradio_api/call/predict", server.removeprefix("http://")
+    for headers, code in [
+        ({}, 200),
+        ({"Origin": server}, 200),
+        ({"Origin": "http://other.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Host": "other.example"}, 403),
+        ({"Host": "other.example", "Origin": "http://other.example"}, 403),
+        ({"Host": host.replace("127.0.0.1", "localhost")}, 200),
+    ]:
+        assert httpx.post(call, json={"data": [None, None]}, headers=headers).status_code == code, headers
+        assert httpx.get(server, headers=headers).status_code == code, headers
+
+
 def test_without_a_frame_nothing_is_shown(predict):
     *overlays, state, table, milliseconds = predict()
     assert (overlays, state, milliseconds) == ([None, None], {}, None)
@@ -172,8 +195,20 @@ def test_a_taken_port_is_refused_with_what_to_do():
         assert_refused(run("fume_jax.app", f"--port={port}"), str(port), "Address already in use", "--port=0")
 
 
-def test_being_told_to_stop_ends_it_in_order():
-    with serving() as (process, _):
+def has_ipv6():
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", pytest.param("::1", marks=pytest.mark.skipif(not has_ipv6(), reason="no IPv6"))]
+)
+def test_being_told_to_stop_ends_it_in_order(host):
+    with serving(f"--host={host}", host=f"[{host}]" if ":" in host else host) as (process, address):
+        assert httpx.get(address).status_code == 200
         process.send_signal(signal.SIGTERM)
         printed, _ = process.communicate(timeout=30)
         assert process.returncode == 0, printed

@@ -3,11 +3,14 @@
 import concurrent.futures
 import dataclasses
 import json
+import multiprocessing
+import pickle
 
 import cv2
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 import fume_jax
 from configs.pretrained import get_config as pretrained_config
@@ -32,6 +35,9 @@ CARD = ModelCard(
     metrics={},
     version="1",
 )
+
+
+CLASS = {"cls_logits": np.zeros(3)}
 
 
 class Known:
@@ -95,10 +101,42 @@ def test_frames_may_be_files_or_arrays_of_any_kind(tmp_path):
         frame[..., 0],
         np.repeat(frame, 3, -1),
         jnp.asarray(frame),
+        Image.fromarray(frame[..., 0]),
+        Image.fromarray(frame[..., 0]).quantize(2),
+        Image.fromarray(frame[..., 0]).convert("RGB").convert("CMYK"),
     ):
         np.testing.assert_array_equal(predictor(co2=other).masks["co2"], expected)
     deep = predictor(co2=frame.astype(np.uint16) * 100).masks["co2"]  # scaled by its own range: black and white
     assert (deep[:, 70:] == 2).all() and (deep[:, :58] == 1).all()
+
+
+def test_masked_values_are_no_part_of_the_scene():
+    deep = np.tile(np.linspace(20_000, 20_500, 128).astype(np.uint16), (96, 1))
+    expected = Predictor(Known())(co2=deep).masks["co2"]
+    masked = np.ma.masked_array(deep, mask=np.zeros_like(deep, bool))
+    masked[10:20, 10:20] = 65535
+    masked[10:20, 10:20] = np.ma.masked
+    found = Predictor(Known())(co2=masked).masks["co2"]
+    np.testing.assert_array_equal(found[30:], expected[30:])
+    assert Predictor(Known())(co2=np.ma.masked_array(deep.astype(np.uint8))).masks["co2"].shape == deep.shape
+
+
+def test_files_are_predicted_upright(tmp_path):
+    frame = half_bright(96, 128)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(frame[::-1, ::-1, 0]).save(tmp_path / "turned.png", exif=exif)
+    expected = Predictor(Known())(co2=frame).masks["co2"]
+    np.testing.assert_array_equal(Predictor(Known())(co2=tmp_path / "turned.png").masks["co2"], expected)
+    np.testing.assert_array_equal(Predictor(Known())(co2=Image.open(tmp_path / "turned.png")).masks["co2"], expected)
+
+
+@pytest.mark.parametrize("size", [(128, 160), (32, 40), (64, 80), (101, 77)])
+def test_masks_are_the_argmax_of_the_enlarged_logits(size):
+    logits = np.random.default_rng(0).normal(size=(64, 80, 3)).astype(np.float32)
+    expected = cv2.resize(logits, size[::-1], interpolation=cv2.INTER_LINEAR).argmax(-1)
+    interpreted = Predictor(Known()).interpret({"co2": np.zeros((*size, 1))}, {"co2_seg_logits": logits} | CLASS, 1.0)
+    np.testing.assert_array_equal(interpreted.masks["co2"], expected)
 
 
 def test_what_is_no_frame_is_refused(tmp_path):
@@ -110,6 +148,8 @@ def test_what_is_no_frame_is_refused(tmp_path):
     (tmp_path / "bad.png").write_text("bad")
     with pytest.raises(UnreadableFrame, match=r"bad.png: not an image"):
         predictor(co2=tmp_path / "bad.png")
+    with pytest.raises(ValueError, match="mode LAB"):
+        predictor(co2=Image.new("LAB", (80, 64)))
 
 
 @pytest.mark.parametrize(
@@ -173,3 +213,46 @@ def test_threads_may_share_a_predictor(pretrained):
 def test_a_path_that_is_no_model_is_refused():
     with pytest.raises(UserError, match="There is no file or run folder nowhere"):
         Predictor.load("nowhere")
+
+
+def in_fork(function):
+    """What a forked process says."""
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        return pool.apply_async(function).get(10)
+
+
+def refusal(function):
+    try:
+        function()
+    except UserError as error:
+        return str(error)
+
+
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning", "ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("load", [False, True])
+def test_a_forked_process_is_told_at_once_that_it_cannot_predict(load, pretrained, monkeypatch):
+    monkeypatch.setattr("tests.inference.test_predictor.inherited", pretrained, raising=False)
+    told = in_fork(_load_in_fork if load else _predict_in_fork)
+    assert "loaded before a fork cannot be used after it" in told and 'get_context("spawn")' in told
+
+
+def _predict_in_fork():
+    return refusal(lambda: inherited(co2=half_bright(64, 80)))  # noqa: F821
+
+
+def _load_in_fork():
+    return refusal(fume_jax.Predictor.load)
+
+
+def test_a_predictor_goes_to_other_processes_by_its_path(pretrained, monkeypatch, tmp_path):
+    opened = []
+    monkeypatch.setattr("fume_jax.inference.predictor.open_backend", lambda *given: opened.append(given) or Known())
+    monkeypatch.chdir(tmp_path)
+    for given, loaded in (((), (None, None)), (("run", "onnx"), (str(tmp_path / "run"), "onnx"))):
+        sent = pickle.dumps(Predictor.load(*given))
+        assert len(sent) < 300
+        assert isinstance(pickle.loads(sent), Predictor)
+        assert opened == [(given or (None, None)), loaded]
+        opened.clear()
+    with pytest.raises(UserError, match=r"Only a predictor made by Predictor\.load can be sent"):
+        pickle.dumps(Predictor(Known()))

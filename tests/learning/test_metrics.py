@@ -131,6 +131,20 @@ def test_a_class_that_never_occurs_is_left_out_of_the_means():
     assert np.isnan(metrics["Acidotic_f1"])
 
 
+def test_masks_without_gas_and_examples_of_one_class_have_no_mean_score():
+    for confusion in (np.diag([9, 0, 0]), np.diag([9, 3, 0])):  # empty masks, and masks whose gas is coded as tube
+        metrics = segmentation_metrics(confusion)
+        assert np.isnan([metrics["mean_iou"], metrics["mean_dice"], metrics["iou_gas"]]).all()
+        assert (metrics["iou_background"], metrics["pixel_accuracy"]) == (1, 1)
+    invented = segmentation_metrics(np.array([[8, 0, 1], [0, 0, 0], [0, 0, 0]]))
+    assert (invented["iou_gas"], invented["mean_iou"]) == (0, pytest.approx(8 / 9 / 2)), "gas that is not there counts"
+    metrics = classification_metrics(np.diag([7, 0, 0]))
+    assert np.isnan([metrics[name] for name in ("balanced_accuracy", "macro_f1", "macro_recall")]).all()
+    assert metrics["accuracy"] == 1
+    joint = compute_metrics({"cls_confusion": np.diag([3, 1, 1]), "co2_confusion": np.diag([9, 3, 0])})
+    assert np.isnan(joint["joint_score"])
+
+
 def test_absent_classes_are_named_and_those_that_only_one_side_has_are_not():
     one_sided = np.array([[9, 0, 1], [0, 0, 0], [0, 0, 0]])  # gas is predicted, tube is nowhere
     counts = {"cls_confusion": np.diag([3, 0, 1]), "co2_confusion": one_sided, "ch4_confusion": np.diag([5, 2, 4])}

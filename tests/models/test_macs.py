@@ -1,18 +1,16 @@
 """Multiply-accumulates are those of the architecture, however it is lowered."""
 
-import subprocess
-import sys
-from pathlib import Path
+import functools
 
 import pytest
 from flax import nnx
 
 from fume_jax.models import create_model
 from fume_jax.models.macs import count_macs
+from tests.commands import run
 
-ROOT = Path(__file__).parents[2]
 
-
+@functools.cache
 def macs(name, height=96, width=128, **options):
     return count_macs(nnx.eval_shape(lambda: create_model(name, **options, rngs=nnx.Rngs(0))), height, width)
 
@@ -37,12 +35,10 @@ def test_counts_add_up():
 
 
 def test_the_summary_lists_every_model():
-    result = subprocess.run(
-        [sys.executable, "-m", "fume_jax.summary"], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
+    result = run("fume_jax.summary")
     assert result.returncode == 0, result.stderr
     lines = [line.split() for line in result.stdout.splitlines()[1:]]
-    assert lines[0] == ["fume", "1,656,236", "2.03", "6.62", "within", "3M"]
+    assert lines[0] == ["fume", "1,656,236", "2.03", "6.62"]
     assert [line[0] for line in lines] == [
         "fume",
         "fume_separate",

@@ -48,3 +48,17 @@ def test_what_a_library_says_of_a_damaged_file_names_it(tmp_path):
         raise ValueError("odd")
     with pytest.raises(PermissionError), readable("a.bin", "a model"):
         raise PermissionError
+
+
+def test_an_error_before_anything_is_written_leaves_no_folder(tmp_path):
+    with pytest.raises(ZeroDivisionError), lock(tmp_path / "new" / "run"):
+        _ = 1 / 0
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(ZeroDivisionError), lock(tmp_path / "new"):
+        (tmp_path / "new" / "kept").touch()
+        _ = 1 / 0
+    assert (tmp_path / "new" / "kept").exists()
+    (tmp_path / "old").mkdir()
+    with pytest.raises(ZeroDivisionError), lock(tmp_path / "old"):
+        _ = 1 / 0
+    assert (tmp_path / "old").is_dir()

@@ -87,7 +87,9 @@ def attempt(reader, folder: Path, expected: str | None, answer: Path) -> None:
         elif reader.exact and found != expected:
             wrong = "damage was read as if it were none"
     except errors as error:
-        if not str(error).strip():
+        if expected is None:
+            wrong = f"refused although it is whole: {error}"
+        elif not str(error).strip():
             wrong = "an error without a message"
     except BaseException:
         wrong = traceback.format_exc(limit=-3)

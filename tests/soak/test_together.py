@@ -1,6 +1,5 @@
 """Two of everything at once: one does the work, and the other one says who does it, or both end well."""
 
-import csv
 import re
 import shutil
 
@@ -47,12 +46,3 @@ def test_two_exports_to_one_file_are_both_written_whole(inputs, tmp_path):  # no
         assert codes == [0, 0], printed
         open_backend(tmp_path / "work" / "out" / "m.pth")
         assert [path.name for path in (tmp_path / "work" / "out").iterdir()] == ["m.pth"]
-
-
-@pytest.mark.slow
-def test_two_predictions_into_one_folder(inputs, tmp_path):  # noqa: F811
-    shutil.copytree(inputs, tmp_path / "work")
-    codes, printed = both(COMMANDS["predict"].words(tmp_path / "work"))
-    assert codes == [0, 0] or (codes == [0, 1] and "Another process is predicting into" in printed), printed
-    with open(tmp_path / "work" / "out" / "predictions.csv", newline="") as file:
-        assert len(list(csv.DictReader(file))) == 60
