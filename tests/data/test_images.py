@@ -223,6 +223,7 @@ def flip_bits(data, seed):
 NOISE = RNG.integers(0, 256, (120, 160)).astype(np.uint8)
 DAMAGED = {
     "a.png": {},
+    "stored.png": {"compress_level": 0},  # any bytes decode; the checksums alone tell
     "deep.png": {},
     "a.jpg": {"quality": 90},
     "progressive.jpg": {"progressive": True},
