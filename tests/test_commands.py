@@ -343,6 +343,13 @@ def test_mistakes_in_a_prediction_are_said_in_plain_words(tmp_path, arguments, w
     assert not (tmp_path / "out").exists()
 
 
+def test_the_largest_frame_is_a_flag(tmp_path, frames):
+    arguments = [f"--co2={frames / 'co2/a.png'}", f"--output={tmp_path / 'out'}", "--max_megapixels=0.01"]
+    result = run("fume_jax.predict", *arguments)
+    assert result.returncode == 1
+    assert "128x96 is more than 0.01 megapixels; --max_megapixels" in result.stdout
+
+
 def test_folders_without_a_frame_in_common_or_at_all_are_refused(tmp_path, frames):
     (frames / "co2" / "a.png").unlink()
     common = ["--workdir=nowhere", f"--output={tmp_path / 'out'}"]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from absl import flags
 
+from fume_jax.data import flags as data_flags
 from fume_jax.runtime import cli
 from fume_jax.runtime.errors import DONE, PARTLY_DONE, UserError
 
@@ -14,23 +15,34 @@ _ANNOTATIONS = flags.DEFINE_string(
     "annotations", None, "Path of the CSV files, {split} stands for train, val and test. Default: those in SOURCE."
 )
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder that receives the prepared dataset.")
-_NAME = flags.DEFINE_string("name", None, "Name of the dataset, before the frame size. Default: named by the options.")
+_NAME = flags.DEFINE_string(
+    "name", None, "Name of the dataset, such as barn, which is stored as barn_640x480. Default: named by the options."
+)
 _SPLIT = flags.DEFINE_string(
     "split",
     "original",
-    "Split of the frames. original keeps all copies of an original in one split; K/N is fold K of N of such splits; "
-    "published takes the split of the files, which may leak.",
+    "Split of the frames into train, val and test. original: by chance, all copies of an original in one split. K/N, "
+    "such as 0/5: the same for fold K of N of a cross-validation. published: as the files say, which may leak.",
 )
 _PAIRING = flags.DEFINE_string(
-    "pairing", "random", "Frames that may be paired. random: those of equal pH and class. id: the same copies only."
+    "pairing",
+    "random",
+    "CO2 and CH4 frames that make a pair. random: any two of equal pH and class. id: the same original and copy.",
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the split and of the pairing.", lower_bound=0)
-_ALLOW = flags.DEFINE_list("allow", [], "Kinds of faults, separated by commas, whose rows are dropped.")
+_ALLOW = flags.DEFINE_list(
+    "allow", [], "Kinds of faults whose rows are dropped, separated by commas, such as missing_file,size."
+)
 _WRITE_PAIRS = flags.DEFINE_string("write_pairs", None, "Folder that receives the pairs of each split as CSV files.")
-_HEIGHT = flags.DEFINE_integer("height", None, "Frame height in pixels; default: that of most frames.", lower_bound=1)
-_WIDTH = flags.DEFINE_integer("width", None, "Frame width in pixels; default: that of most frames.", lower_bound=1)
+_HEIGHT = flags.DEFINE_integer(
+    "height", None, "Height of the stored frames in pixels. Default: that of most frames.", lower_bound=1
+)
+_WIDTH = flags.DEFINE_integer(
+    "width", None, "Width of the stored frames in pixels. Default: that of most frames.", lower_bound=1
+)
 _REPORT = flags.DEFINE_string("report", "fume_ogi_faults.csv", "CSV file that receives every fault and warning.")
 flags.mark_flag_as_required("source")
+flags.adopt_module_key_flags(data_flags)
 
 
 def main() -> int:
@@ -38,6 +50,7 @@ def main() -> int:
     from datasets.fume_ogi.plan import Options, check_options
     from datasets.paired_frames import preparing
 
+    data_flags.apply()
     source = Path(_SOURCE.value)
     if not source.is_dir():
         raise UserError(f"There is no folder {source}, given by --source.")

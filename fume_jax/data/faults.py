@@ -4,7 +4,7 @@ import os
 
 from fume_jax.runtime.errors import UserError
 
-# Environment variable that raises the limit. Worker processes and the page inherit it.
+# Environment variable that raises the limit, as --max_megapixels does. Worker processes and the page inherit it.
 LIMIT = "FUME_MAX_MEGAPIXELS"
 # The default covers 8K video (33 megapixels). A small file can claim any size, and a pixel takes up to 50 bytes here.
 DEFAULT_MEGAPIXELS = 40
@@ -34,4 +34,5 @@ def check_size(height: int, width: int) -> None:
 
 def too_large(size: str) -> str:
     """Returns the message that a frame of that size is above the limit."""
-    return f"{size} is more than {max_pixels() / 1e6:g} megapixels; the environment variable {LIMIT} raises that limit"
+    limit = f"{max_pixels() / 1e6:g} megapixels"
+    return f"{size} is more than {limit}; --max_megapixels, or the environment variable {LIMIT}, raises that limit"

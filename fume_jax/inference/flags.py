@@ -4,6 +4,7 @@ from pathlib import Path
 
 from absl import flags
 
+from fume_jax.data import flags as data_flags
 from fume_jax.inference.formats import BACKENDS
 from fume_jax.runtime.errors import UserError
 
@@ -14,10 +15,12 @@ _MODEL = flags.DEFINE_string(
 _BACKEND = flags.DEFINE_enum(
     "backend", None, list(BACKENDS), "Software that runs the model; chosen by the file's suffix if unset."
 )
+flags.adopt_module_key_flags(data_flags)
 
 
 def check() -> None:
-    """Raises UserError unless the flags name at most one model: a run folder or an exported file."""
+    """Applies the limit of frames; UserError unless the flags name at most one model: a run folder or a file."""
+    data_flags.apply()
     if _WORKDIR.value and _MODEL.value:
         raise UserError("Give --workdir, a run, or --model, an exported file, not both.")
     if _MODEL.value and Path(_MODEL.value).is_dir():

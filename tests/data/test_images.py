@@ -302,7 +302,7 @@ def test_pixels_above_the_limit_are_not_decoded(tmp_path, monkeypatch, content):
     path.write_bytes(content)
     for decoder in ("_values", "_decode_deep"):
         monkeypatch.setattr(f"fume_jax.data.images.{decoder}", None)
-    with pytest.raises(UnreadableFrame, match=rf"0x\d+ is more than 40 megapixels; .* {LIMIT} raises"):
+    with pytest.raises(UnreadableFrame, match=rf"0x\d+ is more than 40 megapixels; .* {LIMIT}, raises"):
         read_frame(path)
     monkeypatch.setenv(LIMIT, "0.002")
     Image.fromarray(SCENE).save(tmp_path / "a.png")
