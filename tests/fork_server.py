@@ -1,8 +1,8 @@
 """Runs commands in processes forked from one that has imported the libraries: as real as any, without the seconds.
 
 Reads requests, a JSON object a line: `argv` (module and arguments), `environment`, paths of the files that receive
-`stdout` and `stderr`, and `terminated`, which sends the process SIGTERM when it would parse its flags. Answers each with
-the exit code.
+`stdout` and `stderr`, and `terminated`, which sends the process SIGTERM when it would parse its flags. It answers each
+with the exit code.
 """
 
 import json
