@@ -41,7 +41,7 @@ def _server():
 def run(module, *arguments, devices=1, terminated=False, **variables):
     """The finished process of a command, forked from one that has imported the libraries.
 
-    `variables` are those of its environment; with `terminated` it gets SIGTERM at once.
+    `variables` are those of its environment; with `terminated` it gets SIGTERM when it would parse its flags.
     """
     argv = [module, *map(str, arguments)]
     with tempfile.TemporaryDirectory() as folder:

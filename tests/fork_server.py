@@ -1,8 +1,8 @@
 """Runs commands in processes forked from one that has imported the libraries: as real as any, without the seconds.
 
 Reads requests, a JSON object a line: `argv` (module and arguments), `environment`, paths of the files that receive
-`stdout` and `stderr`, and `terminated`, which sends the process SIGTERM once it handles that. Answers each with the
-exit code.
+`stdout` and `stderr`, and `terminated`, which sends the process SIGTERM when it would parse its flags. It answers each
+with the exit code.
 """
 
 import json
@@ -10,11 +10,10 @@ import os
 import runpy
 import signal
 import sys
-import threading
-import time
 import warnings
 
 # Imported once. None of them touches a device or starts a thread.
+import absl.app
 import av  # noqa: F401
 import cv2  # noqa: F401
 import flax.nnx  # noqa: F401
@@ -33,12 +32,6 @@ import tests.tiny  # noqa: F401
 warnings.filterwarnings("ignore", "os.fork")
 
 
-def terminate():
-    while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        time.sleep(0.001)
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
 def run(argv, environment, stdout, stderr, terminated):
     """The forked process."""
     signal.alarm(600)  # a command that hangs is killed, as by the timeout of `run_fresh`
@@ -46,7 +39,7 @@ def run(argv, environment, stdout, stderr, terminated):
     os.environ.update(environment)
     jax.config.update("jax_platforms", environment.get("JAX_PLATFORMS"))  # which JAX read when it was imported
     if terminated:
-        threading.Thread(target=terminate, daemon=True).start()
+        absl.app.run = lambda *_, **__: signal.raise_signal(signal.SIGTERM)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, path in ((1, stdout), (2, stderr)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)

@@ -259,7 +259,7 @@ def test_prediction_of_nothing_but_damaged_images_does_nothing(trained, tmp_path
     result = run("fume_jax.predict", *arguments)
     assert result.returncode == 1
     assert "broken.png: not an image" in result.stdout
-    assert [p.name for p in (tmp_path / "output").iterdir()] == ["predictions.csv"]
+    assert {p.name for p in (tmp_path / "output").iterdir()} == {".lock", "predictions.csv"}
     assert (tmp_path / "output" / "predictions.csv").read_text() == "earlier"
 
 
@@ -279,6 +279,7 @@ def test_a_film_of_two_gases_is_predicted_by_the_model_shipped_whatever_is_missi
     assert f"skipped: {films / 'co2.mp4'} at {damaged / 30:.3f} s: not decodable" in result.stdout
     assert rows[damaged]["ch4"] == "read" and rows[damaged]["class"] and not rows[damaged]["co2_gas_pixels"]
     assert {path.name for path in output.iterdir()} == {
+        ".lock",
         "annotated.mp4",
         "predictions.csv",
         "predictions.jsonl",

@@ -142,6 +142,9 @@ def _decode(data):
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         check_size(image.height, image.width)
         kind = "JPEG" if image.format == "MPO" else image.format
+        if kind == "PNG":
+            with Image.open(io.BytesIO(data), formats=("PNG",)) as chunks:
+                chunks.verify()  # their checksums, which decoders pass over
         # Further pictures in a JPEG file are previews and depth maps; the first one is what viewers show.
         if not is_tiff and kind != "JPEG":
             _check_count(getattr(image, "n_frames", 1))

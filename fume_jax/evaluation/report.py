@@ -200,8 +200,8 @@ def _write_metrics(path, step, scores, intervals, dataset, console):
     """Writes flat keys, NaN (a class that never occurs) as null; keeps earlier scores of the same step and dataset."""
     source, flat = {"step": step, "dataset": dataset.name, "dataset_digest": dataset.digest}, {}
     try:
-        # An earlier version wrote no digest.
-        flat = {"dataset_digest": dataset.digest} | read_json(path)
+        flat = read_json(path)
+        flat.setdefault("dataset_digest", dataset.digest)  # which an earlier version did not write
     except FileNotFoundError:
         pass
     except UserError as error:

@@ -148,7 +148,7 @@ def _parse_flags(argv):
 def _run(main):
     # Commands print what the user must know. What libraries log concerns their internals, or is raised as well.
     logging.set_verbosity(logging.FATAL)
-    sys.excepthook = _show_error
+    sys.unraisablehook = _show_unraisable
     enable_compilation_cache()
     telemetry.switch_off()
     # Importing and tracing make many objects that stay, and collecting garbage among them is a tenth of a start.
@@ -190,13 +190,13 @@ def enable_compilation_cache() -> None:
         pass  # in a home that is not writable every start compiles
 
 
-def _show_error(kind, error, trace, show=sys.excepthook):
-    """Shows an error that nothing caught, but not those of TensorStore's threads once a write of theirs has failed.
+def _show_unraisable(unraisable, show=sys.unraisablehook):
+    """Shows an error that nobody can catch, but not those of TensorStore's threads once a write of theirs has failed.
 
     They tell asyncio of each write that is still open, and its loop is gone; the failed write has raised by then.
     """
-    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
-        show(kind, error, trace)
+    if str(unraisable.exc_value) != "Event loop is closed":
+        show(unraisable)
 
 
 def _show_warning(text, category, filename, lineno, file=None, line=None, show=warnings.showwarning):

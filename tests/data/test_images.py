@@ -245,6 +245,22 @@ def test_damage_that_the_format_can_tell_is_refused(tmp_path, name, seed):
             read_frame(tmp_path / name)
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_png_file_whose_damage_decodes_is_refused_by_its_checksum(tmp_path, mode):
+    Image.fromarray(NOISE).convert(mode).save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    at = data.index(b"IDAT") + 4
+    (size,) = struct.unpack(">I", data[at - 8 : at - 4])
+    pixels = bytearray(zlib.decompress(data[at : at + size]))
+    pixels[100] ^= 1
+    # The picture is complete before the stream ends, so a decoder does not come to the checksum of that.
+    stream = zlib.compress(bytes(pixels) + bytes(1000))
+    damaged = data[: at - 8] + struct.pack(">I", len(stream)) + b"IDAT" + stream + data[at + size :]
+    (tmp_path / "a.png").write_bytes(damaged)
+    with pytest.raises(UnreadableFrame, match=r"checksum in b'IDAT'"):
+        read_frame(tmp_path / "a.png")
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_any_bytes_end_in_pixels_or_in_words(tmp_path, seed):
     random = np.random.default_rng(seed)

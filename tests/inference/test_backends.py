@@ -296,7 +296,7 @@ def test_weights_that_are_damaged_or_of_another_model_are_refused(folders, tmp_p
             JaxBackend(tmp_path / name)
     shutil.copytree(folders / "fume", tmp_path / "other")
     shutil.copy(folders / "classification_only" / "weights.npz", tmp_path / "other" / "weights.npz")
-    with pytest.raises(UserError, match="another model"):
+    with pytest.raises(UserError, match="of this model"):
         JaxBackend(tmp_path / "other")
 
 
