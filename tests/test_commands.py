@@ -294,6 +294,7 @@ def test_a_run_folder_of_another_config_is_refused(trained, tiny_dataset):
     "override, words",
     [
         ("--config.train.batchsize=8", ["batchsize", 'Did you mean "batch_size"']),
+        ("--config.loss.gama=1", ["There is no config key 'gama'", "configs/fume.py"]),
         ("--config.train.batch_size=many", ["batch_size", "many"]),
         ("--config.seed=-1", ["config.seed is -1; expected"]),
         (
