@@ -119,11 +119,11 @@ def parse(values: flags.FlagValues, arguments: Sequence[str]) -> list[str]:
     try:
         with python_file(config):
             return values(arguments)
-    except KeyError as error:
-        raise UserError(f"There is no config key {message(error)}\nconfigs/fume.py lists all keys.") from error
     except AttributeError as error:
         if config and "no attribute 'get_config'" in str(error):
             raise UserError(f"{config} is no config; expected a function get_config() in it.") from error
+        if error.args and isinstance(error.args[0], KeyError):
+            raise UserError(f"There is no config key {message(error)}\nconfigs/fume.py lists all keys.") from error
         raise
     except flags.IllegalFlagValueError as error:
         missing = re.findall(r"Flag --(\w+) must have a value other than None", str(error))
