@@ -9,8 +9,6 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import filelock
-
 from fume_jax.runtime.errors import UserError
 
 # Ending of a file that is being written. What is left of it belongs to a process that died.
@@ -99,6 +97,8 @@ def lock(folder: str | Path, *, name: str = ".lock", doing: str = "writing to", 
 
     Raises UserError if another process holds the lock or the folder cannot be written.
     """
+    import filelock  # here, since `benchmarks.gpu` runs where it is not installed
+
     folder = Path(folder)
     check_folder(folder)
     created = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -134,6 +134,8 @@ def scratch(parent: Path, prefix: str) -> Iterator[Path]:
 
     The folder is removed at the end, and those that processes killed meanwhile have left are removed at the start.
     """
+    import filelock
+
     parent.mkdir(parents=True, exist_ok=True)
     for left in parent.glob(f"{prefix}*"):
         # A living owner holds its lock. Without one the owner may be just about to take it.

@@ -31,7 +31,7 @@ def check_predict(disk, size):
     examples = next(iter(pretrained_examples().values()))["co2"].parent
     out = disk / "out"
     words = command("fume_jax.predict", f"--co2={examples}", f"--ch4={examples}", f"--output={out}")
-    copy = f"cat {out}/predictions.csv 2>/dev/null | tr '\\n' '~' ; find {disk} -name '*.part'"
+    copy = f"cat {out}/predictions.csv 2>/dev/null | tr -d '\\r' | tr '\\n' '~' ; find {disk} -name '*.part'"
     result = on_small_disk(disk, size, f"{words} ; echo code $?", copy)
     code = assert_plain(result, (1, 2))
     table = list(csv.DictReader(result.stdout.splitlines()[-1].split("~")))
