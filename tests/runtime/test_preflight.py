@@ -183,8 +183,8 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_and_leaves_the_last_on
     arguments = [*train_arguments(tiny_dataset, tmp_path / "run"), "--config.train.epochs=2"]
     stopped = with_file_limit(20, "fume_jax.main", *arguments)
     assert stopped.returncode == 1, stopped.stderr
-    assert stopped.stderr.startswith("error: The disk is full (File too large): a checkpoint could not be written")
-    assert stopped.stderr.count("\n") == 1
+    # Threads of the checkpointer may print beside it.
+    assert stopped.stderr.count("error: The disk is full (File too large): a checkpoint could not be written") == 1
     assert run("fume_jax.main", *arguments).returncode == 0
 
 
