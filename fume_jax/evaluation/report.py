@@ -113,18 +113,21 @@ def write_report(
             batch = loader.examples(split, indices)
             batch = _with_both_gases(batch) if reference else batch
             outputs, attention = predict_fn(**model, batch=batch), attention_fn(**model, batch=batch)
-            batch, outputs, attention = replicate_to_hosts((batch, outputs, attention))
+            shown = replicate_to_hosts((batch, outputs, attention))
             if first:
-                panel = f"{name}_{kind}"
-                _save(folder, panel, by_products, overlays.pair_panel, batch, outputs, len(indices))
-                if attention:
-                    args = batch, attention, len(indices)
-                    _save(folder, f"{panel}_attention", by_products, overlays.attention_panel, *args)
+                _save_panels(folder, f"{name}_{kind}", by_products, *shown, len(indices))
     if first:
         _save(folder, "training", by_products, plots.training_chart, curves)
         by_products.summarize()
         print(f"Wrote {folder}/metrics.json, {folder}/examples and {folder}/pictures.")
     return scores
+
+
+def _save_panels(folder, name, by_products, batch, outputs, attention, count):
+    """Saves the overlays of the first `count` pairs of a batch, and where their attention looks, if it has any."""
+    _save(folder, name, by_products, overlays.pair_panel, batch, outputs, count)
+    if attention:
+        _save(folder, f"{name}_attention", by_products, overlays.attention_panel, batch, attention, count)
 
 
 def _collect(config, model, eval_fn, batches, num_batches, *, name, console, stop, reference):

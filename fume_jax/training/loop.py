@@ -59,12 +59,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, stop: StopRequest) ->
 def _train(config, workdir, stop, mesh, dataset, stack):
     """Trains as `train` does; `stack` closes all files however the run ends, so that every log is on disk."""
     # Model and optimiser.
-    epoch_steps = -(-len(dataset.split("train")) // config.train.batch_size)
-    total_steps = config.train.epochs * epoch_steps
-    if total_steps >= 2**31:  # steps are counted as int32
-        raise UserError(
-            f"config.train.epochs is {config.train.epochs}, {total_steps:,} steps; expected less than 2**31."
-        )
+    epoch_steps, total_steps = _count_steps(config, dataset)
     schedule, tx = create_optimizer(config, epoch_steps)
     abstract_state = setup.abstract_state(config, tx, mesh)
     console = Console(quiet=config.log.quiet)
@@ -137,6 +132,22 @@ def _train(config, workdir, stop, mesh, dataset, stack):
 
     logger.close()
     events.flush()
+    return _score(config, workdir, checkpoints, stop, console, events, step)
+
+
+def _count_steps(config, dataset):
+    """Returns the steps of an epoch and of the run; UserError if they are too many."""
+    epoch_steps = -(-len(dataset.split("train")) // config.train.batch_size)
+    total_steps = config.train.epochs * epoch_steps
+    if total_steps >= 2**31:  # steps are counted as int32
+        raise UserError(
+            f"config.train.epochs is {config.train.epochs}, {total_steps:,} steps; expected less than 2**31."
+        )
+    return epoch_steps, total_steps
+
+
+def _score(config, workdir, checkpoints, stop, console, events, step):
+    """Scores the best checkpoint, and logs the scores at the last step; returns the exit code."""
     from fume_jax.training.scoring import score_run  # slow to import, which the first step need not wait for
 
     by_products = ByProducts(console.print)

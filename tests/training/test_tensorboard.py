@@ -147,14 +147,20 @@ def test_a_killed_run_has_every_entry_once(tmp_path, starts, loss):
     assert tags.count("_hparams_/session_start_info") == 1
 
 
+def log_losses(workdir, steps):
+    """The file of a log with a scalar a step, which equals the step."""
+    monitor = EventLog(workdir, start_step=0)
+    for step in range(1, steps + 1):
+        monitor.scalars(step, "train", {"loss": step})
+    monitor.close()
+    (path,) = (workdir / "events").iterdir()
+    return path
+
+
 @pytest.mark.parametrize("garbage", [b"", bytes(64), 64 * b"\xff"], ids=["torn", "zeros", "ones"])
 @pytest.mark.parametrize("lost, left", [(0, 5), (1, 4), (4, 4), (5, 4), (30, 4), (60, 3)])
 def test_a_torn_tail_is_cut_off(tmp_path, lost, left, garbage):
-    monitor = EventLog(tmp_path, start_step=0)
-    for step in range(1, 6):
-        monitor.scalars(step, "train", {"loss": step})
-    monitor.close()
-    (path,) = (tmp_path / "events").iterdir()
+    path = log_losses(tmp_path, steps=5)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) - lost] + garbage)
     warnings = []
@@ -165,11 +171,7 @@ def test_a_torn_tail_is_cut_off(tmp_path, lost, left, garbage):
 
 
 def test_a_log_that_is_damaged_in_the_middle_is_kept_and_told(tmp_path):
-    monitor = EventLog(tmp_path, start_step=0)
-    for step in range(1, 101):
-        monitor.scalars(step, "train", {"loss": step})
-    monitor.close()
-    (path,) = (tmp_path / "events").iterdir()
+    path = log_losses(tmp_path, steps=100)
     whole = path.read_bytes()
     record = len(whole) // 101  # about
     for place in (50 * record + shift for shift in range(record)):  # each byte of a record, in turn
