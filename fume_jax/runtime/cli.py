@@ -29,6 +29,7 @@ _ARGUMENT = re.compile(r"(?P<name>(?:--?[\w.-]+=)?(?:[\w.]+=)?)(?P<value>.*)", r
 _BUCKET = "--bucket"
 # JAX's words about an entry of its cache of compiled programs.
 _BROKEN_PROGRAM = re.compile(r"Error reading persistent compilation cache entry for '([^']+)'")
+_UNKEPT_PROGRAM = re.compile(r"Error writing persistent compilation cache entry for '[^']+': (.*)")
 
 
 def run(main: Callable[[], int | None]) -> None:
@@ -172,6 +173,7 @@ def _run(main):
 
 def _fail(explanation):
     print(f"error: {explanation}", file=sys.stderr, flush=True)
+    warnings.simplefilter("ignore")  # of libraries about what they left undone, while Python exits
     sys.exit(NOTHING_DONE)
 
 
@@ -202,8 +204,14 @@ def _show_unraisable(unraisable, show=sys.unraisablehook):
 
 
 def _show_warning(text, category, filename, lineno, file=None, line=None, show=warnings.showwarning):
-    """Shows a warning, but deletes programs of the cache that JAX warns about, which it would never replace."""
+    """Shows a warning, but deletes programs of the cache that JAX warns about, which it would never replace.
+
+    A program that cannot be kept, as on a full disk, is told in a line; JAX warns of each of them alone.
+    """
     folder = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if unkept := _UNKEPT_PROGRAM.match(str(text)):
+        print(f"WARNING: a compiled program is not kept in {folder}: {unkept[1]}", file=sys.stderr, flush=True)
+        return None
     if folder is None or not (broken := _BROKEN_PROGRAM.match(str(text))):
         return show(text, category, filename, lineno, file, line)
     print(f"WARNING: a compiled program in {folder} is damaged and is made anew", file=sys.stderr, flush=True)
