@@ -19,6 +19,10 @@ from tests.videos import flip
 REAL_FRAMES = ROOT.parent / "shared" / "data" / "ogi_real"
 
 
+def read_table(path):
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
 @pytest.fixture
 def frames(tmp_path):
     """Folders of two gases in every kind of image there is, some of it unusable."""
@@ -157,7 +161,7 @@ def test_prediction_handles_every_usable_image_and_lists_the_others(trained, fra
     assert result.returncode == 2, result.stderr
     assert "broken.png: not an image" in result.stdout
     assert "empty.png: the file is empty" in result.stdout
-    rows = {row["frame"]: row for row in csv.DictReader((output / "predictions.csv").open())}
+    rows = {row["frame"]: row for row in read_table(output / "predictions.csv")}
     assert list(rows) == ["a", "colour", "deep", "large"]
     for row in rows.values():
         probabilities = [float(row[name]) for name in ("Healthy", "Transitional", "Acidotic")]
@@ -180,7 +184,7 @@ def test_prediction_handles_every_usable_image_and_lists_the_others(trained, fra
 @pytest.mark.slow
 def test_an_evaluation_leaves_a_row_an_example_and_pictures_of_everything(trained):
     workdir, printed = trained
-    rows = list(csv.DictReader((workdir / "examples" / "test.csv").open()))
+    rows = read_table(workdir / "examples" / "test.csv")
     metrics = json.loads((workdir / "metrics.json").read_text())
     assert [int(row["example_index"]) for row in rows] == list(range(12))
     right = np.mean([row["label"] == row["prediction"] for row in rows])
@@ -215,7 +219,7 @@ def test_averaging_over_flips_and_the_protocol_of_the_original_are_scored_beside
         metrics = json.loads((workdir / "metrics.json").read_text())
         assert metrics.items() >= before.items()
         assert metrics[f"{name}/loss"] != before["test/loss"]
-        tables[name] = list(csv.DictReader((workdir / "examples" / f"{name}.csv").open()))
+        tables[name] = read_table(workdir / "examples" / f"{name}.csv")
         assert ("ch4_iou_gas" in tables[name][0]) == (name != "train_reference")
     # Masks of CO2 alone are scored, but of all pairs, also of those without CO2.
     assert len([row for row in tables["train"] if not row["co2_mean_iou"]]) == 4
@@ -260,7 +264,7 @@ def test_a_film_of_two_gases_is_predicted_by_the_model_shipped_whatever_is_missi
     arguments = [f"--{gas}={films / f'{gas}.mp4'}" for gas in ("co2", "ch4")]
     result = run("fume_jax.predict", *arguments, f"--output={output}", "--batch_size=5", "--save=video")
     assert result.returncode == 2, result.stderr
-    rows = {round(float(row["time"]) * 30): row for row in csv.DictReader((output / "predictions.csv").open())}
+    rows = {round(float(row["time"]) * 30): row for row in read_table(output / "predictions.csv")}
     assert list(rows) == list(range(12))
     assert [i for i, row in rows.items() if row["ch4"] == "absent"] == [3, 7, 11]
     (damaged,) = (i for i, row in rows.items() if row["co2"] == "unreadable")

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import heapq
-import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +14,7 @@ from fume_jax.data import ffv1
 from fume_jax.data.faults import UnreadableFrame, check_size, max_pixels
 from fume_jax.data.gray import to_gray
 from fume_jax.runtime.errors import UserError
+from fume_jax.runtime.files import replacing
 
 # The most frames that a decoder of H.264 or HEVC holds back to return them in presentation order.
 MAX_REORDER = 16
@@ -81,9 +81,8 @@ class VideoWriter:
 
     def __init__(self, path: str | Path, rate: float = DEFAULT_RATE):
         """Prepares to write to `path`; `rate`, frames per second on average, guides the encoder."""
-        self._path = Path(path)
-        self._part = self._path.with_name(f"{self._path.name}.part")
-        self._rate = Fraction(rate).limit_denominator(1001)
+        self._path, self._rate = Path(path), Fraction(rate).limit_denominator(1001)
+        self._stack = contextlib.ExitStack()
         self._container = self._stream = None
         self._last = -1
 
@@ -107,21 +106,14 @@ class VideoWriter:
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
-        if self._container is None:
-            return
-        try:
-            with self._container:
-                if error is None:
-                    self._container.mux(self._stream.encode())
-            if error is None:
-                os.replace(self._part, self._path)
-        finally:
-            self._part.unlink(missing_ok=True)
+        self._stack.__exit__(kind, error, traceback)
 
     def _start(self, height, width):
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        part = self._stack.enter_context(replacing(self._path))
         # The index comes first, so that a browser can start to play before it has the whole file.
-        self._container = av.open(f"file:{self._part}", "w", format="mp4", container_options={"movflags": "faststart"})
+        container = av.open(f"file:{part}", "w", format="mp4", container_options={"movflags": "faststart"})
+        self._container = self._stack.enter_context(container)
         self._stream = self._container.add_stream(
             "libx264", self._rate, {"crf": "20"}, width=width, height=height, pix_fmt="yuv420p", time_base=TIME_BASE
         )
@@ -129,6 +121,11 @@ class VideoWriter:
         context = self._stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = av.video.reformatter.ColorPrimaries.BT709
         context.color_range = av.video.reformatter.ColorRange.MPEG
+        self._stack.push(self._flush)
+
+    def _flush(self, kind, error, traceback):
+        if error is None:
+            self._container.mux(self._stream.encode())
 
 
 @contextlib.contextmanager

@@ -47,7 +47,7 @@ def test_the_loss_of_a_split_is_the_mean_over_examples_then_over_gases_present()
 def test_a_row_says_what_the_model_said_of_the_gases_that_are_there(tmp_path):
     table = per_example.columns(results(), cls_weight=2.0, seg_weight=1.0)
     per_example.write_table(tmp_path / "examples" / "test.csv", table)
-    first, second = csv.DictReader((tmp_path / "examples" / "test.csv").open())
+    first, second = csv.DictReader((tmp_path / "examples" / "test.csv").read_text().splitlines())
     assert (first["label"], first["prediction"]) == ("Healthy", "Healthy")
     assert (second["label"], second["prediction"], second["example_index"]) == ("Acidotic", "Healthy", "9")
     assert float(first["loss"]) == pytest.approx(2 * 1.0 + 0.4)

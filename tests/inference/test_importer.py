@@ -74,7 +74,7 @@ def test_nothing_is_said_of_a_frame_that_the_model_does_not_read(tmp_path):
     folders = [f"--{gas}={tmp_path / gas}" for gas in ("co2", "ch4")]
     result = run("fume_jax.predict", f"--workdir={tmp_path / 'run'}", *folders, f"--output={tmp_path / 'out'}")
     assert result.returncode == 0, result.stderr
-    both, ch4_alone = csv.DictReader((tmp_path / "out" / "predictions.csv").open())
+    both, ch4_alone = csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines())
     assert both["class"] and both["Healthy"] and both["co2_gas_fraction"]
     said = {name: value for name, value in ch4_alone.items() if value and name != "milliseconds"}
     assert said == {"frame": "b", "co2": "absent", "ch4": "read"}

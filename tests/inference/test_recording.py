@@ -160,7 +160,7 @@ def test_a_video_of_two_gases_leaves_tables_pictures_and_a_video(tmp_path):
     source = open_source(str(tmp_path / "co2.mp4"), str(tmp_path / "ch4.mp4"))
     output = tmp_path / "output"
     assert predict_recording(Predictor(Known()), source, output, batch_size=8) == DONE
-    rows = list(csv.DictReader((output / "predictions.csv").open()))
+    rows = list(csv.DictReader((output / "predictions.csv").read_text().splitlines()))
     lines = [json.loads(line) for line in (output / "predictions.jsonl").read_text().splitlines()]
     assert len(rows) == len(lines) == 20
     for i, (row, line) in enumerate(zip(rows, lines, strict=True)):
