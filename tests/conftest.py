@@ -58,7 +58,7 @@ def tiny_dataset(once):
 
 @pytest.fixture(scope="session")
 def trained(once, tiny_dataset):
-    """A run of twelve epochs of six steps, to be left as it is, and what it printed."""
+    """A run of six epochs of six steps, to be left as it is, and what it printed."""
 
     def train(path):
         result = run("fume_jax.main", *train_arguments(tiny_dataset, path))

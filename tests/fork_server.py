@@ -1,8 +1,12 @@
 """Runs commands in processes forked from one that has imported the libraries: as real as any, without the seconds.
 
-Reads requests, a JSON object a line: `argv` (module and arguments), `environment`, paths of the files that receive
-`stdout` and `stderr`, and `terminated`, which sends the process SIGTERM when it would parse its flags. It answers each
-with the exit code.
+Reads requests, a JSON object a line, and answers each with a line of JSON:
+
+- `argv` (module and arguments), `environment`, paths of the files that receive `stdout` and `stderr`, `seconds` after
+  which the process is killed, `group` for a session of its own, and `terminated`, which sends it SIGTERM when it would
+  parse its flags: the number of the process;
+- `wait`, such a number: the exit code, once there is one;
+- `poll`, such a number: the exit code, or null while it runs.
 """
 
 import json
@@ -32,17 +36,23 @@ import tests.tiny  # noqa: F401
 warnings.filterwarnings("ignore", "os.fork")
 
 
-def run(argv, environment, stdout, stderr, terminated):
+def run(argv, environment, stdout, stderr, seconds, group, terminated):
     """The forked process."""
-    signal.alarm(600)  # a command that hangs is killed, as by the timeout of `run_fresh`
+    signal.alarm(seconds)
+    if group:
+        os.setsid()
     os.environ.clear()
     os.environ.update(environment)
     jax.config.update("jax_platforms", environment.get("JAX_PLATFORMS"))  # which JAX read when it was imported
     if terminated:
         absl.app.run = lambda *_, **__: signal.raise_signal(signal.SIGTERM)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    for number, path in ((1, stdout), (2, stderr)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    os.dup2(os.open(stdout, flags), 1)
+    os.dup2(1 if stderr == stdout else os.open(stderr, flags), 2)
+    # Those of the server remember whether they could be seeked.
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     sys.argv = argv
     code = 1
     try:
@@ -58,10 +68,25 @@ def run(argv, environment, stdout, stderr, terminated):
         os._exit(code)
 
 
+def start(request):
+    child = os.fork()
+    if child == 0:
+        run(**request)
+    return child
+
+
+def poll(pid, options=os.WNOHANG):
+    ended, status = os.waitpid(pid, options)
+    return os.waitstatus_to_exitcode(status) if ended else None
+
+
 if __name__ == "__main__":
     for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            run(**json.loads(line))
-        _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        request = json.loads(line)
+        if "wait" in request:
+            answer = poll(request["wait"], options=0)
+        elif "poll" in request:
+            answer = poll(request["poll"])
+        else:
+            answer = start(request)
+        print(json.dumps(answer), flush=True)

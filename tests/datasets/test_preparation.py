@@ -108,7 +108,7 @@ def test_a_preparation_that_is_ended_leaves_no_worker(number, tmp_path):
         workers = this.children(recursive=True)
         time.sleep(0.1)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate()
     assert process.returncode == {signal.SIGKILL: -9}.get(number, 75), output
     _, alive = psutil.wait_procs(workers, timeout=20)
     assert not alive

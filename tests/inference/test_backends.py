@@ -82,20 +82,27 @@ def test_an_export_says_what_the_model_says(folders, tmp_path, format, name):
             assert (outputs[key].argmax(-1) == expected[key].argmax(-1)).mean() > 0.9999
 
 
+@pytest.fixture(scope="module")
+def dynamic(folders, tiny_dataset, tmp_path_factory):
+    """A run with its export as ONNX for any size, and what the command printed."""
+    workdir = tmp_path_factory.mktemp("dynamic") / "run"
+    shutil.copytree(folders / "fume", workdir)
+    result = run("fume_jax.export", f"--workdir={workdir}", "--format=onnx", "--dynamic_size", f"--data={tiny_dataset}")
+    assert result.returncode == 0, result.stderr
+    return workdir, result.stdout
+
+
 @pytest.mark.slow
-def test_onnx_of_dynamic_size_takes_frames_of_any_size_and_has_no_normalisation_left(folders, tmp_path):
-    model = JaxBackend(folders / "fume")
-    backend = BACKENDS["onnx"]
-    path = tmp_path / "model.onnx"
-    backend.write(path, model.model, model.card, dynamic_size=True)
+def test_onnx_of_dynamic_size_takes_frames_of_any_size_and_has_no_normalisation_left(folders, dynamic):
+    model, path = JaxBackend(folders / "fume"), dynamic[0] / "model.onnx"
     graph = onnx.load(path).graph
     assert [value.name for value in graph.input] == ["co2_frame", "ch4_frame", "modality_mask"]
     assert {value.name for value in graph.output} == {"cls_logits", "co2_seg_logits", "ch4_seg_logits"}
     shape = [dim.dim_param or dim.dim_value for dim in graph.input[0].type.tensor_type.shape.dim]
     assert shape == ["batch", 1, "height", "width"]
     assert "BatchNormalization" not in {node.op_type for node in graph.node}
-    exported = backend(path)
-    for height, width in ((HEIGHT, WIDTH), (65, 131), (128, 64)):
+    exported = open_backend(path)
+    for height, width in ((65, 131), (128, 64)):
         inputs = batch(2, height, width)
         expected, outputs = model(**inputs), exported(**inputs)
         for key in expected:
@@ -352,14 +359,11 @@ def test_comparison_counts_what_differs():
 
 
 @pytest.mark.slow
-def test_the_command_exports_a_run_checks_it_on_its_data_and_prediction_takes_the_file(folders, tiny_dataset, tmp_path):
-    workdir = tmp_path / "run"
-    shutil.copytree(folders / "fume", workdir)
-    result = run("fume_jax.export", f"--workdir={workdir}", "--format=onnx", f"--data={tiny_dataset}")
-    assert result.returncode == 0, result.stderr
-    assert f"Wrote {workdir / 'model.onnx'}." in result.stdout
-    assert f"the test split of {tiny_dataset}" in result.stdout
-    assert result.stdout.count("100.0000%") == 3
+def test_the_command_exports_a_run_checks_it_on_its_data_and_prediction_takes_the_file(dynamic, tiny_dataset, tmp_path):
+    workdir, printed = dynamic
+    assert f"Wrote {workdir / 'model.onnx'}." in printed
+    assert f"the test split of {tiny_dataset}" in printed
+    assert printed.count("100.0000%") == 3
     frames = [f"--{gas}={exporter.pretrained_examples()['healthy_jet'][gas]}" for gas in ("co2", "ch4")]
     rows = []
     for options in (["--backend=onnx", f"--workdir={workdir}"], [f"--model={workdir / 'model.onnx'}"]):

@@ -210,6 +210,6 @@ def test_being_told_to_stop_ends_it_in_order(host):
     with serving(f"--host={host}", host=f"[{host}]" if ":" in host else host) as (process, address):
         assert httpx.get(address).status_code == 200
         process.send_signal(signal.SIGTERM)
-        printed, _ = process.communicate(timeout=30)
+        printed, _ = process.communicate()
         assert process.returncode == 0, printed
         assert "Traceback" not in printed

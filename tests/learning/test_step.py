@@ -9,7 +9,7 @@ import optax
 import pytest
 from flax import nnx
 
-from configs import fume
+from configs.fume import get_config
 from fume_jax.config import create_example_losses, create_loss_fn
 from fume_jax.learning.step import (
     create_train_state,
@@ -26,7 +26,7 @@ from fume_jax.schema import batch_spec
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 SIZE = 64
-LOSS_FN, EXAMPLE_LOSSES = create_loss_fn(fume.get_config()), create_example_losses(fume.get_config())
+LOSS_FN, EXAMPLE_LOSSES = create_loss_fn(get_config()), create_example_losses(get_config())
 
 
 def random_batch(batch_size, seed=0):
@@ -44,18 +44,45 @@ def random_batch(batch_size, seed=0):
     return batch
 
 
+# Adam blows up rounding where the true gradient is 0.
+TX = optax.sgd(0.05)
+
+
+def fume():
+    return create_model("fume", backbone="tiny", rngs=nnx.Rngs(0))
+
+
+def multi_task():
+    """Compiles in half the time, for steps that only one test takes."""
+    return create_model("multi_task", gas="both", backbone="tiny", rngs=nnx.Rngs(0))
+
+
+def initial_state(create):
+    return jax.device_get(jax.jit(lambda: create_train_state(create(), TX))())
+
+
+def deterministic_step(create, **options):
+    """A step without dropout."""
+    model = nnx.eval_shape(create)
+    model.set_attributes(deterministic=True)
+    options |= {"graphdef": split_model(model)[0], "tx": TX, "loss_fn": LOSS_FN, "seed": 0}
+    return jax.jit(lambda state, batch: train_step(state, batch, **options))
+
+
 @pytest.fixture(scope="module")
 def setup():
-    """Compiled SGD step and initial state; SGD, since Adam blows up rounding where the true gradient is 0."""
-    tx = optax.sgd(0.05)
-    abstract = nnx.eval_shape(lambda: create_model("fume", backbone="tiny", rngs=nnx.Rngs(0)))
-    state = jax.jit(lambda: create_train_state(create_model("fume", backbone="tiny", rngs=nnx.Rngs(0)), tx))()
-    return jit_train_step(abstract, tx, LOSS_FN, seed=0), jax.device_get(state), tx
+    """Compiled step and initial state."""
+    return jit_train_step(nnx.eval_shape(fume), TX, LOSS_FN, seed=0), initial_state(fume)
+
+
+@pytest.fixture(scope="module")
+def start():
+    return initial_state(multi_task)
 
 
 @pytest.mark.slow
 def test_steps_lower_the_loss_and_move_parameters_and_statistics(setup):
-    step, state, _ = setup
+    step, state = setup
     batch, start = random_batch(4), state
     losses = []
     for _ in range(8):
@@ -74,36 +101,41 @@ def test_steps_lower_the_loss_and_move_parameters_and_statistics(setup):
 
 @pytest.mark.slow
 def test_seed_and_step_alone_decide_dropout(setup):
-    step, state, tx = setup
+    step, state = setup
     batch = random_batch(4)
     (_, a), (_, b) = step(state, batch), step(state, batch)
     assert float(a["loss"]) == float(b["loss"])
     _, later = step(state.replace(step=np.int32(5)), batch)
     assert float(later["loss"]) != float(a["loss"])
-    abstract = nnx.eval_shape(lambda: create_model("fume", backbone="tiny", rngs=nnx.Rngs(0)))
-    _, reseeded = jit_train_step(abstract, tx, LOSS_FN, seed=1)(state, batch)
-    assert float(reseeded["loss"]) != float(a["loss"])
 
 
 @pytest.mark.slow
-def test_padding_changes_nothing_but_the_dropout_masks(setup):
-    _, state, tx = setup
-    model = nnx.eval_shape(lambda: create_model("fume", backbone="tiny", rngs=nnx.Rngs(0)))
-    model.set_attributes(deterministic=True)
-    graphdef, _, _ = split_model(model)
+def test_the_seed_decides_dropout_and_a_second_batch_of_one_shape_does_not_trace_again(start):
+    batch, losses = random_batch(2), []
+    for seed in range(2):
+        chex.clear_trace_counter()
+        loss_fn = chex.assert_max_traces(lambda outputs, batch: LOSS_FN(outputs, batch), n=1)
+        step = jit_train_step(nnx.eval_shape(multi_task), TX, loss_fn, seed=seed)
+        state, metrics = step(start, batch)
+        step(state, random_batch(2, seed=1))
+        losses.append(float(metrics["loss"]))
+    assert losses[0] != losses[1]
+
+
+@pytest.mark.slow
+def test_padding_changes_nothing_but_the_dropout_masks(start):
     batch = random_batch(3)
     padding = jax.tree.map(lambda x: np.full_like(x[:1], 1), batch) | {"valid": np.zeros(1, bool)}
     padded = jax.tree.map(lambda a, b: np.concatenate([a, b]), batch, padding)
-    chex.clear_trace_counter()
-    step = jax.jit(lambda s, b: train_step(s, b, graphdef=graphdef, tx=tx, loss_fn=LOSS_FN, seed=0))
-    (a, a_metrics), (b, b_metrics) = step(state, batch), step(state, padded)
+    step = deterministic_step(multi_task)
+    (a, a_metrics), (b, b_metrics) = step(start, batch), step(start, padded)
     chex.assert_trees_all_close(a_metrics, b_metrics, rtol=1e-4)
     chex.assert_trees_all_close(a.batch_stats, b.batch_stats, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
 def test_eight_devices_take_the_same_step_as_one(setup):
-    step, state, _ = setup
+    step, state = setup
     mesh, batch = create_mesh(), random_batch(16)
     _, expected = step(state, batch)
     sharded = jax.device_put(batch, batch_sharding(mesh))
@@ -114,21 +146,11 @@ def test_eight_devices_take_the_same_step_as_one(setup):
     chex.assert_trees_all_close(metrics, expected, rtol=1e-5)
 
 
-@pytest.mark.slow
-def test_a_second_batch_of_one_shape_does_not_trace_again(setup):
-    _, state, tx = setup
-    abstract = nnx.eval_shape(lambda: create_model("fume", backbone="tiny", rngs=nnx.Rngs(0)))
-    loss_fn = chex.assert_max_traces(lambda outputs, batch: LOSS_FN(outputs, batch), n=1)
-    step = jit_train_step(abstract, tx, loss_fn, seed=0)
-    for seed in range(2):
-        state, _ = step(state, random_batch(2, seed))
-
-
 @pytest.fixture(scope="module")
 def evaluate(setup):
     """Compiled evaluation of a batch with the initial state."""
-    _, state, _ = setup
-    model = nnx.eval_shape(lambda: create_model("fume", backbone="tiny", rngs=nnx.Rngs(0)))
+    _, state = setup
+    model = nnx.eval_shape(fume)
     model.eval()
     predict_fn = functools.partial(predict_step, graphdef=split_model(model)[0])
     options = {"predict_fn": predict_fn, "losses_fn": EXAMPLE_LOSSES, "masks": True}
@@ -158,7 +180,7 @@ def test_what_evaluation_says_of_an_example_depends_on_that_example_alone(evalua
 
 @pytest.mark.slow
 def test_the_mean_over_a_frame_and_its_mirror_image_is_the_same_for_both(setup, evaluate):
-    _, state, _ = setup
+    _, state = setup
     predict_fn = evaluate[1]
     predict = jax.jit(lambda b: flip_step(state.params, state.batch_stats, b, predict_fn=predict_fn))
     batch = random_batch(2)
@@ -172,16 +194,11 @@ def test_the_mean_over_a_frame_and_its_mirror_image_is_the_same_for_both(setup, 
 
 
 @pytest.mark.slow
-def test_a_batch_in_parts_gives_the_mean_gradient_and_loss_of_the_parts(setup):
-    _, state, tx = setup
-    model = nnx.eval_shape(lambda: create_model("fume", backbone="tiny", rngs=nnx.Rngs(0)))
-    model.set_attributes(deterministic=True)
-    options = {"graphdef": split_model(model)[0], "tx": tx, "loss_fn": LOSS_FN, "seed": 0}
-    step = jax.jit(lambda s, b: train_step(s, b, **options))
-    in_parts = jax.jit(lambda s, b: train_step(s, b, accumulation_steps=2, **options))
+def test_a_batch_in_parts_gives_the_mean_gradient_and_loss_of_the_parts(start):
+    step, in_parts = deterministic_step(multi_task), deterministic_step(multi_task, accumulation_steps=2)
     batch = random_batch(4)
-    halves = [step(state, jax.tree.map(lambda x, i=i: x[i::2], batch)) for i in range(2)]
-    new, metrics = in_parts(state, batch)
+    halves = [step(start, jax.tree.map(lambda x, i=i: x[i::2], batch)) for i in range(2)]
+    new, metrics = in_parts(start, batch)
     for name in ("loss", "cls_loss", "co2_seg_loss"):
         assert float(metrics[name]) == pytest.approx(np.mean([float(m[name]) for _, m in halves]), rel=1e-4)
     # Plain descent: the mean gradient moves the parameters by the mean of what each gradient would.
@@ -192,7 +209,7 @@ def test_a_batch_in_parts_gives_the_mean_gradient_and_loss_of_the_parts(setup):
 
 @pytest.mark.slow
 def test_a_step_that_is_not_finite_changes_nothing_but_its_number(setup):
-    step, state, _ = setup
+    step, state = setup
     batch = random_batch(4)
     broken = batch | {"co2_frame": np.full_like(batch["co2_frame"], np.nan)}
     new, metrics = step(state, broken)
@@ -204,10 +221,8 @@ def test_a_step_that_is_not_finite_changes_nothing_but_its_number(setup):
 
 
 @pytest.mark.slow
-def test_the_average_of_the_parameters_forgets_the_start_at_first_and_then_slowly(setup):
-    _, start, tx = setup
-    abstract = nnx.eval_shape(lambda: create_model("fume", backbone="tiny", rngs=nnx.Rngs(0)))
-    step = jit_train_step(abstract, tx, LOSS_FN, seed=0, ema_decay=0.15)
+def test_the_average_of_the_parameters_forgets_the_start_at_first_and_then_slowly(start):
+    step = jit_train_step(nnx.eval_shape(multi_task), TX, LOSS_FN, seed=0, ema_decay=0.15)
     state, expected = start.replace(ema_params=start.params), start.params
     for i in range(3):
         state, _ = step(state, random_batch(4, i))

@@ -41,14 +41,14 @@ def inputs_of(name, size, case):
     return inputs
 
 
-def run(model, inputs):
-    graphdef, state = nnx.split(model)
-    return jax.jit(lambda s, kwargs: nnx.merge(graphdef, s)(**kwargs))(state, inputs)
+@functools.partial(jax.jit, static_argnums=0)
+def apply(graphdef, state, inputs):
+    return nnx.merge(graphdef, state)(**inputs)
 
 
 @pytest.mark.parametrize("name, size, case", CASES + FULL_SIZE)
 def test_logits_equal_the_reference(name, size, case):
-    outputs = run(model(name), inputs_of(name, size, case))
+    outputs = apply(*nnx.split(model(name)), inputs_of(name, size, case))
     stride = {96: 8, 480: 32}[size[1]]
     prefix = f"{name}/{size[1]}x{size[2]}/{case}/"
     # A single segmentation head has no gas in its name there.

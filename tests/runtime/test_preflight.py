@@ -17,7 +17,7 @@ import pytest
 from fume_jax.runtime import preflight
 from fume_jax.runtime.console import Console
 from fume_jax.runtime.errors import UserError
-from tests.commands import environment, run, train_arguments
+from tests.commands import environment, start, train_arguments
 
 ROOT = Path(__file__).parents[2]
 STEP = {"batch_size": 8, "height": 120, "width": 160}
@@ -180,14 +180,19 @@ def test_a_dataset_that_cannot_be_written_to_its_end_is_not_taken_for_one(tmp_pa
 
 @pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_written_ends_the_run_and_leaves_the_last_one(tiny_dataset, tmp_path):
-    arguments = [*train_arguments(tiny_dataset, tmp_path / "run"), "--config.train.epochs=2"]
+    arguments = train_arguments(tiny_dataset, tmp_path / "run")
     stopped = with_file_limit(20, "fume_jax.main", *arguments)
     assert stopped.returncode == 1, stopped.stderr
     *warnings, error = stopped.stderr.splitlines()
     assert error.startswith("error: The disk is full (File too large): a checkpoint could not be written")
     # Its programs are not kept either, unless the cache has them already.
     assert all(line.startswith("WARNING: a compiled program is not kept in ") for line in warnings)
-    assert run("fume_jax.main", *arguments).returncode == 0
+    again = start("fume_jax.main", *arguments)
+    while not again.stdout.readline().startswith("epoch 2 of 6"):
+        assert again.poll() is None
+    again.terminate()
+    again.communicate()
+    assert again.returncode == 75
 
 
 def test_only_errors_about_space_are_said_to_be_so(tmp_path):

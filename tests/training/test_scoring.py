@@ -53,10 +53,10 @@ def test_a_dataset_prepared_anew_behind_its_path_is_refused(trained, tiny_datase
 def test_a_run_that_is_further_than_its_dataset_asks_for_ends(trained, tiny_dataset, tmp_path):
     workdir = Path(shutil.copytree(trained[0], tmp_path / "run"))
     (workdir / "dataset.json").unlink()  # of an earlier version
-    (workdir / "checkpoints" / "72").rename(workdir / "checkpoints" / "78")  # as if there had been more pairs
+    (workdir / "checkpoints" / "36").rename(workdir / "checkpoints" / "42")  # as if there had been more pairs
     result = run("fume_jax.main", *train_arguments(tiny_dataset, workdir))
     assert result.returncode == 0, result.stderr
-    assert "resuming after step 78" in result.stdout and "Best checkpoint: step " in result.stdout
+    assert "resuming after step 42" in result.stdout and "Best checkpoint: step " in result.stdout
     assert (workdir / "dataset.json").exists()
 
 
