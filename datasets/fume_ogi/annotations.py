@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from datasets.fume_ogi.faults import Fault
-from datasets.fume_ogi.table import as_bool, as_id, as_number, is_shortened, read_table
+from fume_jax.data.table import as_bool, as_id, as_number, is_shortened, read_table
 from fume_jax.runtime.errors import UserError
 from fume_jax.runtime.files import replacing
 from fume_jax.runtime.names import csv_text
@@ -25,6 +25,8 @@ SINGLE_COLUMNS = ("frame_path", "mask_path", "gas_type", *_LABELS, *_IDS)
 _FRAMES = tuple(f"{gas}_{kind}" for gas in GASES for kind in ("frame", "mask"))
 PAIRED_COLUMNS = (*_FRAMES, *_LABELS, "is_paired", "missing_modality")
 ID_COLUMNS = tuple(f"{gas}_{name}" for gas in GASES for name in _IDS)
+# Where the columns are described.
+README = "datasets/fume_ogi/README.md"
 # What absolute paths of Windows begin with.
 _DRIVES = tuple(f"{letter}:" for letter in string.ascii_letters)
 
@@ -83,7 +85,7 @@ def read_annotations(pattern: str, source: Path = Path()) -> Annotations:
             f"There is no annotation file {' or '.join(names.values())}. Name yours by --annotations=PATTERN, in which "
             "{split} stands for train, val and test; a single file for all needs no {split}."
         )
-    tables = {path: read_table(path, (SINGLE_COLUMNS, PAIRED_COLUMNS)) for path in found.values()}
+    tables = {path: read_table(path, (SINGLE_COLUMNS, PAIRED_COLUMNS), README) for path in found.values()}
     paired = {path: table.form is PAIRED_COLUMNS for path, table in tables.items()}
     if len(set(paired.values())) > 1:
         forms = ", ".join(f"{path} has {'pairs' if pairs else 'single frames'}" for path, pairs in paired.items())

@@ -48,8 +48,8 @@ class Table:
     lines: list[Line]
 
 
-def read_table(path: Path, forms: Sequence[Sequence[str]]) -> Table:
-    """Reads a table that has all columns of one of the `forms`.
+def read_table(path: Path, forms: Sequence[Sequence[str]], page: str) -> Table:
+    """Reads a table that has all columns of one of the `forms`, which a `page` of the documentation describes.
 
     Cells are stripped; those of missing values are empty. Column names may differ in case and in spaces.
 
@@ -66,7 +66,7 @@ def read_table(path: Path, forms: Sequence[Sequence[str]]) -> Table:
         columns, rows = _columns(text, separator), list(_rows(text, separator))[1:]
     except csv.Error as error:
         raise UserError(f"{path} is not a CSV file: {error}.") from error
-    form = _form(path, columns, forms)
+    form = _form(path, columns, forms, page)
     return Table(form, [_line(number + skipped, columns, cells) for number, cells in rows])
 
 
@@ -117,14 +117,13 @@ def _columns(text, separator):
     return [re.sub(r"[\s-]+", "_", name.strip("\ufeff \t").lower()) for name in header]
 
 
-def _form(path, columns, forms):
+def _form(path, columns, forms, page):
     missing = {form: [column for column in form if column not in columns] for form in forms}
     form, lacking = min(missing.items(), key=lambda item: len(item[1]))
     if lacking:
         has = f"it has {', '.join(columns)}" if columns else "it is empty"
         raise UserError(
-            f"{path} lacks the column{'s' * (len(lacking) > 1)} {', '.join(lacking)}; {has}. See "
-            "datasets/fume_ogi/README.md for the columns of each form."
+            f"{path} lacks the column{'s' * (len(lacking) > 1)} {', '.join(lacking)}; {has}. {page} lists the columns."
         )
     if twice := [column for column in form if columns.count(column) > 1]:
         raise UserError(f"{path} has the column {', '.join(twice)} more than once. Remove or rename one.")

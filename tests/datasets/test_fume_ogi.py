@@ -13,9 +13,9 @@ from datasets.fume_ogi.annotations import SINGLE_COLUMNS
 from datasets.fume_ogi.content import read_mask
 from datasets.fume_ogi.faults import KINDS, WARNINGS
 from datasets.fume_ogi.plan import FaultyRecordings, Options, make_plan, statistics
-from datasets.fume_ogi.table import as_id
 from fume_jax.data.dataset import Dataset
 from fume_jax.data.images import read_frame
+from fume_jax.data.table import as_id
 from fume_jax.runtime.errors import UserError
 from fume_jax.schema import CLASSES, GASES, SPLITS
 from tests.commands import run
