@@ -89,7 +89,8 @@ class Command:
         self.send_signal(signal.SIGKILL)
 
     def communicate(self):
-        printed = self.stdout.read()
+        with self.stdout:
+            printed = self.stdout.read()
         self.wait()
         return printed, None
 

@@ -1,7 +1,7 @@
 """Decodes image files and Pillow images, upright and without loss, and reads them as frames.
 
-Pillow decodes what it holds without loss, simplejpeg decodes JPEG, since it alone reports damage there, and OpenCV
-decodes the deep formats that Pillow would reduce to 8 bits.
+Pillow decodes what it holds without loss, simplejpeg decodes JPEG, since it alone reports damage there, OpenCV decodes
+the deep formats that Pillow would reduce to 8 bits, and flyr the temperatures in JPEG files of FLIR cameras.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from PIL import Image, Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePlugin  # no
 from fume_jax.data import tiff
 from fume_jax.data.faults import LIMIT, UnreadableFrame, check_size, max_pixels, too_large
 from fume_jax.data.gray import to_gray
+from fume_jax.runtime.errors import needs_extra
 
 # Files in folders that are taken for images.
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
@@ -42,8 +43,26 @@ _UPRIGHT = {
     8: lambda x: x.swapaxes(0, 1)[::-1],
 }
 
+# Mark of the end of a JPEG file; bytes at the end that are looked at for it, and the rows of two rows of blocks.
+_EOI, _LAST_BYTES, _LAST_ROWS = b"\xff\xd9", 64, 32
+
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # it warns of every tag of a TIFF file that it does not know
 if os.environ.get(LIMIT):
     Image.MAX_IMAGE_PIXELS = max_pixels()  # Pillow has a limit of its own, which must not be lower
+
+
+# Unit of numbers that a file states no unit for.
+LEVELS = "levels"
+CELSIUS = "°C"
+# Bytes before the picture in which a camera of FLIR puts its records, and what they begin with.
+_RECORDS, _FLIR = 2**22, b"FLIR\0"
+# Bytes in which the EXIF data name the maker of the camera.
+_EXIF, _DJI = 2**12, b"DJI\0"
+# Colours of a palette differ by more than those of a picture that a lossy format has tinted, in levels.
+COLORED = 10
+PALETTE_NOTE = (
+    "a coloured palette, whose luminance is no measure of what the camera saw; export it white-hot, or radiometric"
+)
 
 
 class Pixels(NamedTuple):
@@ -54,11 +73,27 @@ class Pixels(NamedTuple):
         uint16, int32, float32 or float64; with a palette its indices, uint8 [H, W].
       palette: RGB colours, uint8 [256, 3], or None.
       format: `PNG`, `JPEG`, `TIFF`, `WEBP`, ...
+      note: what is wrong with the file although it can be read, for the user; "" if nothing is.
     """
 
     values: np.ndarray
     palette: np.ndarray | None
     format: str
+    note: str = ""
+
+
+class Values(NamedTuple):
+    """Holds what a camera measured.
+
+    Attributes:
+      values: numbers [H, W], RGB [H, W, 3] or RGBA [H, W, 4] of any depth.
+      unit: `°C` of temperatures, else `LEVELS`.
+      note: what the user should know of the file, "" if nothing.
+    """
+
+    values: np.ndarray
+    unit: str = LEVELS
+    note: str = ""
 
 
 def read_pixels(path: str | Path) -> Pixels:
@@ -72,11 +107,46 @@ def read_pixels(path: str | Path) -> Pixels:
         return _decode(data)
 
 
-def read_frame(path: str | Path) -> np.ndarray:
-    """Reads an image as grey levels, uint8 [H, W, 1], with `to_gray`; raises UnreadableFrame as `read_pixels` does."""
-    pixels = read_pixels(path)
+def read_values(path: str | Path) -> Values:
+    """Reads what the camera measured: the temperatures in a radiometric JPEG of FLIR, else the pixels.
+
+    Raises UnreadableFrame as `read_pixels` does, and UserError if temperatures need the extra `camera`.
+    """
+    data = _read_bytes(path)
+    is_jpeg, notes = data[:2] == b"\xff\xd8", []
+    if is_jpeg and _FLIR in data[:_RECORDS]:
+        with needs_extra("camera", f"Reading the temperatures in {path}"):
+            import flyr
+        try:
+            celsius = flyr.unpack(io.BytesIO(data)).celsius
+        except Exception as error:  # of many types, for what flyr does not know
+            notes.append(f"its temperatures cannot be read ({error}), so its picture is taken")
+        else:
+            check_size(*celsius.shape)
+            with Image.open(io.BytesIO(data), formats=("JPEG", "MPO")) as picture:
+                return Values(upright(celsius, _orientation(picture)), CELSIUS)
+    elif is_jpeg and _DJI in data[:_EXIF]:
+        notes.append("temperatures of DJI cameras are not read, so its picture is taken")
     with _decoder_errors():
-        return _to_gray(pixels)
+        pixels = _decode(data)
+        values = _gray_or_color(pixels)
+    notes += [note for note in (pixels.note, PALETTE_NOTE if is_colored(values) else "") if note]
+    return Values(values, LEVELS, "; ".join(notes))
+
+
+def read_frame(path: str | Path) -> np.ndarray:
+    """Reads an image as grey levels, uint8 [H, W, 1], with `to_gray`; raises as `read_values` does."""
+    values = read_values(path).values
+    with _decoder_errors():
+        return to_gray(values)
+
+
+def is_colored(values: np.ndarray) -> bool:
+    """Returns whether an image [H, W] or [H, W, C] shows colours, as false colours of a thermal camera do."""
+    if values.ndim != 3 or values.shape[2] < 3 or values.dtype != np.uint8:
+        return False
+    sample = values[::4, ::4, :3].astype(np.int16)
+    return float(np.ptp(sample, axis=2).mean()) > COLORED
 
 
 def pillow_to_gray(image: Image.Image) -> np.ndarray:
@@ -91,12 +161,18 @@ def pillow_to_gray(image: Image.Image) -> np.ndarray:
     with _decoder_errors():
         image.load()  # of a TIFF file Pillow drops the tag then, since it turns the pixels
         values, palette = _values(image)
-        return _to_gray(Pixels(_UPRIGHT.get(_orientation(image), lambda x: x)(values), palette, ""))
+        return to_gray(_gray_or_color(Pixels(upright(values, _orientation(image)), palette, "")))
 
 
-def _to_gray(pixels):
+def upright(values: np.ndarray, orientation: int) -> np.ndarray:
+    """Turns and mirrors pixels [H, W] or [H, W, C] as an EXIF orientation, 1 to 8, asks viewers to."""
+    return np.ascontiguousarray(_UPRIGHT.get(orientation, lambda x: x)(values))
+
+
+def _gray_or_color(pixels):
+    """Returns pixels [H, W], [H, W, 3] or [H, W, 4], without a palette or the alpha of grey."""
     values = pixels.values if pixels.palette is None else pixels.palette[pixels.values]
-    return to_gray(values[..., 0] if values.ndim == 3 and values.shape[2] == 2 else values)
+    return values[..., 0] if values.ndim == 3 and values.shape[2] == 2 else values
 
 
 def _read_bytes(path):
@@ -148,16 +224,16 @@ def _decode(data):
         # Further pictures in a JPEG file are previews and depth maps; the first one is what viewers show.
         if not is_tiff and kind != "JPEG":
             _check_count(getattr(image, "n_frames", 1))
+        note = ""
         if kind == "JPEG":
-            values, palette = _decode_jpeg(data, image)
+            values, palette, note = _decode_jpeg(data, image)
         elif kind == "PNG" and data[24] == 16 and image.mode in ("LA", "RGB", "RGBA"):
             image.load()  # Pillow checks the whole file, and finds EXIF data at its end
             values, palette = _decode_deep(data), None
         else:
             values, palette = _values(image)
         # Pillow turns TIFF itself while it decodes, and drops the tag.
-        turn = _UPRIGHT.get(_orientation(image), lambda x: x)
-        return Pixels(np.ascontiguousarray(turn(values)), palette, kind)
+        return Pixels(upright(values, _orientation(image)), palette, kind, note)
 
 
 def _orientation(image):
@@ -195,12 +271,32 @@ def _values(image):
 
 
 def _decode_jpeg(data, image):
-    """Decodes a JPEG file and refuses what the decoder calls corrupt, which Pillow and OpenCV take."""
+    """Decodes a JPEG file and refuses what the decoder calls corrupt, which Pillow and OpenCV take.
+
+    Some cameras leave out the last bytes of a file; that is noted.
+    """
     space = {"L": "GRAY", "RGB": "RGB"}.get(image.mode, "CMYK")
-    values = simplejpeg.decode_jpeg(data, space, strict=True)
+    note = ""
+    try:
+        values = simplejpeg.decode_jpeg(data, space, strict=True)
+    except ValueError:
+        values = _decode_to_the_end(data, space)
+        if values is None:
+            raise
+        note = "the end of the file is missing, so pixels at the bottom right are grey"
     if space == "CMYK":
-        return _values(image)  # there are inverted ones, which Pillow knows
-    return values[..., 0] if space == "GRAY" else values, None
+        return *_values(image), note  # there are inverted ones, which Pillow knows
+    return values[..., 0] if space == "GRAY" else values, None, note
+
+
+def _decode_to_the_end(data, space):
+    """Decodes a JPEG file that lacks its end; None if more is missing than pixels in its last row of blocks."""
+    if _EOI in data[-_LAST_BYTES:]:
+        return None
+    whole, less = (simplejpeg.decode_jpeg(part + _EOI, space, strict=False) for part in (data, data[:-_LAST_BYTES]))
+    (rows,) = np.nonzero((whole != less).any(axis=(1, 2)))
+    # The last bytes that there are decode to the last rows.
+    return whole if len(rows) and rows[0] >= len(whole) - _LAST_ROWS else None
 
 
 def _decode_deep(data):

@@ -12,7 +12,8 @@ import numpy as np
 
 from fume_jax.data import ffv1
 from fume_jax.data.faults import UnreadableFrame, check_size, max_pixels
-from fume_jax.data.gray import to_gray
+from fume_jax.data.gray import luminance
+from fume_jax.data.images import is_colored
 from fume_jax.runtime.errors import UserError
 from fume_jax.runtime.files import replacing
 
@@ -34,6 +35,7 @@ class Header:
 
     num_frames: int | None  # unknown in some containers, such as MKV
     rate: float  # frames per second, on average
+    is_colored: bool = False  # the first frame is
 
 
 def is_video(path: str | Path) -> bool:
@@ -47,22 +49,42 @@ def is_video(path: str | Path) -> bool:
 
 def read_header(path: str | Path) -> Header:
     """Reads the header of a video; UserError if the file is missing or holds no video that can be decoded."""
-    with _open(path) as (_, stream):
+    with _open(path) as (container, stream):
         rate = stream.average_rate or stream.guessed_rate
-        return Header(stream.frames or None, float(rate or DEFAULT_RATE))
+        num_frames = stream.frames or None
+        try:
+            frame = next(container.decode(stream), None)
+            colored = frame is not None and is_colored(frame.to_ndarray(format="rgb24"))
+        except (av.FFmpegError, ValueError):  # reported when the frames are read
+            colored = False
+        return Header(num_frames, float(rate or DEFAULT_RATE), colored)
+
+
+def sample_video(path: str | Path, count: int) -> list[np.ndarray]:
+    """Decodes about `count` frames, spread over a video, as `read_video` does; fewer where it is damaged."""
+    frames = []
+    with _open(path) as (container, stream):
+        duration = _stated_end(container, stream)
+        for seconds in np.linspace(0, duration, count, endpoint=False):
+            with contextlib.suppress(av.FFmpegError, UnreadableFrame, ValueError):
+                if seconds:
+                    container.seek(int(seconds / stream.time_base), stream=stream)
+                if (frame := next(container.decode(stream), None)) is not None:
+                    frames.append(_values(frame))
+    return frames
 
 
 def read_video(path: str | Path) -> Iterator[tuple[float, np.ndarray | UnreadableFrame]]:
     """Decodes the first video stream of a file, in presentation order.
 
-    Grey levels are the luminance, of full range whatever the range in the file; deeper video than 8 bits is scaled by
-    the range of each frame, as in `to_gray`. Frames are turned and mirrored as the file asks players to. A frame that
+    Numbers are the luminance, grey levels of full range whatever the range in the file, and 16 bits of deeper video.
+    Frames are turned and mirrored as the file asks players to. A frame that
     is damaged or cannot be decoded is yielded as an `UnreadableFrame` that names file and time, and reading continues.
     Frames that are predicted from it, up to the next key frame, are the decoder's guess. If a file was cut off, which
     formats with a duration in their header tell, a last `UnreadableFrame` stands for the frames that are missing.
 
     Yields:
-      Time in seconds and frame, uint8 [H, W, 1], or UnreadableFrame; raises UserError as `read_header`.
+      Time in seconds and frame, uint8 or uint16 [H, W], or UnreadableFrame; raises UserError as `read_header`.
     """
     waiting = []  # a heap by time: errors come before frames that the decoder still holds, and damage changes its order
     for position, (seconds, frame) in enumerate(_decode(path)):
@@ -194,7 +216,7 @@ def _decode(path):
                 latest = seconds(frame.pts)
                 try:
                     damaged = frame.is_corrupt or frame.pts in incomplete
-                    yield unreadable(latest, "damaged or incomplete") if damaged else (latest, _gray(frame))
+                    yield unreadable(latest, "damaged or incomplete") if damaged else (latest, _values(frame))
                 except (av.FFmpegError, UnreadableFrame, ValueError, MemoryError) as error:
                     yield unreadable(latest, str(error) or "there is not enough memory")
                 incomplete.discard(frame.pts)
@@ -222,14 +244,14 @@ def _packets(container, stream):
         yield av.Packet(), error
 
 
-def _gray(frame):
-    """Returns the grey levels of a decoded frame, uint8 [H, W, 1], as players turn it."""
+def _values(frame):
+    """Returns the luminance of a decoded frame, [H, W], as players turn it."""
     bits = frame.format.components[0].bits
     # FFmpeg stretches limited range to these two formats; it would clip floats.
     name = "gray" if bits <= 8 else "gray16le" if bits <= 16 else frame.format.name
-    gray = to_gray(frame.to_ndarray(format=name, threads=1))
+    values = luminance(frame.to_ndarray(format=name, threads=1))
     matrix = frame.side_data.get("DISPLAYMATRIX")
-    return gray if matrix is None else _turn(gray, np.frombuffer(bytes(matrix), np.int32))
+    return values if matrix is None else _turn(values, np.frombuffer(bytes(matrix), np.int32))
 
 
 def _turn(image, matrix):

@@ -153,10 +153,10 @@ def _read(pair):
     if not given or set(given) - set(GASES):
         raise ValueError(f"Give a frame of at least one gas, {' or '.join(GASES)}, got {', '.join(given) or 'none'}.")
     paths = {gas: Path(frame) for gas, frame in given.items() if isinstance(frame, str | Path)}
-    frames, faults = load(Pair("", None, paths))
-    if faults:
-        raise UnreadableFrame("; ".join(faults.values()))
-    return frames | {gas: _to_gray(frame) for gas, frame in given.items() if gas not in paths}
+    loaded = load(Pair("", None, paths))
+    if loaded.faults:
+        raise UnreadableFrame("; ".join(loaded.faults.values()))
+    return loaded.frames | {gas: _to_gray(frame) for gas, frame in given.items() if gas not in paths}
 
 
 def _to_gray(frame):

@@ -1,0 +1,105 @@
+"""Pairs the frames of two gases: images by name, films by time."""
+
+import collections
+import glob
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from fume_jax.data.images import IMAGE_SUFFIXES
+from fume_jax.runtime.errors import UserError
+from fume_jax.schema import GASES
+
+# Times that differ by less are equal, in seconds.
+ROUNDING = 1e-6
+# Names of resource forks, which macOS puts beside files on other file systems.
+_FORK = "._"
+# A gas in a file name, with its separator.
+_GAS_TOKEN = re.compile(rf"[-_. ](?:{'|'.join(GASES)})(?=[-_. ]|$)|^(?:{'|'.join(GASES)})[-_. ]", re.IGNORECASE)
+# Stands for the next frame of a film that has ended.
+_END = (math.inf, None)
+
+
+def match_images(given: dict[str, str]) -> dict[str, dict[str, Path]]:
+    """Finds the images of each gas below the paths in `given`, and pairs them; files by gas, by name in natural order.
+
+    Two image paths make one pair, whatever their names. Raises UserError as `sources.open_source` does.
+    """
+    found = {gas: _find(path, gas) for gas, path in given.items()}
+    if len(given) == 2 and all(Path(path).is_file() for path in given.values()):
+        return {name_without_gas(Path(given["co2"])): {gas: Path(path) for gas, path in given.items()}}
+    if len(given) == 2 and not found["co2"].keys() & found["ch4"].keys():
+        co2, ch4 = (f"{given[gas]} (such as {next(iter(files.values())).name})" for gas, files in found.items())
+        remedy = "Give the two frames of a pair one name, or predict one gas at a time."
+        raise UserError(f"No frame of {co2} has the name of one of {ch4}. {remedy}")
+    names = sorted(set().union(*found.values()), key=_natural)
+    return {name: {gas: files[name] for gas, files in found.items() if name in files} for name in names}
+
+
+def _find(path, gas):
+    """Returns image files by frame name; skips files in a folder or pattern that are named for the other gas."""
+    if Path(path).is_file():
+        return {name_without_gas(Path(path)): Path(path)}
+    if Path(path).is_dir():
+        files = Path(path).iterdir()
+    elif glob.has_magic(path):
+        files = map(Path, glob.glob(path, recursive=True))
+    elif Path(path).exists():
+        raise UserError(f"{path} is neither a file nor a folder. Name an image, a folder of images or a video.")
+    else:
+        raise UserError(f"There is no file or folder {path}.")
+    frames = {}
+    for file in sorted(file for file in files if not file.name.startswith(_FORK)):
+        token = _GAS_TOKEN.search(file.stem)
+        of_gas = token is None or gas_of(file.stem) == gas
+        if file.suffix.lower() in IMAGE_SUFFIXES and not file.is_dir() and of_gas:
+            name = name_without_gas(file)
+            if name in frames:
+                remedy = "Frames pair by the name without gas: keep one, or choose with a pattern such as 'folder/a*'."
+                raise UserError(f"{frames[name]} and {file} share a name, {name!r}. {remedy}")
+            frames[name] = file
+    if not frames:
+        expected = f"expected files ending in {', '.join(IMAGE_SUFFIXES)}. A video is given by its own path."
+        raise UserError(f"{path} holds no image for {gas.upper()}; {expected}")
+    return frames
+
+
+def _natural(name):
+    """Returns a key by which frame_2 comes before frame_10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)], name
+
+
+def gas_of(name: str) -> str | None:
+    """Returns the gas that a name without suffix names, set off by a separator or alone; None without one."""
+    if name.lower() in GASES:
+        return name.lower()
+    token = _GAS_TOKEN.search(name)
+    return token and token[0].strip("-_. ").lower()
+
+
+def name_without_gas(path: Path) -> str:
+    """Returns the name of a file without suffix and gas."""
+    return _GAS_TOKEN.sub("", path.stem) or path.stem
+
+
+def match_times(first: Iterator, second: Iterator, tolerance: float) -> Iterator[tuple]:
+    """Merges two streams of (time, frame), reading each at most one frame ahead.
+
+    Yields:
+      A (time, frame) of each stream, in order of time, each used once: the two nearest ones if they are at most
+      `tolerance` apart, else one of them and (inf, None).
+    """
+    streams, buffers = (first, second), (collections.deque(), collections.deque())
+
+    def peek_time(stream, position):
+        while len(buffers[stream]) <= position:
+            buffers[stream].append(next(streams[stream], _END))
+        return buffers[stream][position][0]
+
+    while (times := (peek_time(0, 0), peek_time(1, 0))) != (math.inf, math.inf):
+        early = int(times[1] < times[0])
+        distance = times[1 - early] - times[early]
+        next_is_nearer = abs(peek_time(early, 1) - times[1 - early]) < distance - ROUNDING
+        paired = distance <= tolerance + ROUNDING and not next_is_nearer
+        yield tuple(buffers[k].popleft() if paired or k == early else _END for k in range(2))

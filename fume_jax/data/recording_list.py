@@ -1,0 +1,120 @@
+"""Reads lists of recordings, from a table or from a folder."""
+
+import dataclasses
+import math
+import os
+from pathlib import Path
+
+from fume_jax.data.images import IMAGE_SUFFIXES
+from fume_jax.data.matching import gas_of, name_without_gas
+from fume_jax.data.sources import RECORDING, VIDEO_SUFFIXES, Limits, parse_range
+from fume_jax.data.table import as_number, read_table
+from fume_jax.runtime.errors import UserError
+from fume_jax.runtime.names import file_name
+from fume_jax.schema import GASES
+
+# Columns that a table has, and those that it may have.
+COLUMNS = ("id", "co2", "ch4")
+FURTHER_COLUMNS = ("offset_s", "range", "mm_per_pixel", "start_s", "stop_s")
+# Where they are described.
+PAGE = "docs/prediction.md"
+# Files of many frames that a folder may hold.
+FILM_SUFFIXES = (*VIDEO_SUFFIXES, ".seq", ".csq", ".tif", ".tiff", ".npy", ".npz")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """Describes a recording of one or two gases.
+
+    `id` names it, and its folder of results. `offset`, `start` and `stop` are in seconds, see `open_source`; None where
+    nothing is stated. `mm_per_pixel` is the size of a pixel in the scene, in millimetres.
+    """
+
+    id: str
+    co2: str | None = None
+    ch4: str | None = None
+    offset: float | None = None
+    range: str | Limits = RECORDING
+    mm_per_pixel: float | None = None
+    start: float | None = None
+    stop: float | None = None
+
+
+def read_recordings(path: str) -> list[Recording]:
+    """Reads a table of recordings, whose paths are relative to its folder, or finds those of a folder.
+
+    A folder holds a folder for each recording, in which files or folders are named for their gas, such as `co2.seq`; or
+    films that are, such as `bottle3_co2.seq` and `bottle3_ch4.seq`.
+
+    Raises UserError that names every row at fault, or if there is no recording.
+    """
+    found = _of_folder(Path(path)) if Path(path).is_dir() else _of_table(Path(path))
+    if not found:
+        raise UserError(f"{path} holds no recording; {PAGE} says how they are listed or named.")
+    return found
+
+
+def _of_table(path):
+    if not path.is_file():
+        raise UserError(f"There is no file or folder {path}.")
+    recordings, faults, rows = [], [], {}
+    for line in read_table(path, (COLUMNS,), PAGE).lines:
+        place = f"row {line.number}"
+        try:
+            if line.fault:
+                raise UserError(line.fault)
+            recording = _parse(line.cells, path.parent)
+            if (earlier := rows.setdefault(file_name(recording.id).lower(), place)) != place:
+                raise UserError(f"the id {recording.id} is that of {earlier}, too")
+            recordings.append(recording)
+        except UserError as error:
+            faults.append(f"{place}: {error}")
+    if faults:
+        raise UserError(f"{path}: " + "; ".join(faults))
+    return recordings
+
+
+def _parse(cells, folder):
+    if not cells["id"] or file_name(cells["id"]) in (".", ".."):
+        raise UserError("id is empty; expected a name for the folder of results")
+    paths = {gas: os.path.join(folder, os.path.expanduser(cells[gas])) if cells[gas] else None for gas in GASES}
+    if not any(paths.values()):
+        raise UserError("names no frames of either gas")
+    numbers = {}
+    for column in ("offset_s", "mm_per_pixel", "start_s", "stop_s"):
+        text = cells.get(column, "")
+        number = as_number(text) if text else None
+        if number is not None and (math.isnan(number) or (number <= 0 and column == "mm_per_pixel")):
+            raise UserError(f"{column} is {text!r}; expected a number{' above 0' * (column == 'mm_per_pixel')}")
+        numbers[column.removesuffix("_s")] = number
+    if None not in (numbers["start"], numbers["stop"]) and numbers["start"] >= numbers["stop"]:
+        raise UserError(f"start_s is {numbers['start']:g} and stop_s {numbers['stop']:g}; expected it to be later")
+    return Recording(cells["id"], **paths, **numbers, range=parse_range(cells.get("range") or RECORDING))
+
+
+def _of_folder(folder):
+    found = {}
+
+    def add(name, gas, path):
+        paths = found.setdefault(name, {})
+        if gas in paths:
+            raise UserError(f"{paths[gas]} and {path} are both {gas.upper()} of the recording {name}. Keep one.")
+        paths[gas] = str(path)
+
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            own = sorted(child for child in path.iterdir() if not child.name.startswith("."))
+            # Images of both gases in one folder pair by name.
+            images = {gas for child in own if child.suffix.lower() in IMAGE_SUFFIXES and (gas := gas_of(child.stem))}
+            films = [child for child in own if child.is_dir() or child.suffix.lower() in FILM_SUFFIXES]
+            for child in films:
+                if (gas := gas_of(child.stem)) and (child.is_dir() or not images or len(own) <= len(GASES)):
+                    add(path.name, gas, child)
+            if path.name not in found:
+                for gas in images:
+                    add(path.name, gas, path)
+        elif path.suffix.lower() in FILM_SUFFIXES and (gas := gas_of(path.stem)):
+            add(name_without_gas(path), gas, path)
+    return [Recording(name, **paths) for name, paths in found.items()]
