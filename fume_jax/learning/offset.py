@@ -6,7 +6,7 @@ trends are removed before: any two of them correlate.
 
 Whether a peak is more than chance depends on how many independent samples there are. Two series without relation, whose
 autocorrelations are r1 and r2, have a correlation of the variance of n / sum_k (1 - |k| / n) r1(k) r2(k) independent
-samples (Bartlett 1935, doi:10.2307/2342284; Pyper & Peterman 1998, doi:10.1139/f98-104).
+samples (Bartlett 1946, doi:10.2307/2983611; Pyper & Peterman 1998, doi:10.1139/f98-104).
 """
 
 import dataclasses
