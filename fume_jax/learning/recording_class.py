@@ -50,6 +50,30 @@ def pool_probabilities(probabilities: np.ndarray, groups: np.ndarray) -> np.ndar
     return _normalize(sums / np.maximum(counts, 1)[:, None])
 
 
+def recording_confusions(
+    probabilities: np.ndarray, labels: np.ndarray, recordings: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Classifies recordings by `pool_probabilities` of their frames, and counts the confusion of each.
+
+    Frames of one recording number that have several labels, as recordings that frames of others connect may have, are a
+    recording for each label.
+
+    Args:
+      probabilities: float [N, C], of frames or pairs of frames.
+      labels: int [N], the true class.
+      recordings: int [N], the recording of each: `recording_index`; no padding.
+
+    Returns:
+      Confusions, int64 [R, C, C] with a single 1 each, truth in rows, and the number of each recording, int [R].
+    """
+    keys, groups = np.unique(np.stack([recordings, labels], -1), axis=0, return_inverse=True)
+    predictions = pool_probabilities(probabilities, groups.reshape(-1)).argmax(-1)
+    classes = probabilities.shape[1]
+    confusions = np.zeros((len(keys), classes, classes), np.int64)
+    confusions[np.arange(len(keys)), keys[:, 1], predictions] = 1
+    return confusions, keys[:, 0]
+
+
 def summarize_class(probabilities: np.ndarray, shown: np.ndarray) -> ClassSummary | None:
     """Decides the class of a recording from its frames that show gas, or from all if none does.
 

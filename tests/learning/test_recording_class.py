@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy import special
 
-from fume_jax.learning.recording_class import FLOOR, effective_number, pool_probabilities, summarize_class
+from fume_jax.learning.recording_class import (
+    FLOOR,
+    effective_number,
+    pool_probabilities,
+    recording_confusions,
+    summarize_class,
+)
 
 
 def autoregression(rng, count, correlation):
@@ -52,6 +58,23 @@ def test_a_recording_is_as_sure_as_its_frames():
     frames = np.array([[0.7, 0.2, 0.1]])
     for count in (1, 2, 100):
         np.testing.assert_allclose(pool_probabilities(np.repeat(frames, count, 0), np.zeros(count, int)), frames)
+
+
+def test_a_recording_is_confused_once_and_once_for_each_label():
+    probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7], [0.4, 0.6]])
+    confusions, recordings = recording_confusions(probabilities, np.array([0, 0, 1, 1]), np.array([4, 4, 4, 2]))
+    assert recordings.tolist() == [2, 4, 4]
+    assert confusions.tolist() == [[[0, 0], [0, 1]], [[1, 0], [0, 0]], [[0, 0], [0, 1]]]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_recordings_of_one_frame_are_confused_like_frames(seed):
+    rng = np.random.default_rng(seed)
+    probabilities, labels, order = rng.dirichlet([1, 1, 1], 30), rng.integers(0, 3, 30), rng.permutation(30)
+    confusions, recordings = recording_confusions(probabilities, labels, order)
+    assert recordings.tolist() == list(range(30))
+    truth, predicted = np.argwhere(confusions)[:, 1:].T
+    assert (truth[order] == labels).all() and (predicted[order] == probabilities.argmax(1)).all()
 
 
 # --- class of a recording ---
