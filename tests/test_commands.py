@@ -193,6 +193,11 @@ def test_an_evaluation_leaves_a_row_an_example_and_pictures_of_everything(traine
     assert right == pytest.approx(metrics["test/accuracy"])
     low, high = metrics["test/accuracy/interval"]
     assert low <= metrics["test/accuracy"] <= high
+    recordings = {row["recording_index"] for row in rows}
+    assert metrics["test/recording/count"] == metrics["test/groups"] == len(recordings)
+    low, high = metrics["test/recording/accuracy/interval"]
+    assert low <= metrics["test/recording/accuracy"] <= high
+    assert "recording/Transitional_f1" in printed and "of recordings" in printed
     hd95 = [float(row[f"{gas}_hd95"]) for row in rows for gas in ("co2", "ch4") if row[f"{gas}_hd95"]]
     assert metrics["test/hd95"] == (pytest.approx(np.mean(hd95), rel=1e-4) if hd95 else None)
     assert 0 <= metrics["test/expected_calibration_error"] <= 1

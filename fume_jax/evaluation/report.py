@@ -15,11 +15,17 @@ import numpy as np
 from fume_jax.config import eval_batch_shape, get_architecture, task_weights
 from fume_jax.data.loader import Loader
 from fume_jax.evaluation import overlays, per_example, plots
-from fume_jax.evaluation.evaluator import collect_results, create_attention_fn, create_eval_fns, score_results
+from fume_jax.evaluation.evaluator import (
+    collect_results,
+    create_attention_fn,
+    create_eval_fns,
+    recording_counts,
+    score_results,
+)
 from fume_jax.evaluation.tables import metrics_table
 from fume_jax.learning.bootstrap import bootstrap_intervals
 from fume_jax.learning.calibration import expected_calibration_error
-from fume_jax.learning.metrics import HEADLINES, absent_classes, compute_metrics
+from fume_jax.learning.metrics import HEADLINES, absent_classes, compute_metrics, recording_metrics
 from fume_jax.learning.surface_distance import surface_metrics
 from fume_jax.runtime import preflight
 from fume_jax.runtime.byproducts import ByProducts
@@ -176,14 +182,17 @@ def _further_scores(results):
 
 
 def _intervals(results):
-    """Computes 95 % intervals of the headline metrics."""
+    """Computes 95 % intervals of the headline metrics, and of those of whole recordings."""
     counts = {name: values for name, values in results.items() if name.endswith("_confusion")}
 
     def headlines(counts):
         metrics = compute_metrics(counts)
         return {name: metrics[name] for name in HEADLINES if name in metrics}
 
-    return bootstrap_intervals(counts, results["recording_index"], headlines)
+    intervals = bootstrap_intervals(counts, results["recording_index"], headlines)
+    if "probabilities" in results:
+        intervals |= bootstrap_intervals(*recording_counts(results), recording_metrics)
+    return intervals
 
 
 def _chosen(table):

@@ -3,15 +3,16 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from fume_jax.learning.metrics import HEADLINES
+from fume_jax.learning.metrics import HEADLINES, RECORDING_METRICS
 from fume_jax.schema import GASES
 
 Scores = Mapping[str, float]
 
 
 def metrics_table(scores: Mapping[str, Scores], intervals: Mapping[str, Mapping[str, tuple]]) -> str:
-    """Formats the headline metrics and their intervals as a table with a column for each split."""
-    names = [name for name in HEADLINES if any(name in values for values in scores.values())]
+    """Formats the headline metrics and those of whole recordings, with intervals; a column for each split."""
+    known = (*HEADLINES, *(f"recording/{name}" for name in RECORDING_METRICS))
+    names = [name for name in known if any(name in values for values in scores.values())]
     columns = [["", *names]]
     for split, values in scores.items():
         cells = [_with_interval(values.get(name, math.nan), intervals[split].get(name)) for name in names]
@@ -20,7 +21,7 @@ def metrics_table(scores: Mapping[str, Scores], intervals: Mapping[str, Mapping[
 
 
 def epoch_table(scores: Scores) -> str:
-    """Formats the main scores of one evaluation: segmentation of each gas and pooled, and classification."""
+    """Formats the main scores of one evaluation: segmentation of each gas and pooled; classes of pairs, recordings."""
     rows = []
     if "mean_iou" in scores:
         names = ("iou_gas", "iou_tube", "mean_iou", "mean_dice", "pixel_accuracy")
@@ -32,6 +33,8 @@ def epoch_table(scores: Scores) -> str:
         names = ("accuracy", "balanced_accuracy", "macro_f1", "Transitional_f1", "cohens_kappa")
         rows.append(("", *names))
         rows.append(("pH state", *(_number(scores[name]) for name in names)))
+    if "recording/accuracy" in scores:
+        rows.append(("of recordings", *(_number(scores[f"recording/{name}"]) for name in names[:-1]), ""))
     return aligned(rows)
 
 

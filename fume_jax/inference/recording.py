@@ -182,6 +182,8 @@ def to_record(result: PredictedPair, card: ModelCard) -> dict[str, str | float |
             f"{gas}_centroid_y": _rounded(y, 1),
             f"{gas}_direction_degrees": plume and _rounded(plume.direction_degrees, 1),
             f"{gas}_length_pixels": plume and _rounded(plume.length_pixels, 1),
+            f"{gas}_parts": plume and plume.parts,
+            f"{gas}_dispersion_pixels": plume and _rounded(plume.dispersion_pixels, 1),
         }
     return record | {"milliseconds": _rounded(prediction.milliseconds, 2)}
 

@@ -19,6 +19,9 @@ HEADLINES = {
     "joint_score": frozenset({"segmentation", "classification"}),
 }
 
+# Metrics of the classification of whole recordings, named `recording/{name}`.
+RECORDING_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "Transitional_f1")
+
 
 def confusion_matrix(labels: jax.Array, predictions: jax.Array, counted: jax.Array, classes: int) -> jax.Array:
     """Counts int32 [classes, classes] over three arrays of one shape: ints, ints and bool."""
@@ -115,6 +118,12 @@ def classification_metrics(confusion: np.ndarray) -> dict[str, float]:
         metrics |= {f"{name}_precision": float(precision[i]), f"{name}_recall": float(recall[i])}
         metrics |= {f"{name}_f1": float(f1[i]), f"{name}_support": int(truth[i])}
     return metrics
+
+
+def recording_metrics(counts: dict[str, np.ndarray]) -> dict[str, float]:
+    """Computes `recording/{name}` of `RECORDING_METRICS` from `cls_confusion`, which counts recordings, int [3, 3]."""
+    metrics = classification_metrics(np.asarray(counts["cls_confusion"]))
+    return {f"recording/{name}": metrics[name] for name in RECORDING_METRICS}
 
 
 def absent_classes(metrics: dict[str, float]) -> list[str]:

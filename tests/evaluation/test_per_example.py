@@ -44,6 +44,36 @@ def test_the_loss_of_a_split_is_the_mean_over_examples_then_over_gases_present()
     assert scores["iou_gas"] == pytest.approx(25 / 30)
 
 
+def test_recordings_are_scored_as_wholes():
+    # Recording 5 is Transitional by the mean of logarithms, though most of its pairs say Healthy.
+    few, much = [0.6, 0.4, 1e-9], [0.01, 0.99, 1e-9]
+    found = results(
+        labels=np.array([1, 1, 1, 0, 0]),
+        valid=np.ones(5, bool),
+        modality_mask=np.ones((5, 2)),
+        recording_index=np.array([5, 5, 5, 6, 7]),
+        probabilities=np.array([few, few, much, few, much], np.float32),
+        cls_confusion=np.zeros((5, 3, 3), int),
+        **{name: np.zeros(5, np.float32) for name in ("cls_loss", "co2_seg_loss", "ch4_seg_loss")},
+    )
+    scores = evaluator.score_results(found, cls_weight=1.0, seg_weight=1.0)
+    expected = {
+        "accuracy": 2 / 3,
+        "balanced_accuracy": (1 + 1 / 2) / 2,
+        "macro_f1": 2 / 3,
+        "Transitional_f1": 2 / 3,
+        "count": 3,
+    }
+    found = {name: value for name, value in scores.items() if name.startswith("recording/")}
+    assert found == pytest.approx({f"recording/{name}": value for name, value in expected.items()})
+
+
+def test_a_model_without_classes_has_no_scores_of_recordings():
+    only_seg = {k: v for k, v in results().items() if not k.startswith("cls_") and k != "probabilities"}
+    scores = evaluator.score_results(only_seg, cls_weight=2.0, seg_weight=1.0)
+    assert not any(name.startswith("recording/") for name in scores)
+
+
 def test_a_row_says_what_the_model_said_of_the_gases_that_are_there(tmp_path):
     table = per_example.columns(results(), cls_weight=2.0, seg_weight=1.0)
     per_example.write_table(tmp_path / "examples" / "test.csv", table)

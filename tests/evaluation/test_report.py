@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from fume_jax.evaluation.report import _chosen
+from fume_jax.evaluation.report import _chosen, _intervals
 from tests.commands import run
 
 
@@ -27,6 +27,27 @@ def test_best_and_worst_are_one_of_a_recording_in_order_of_loss():
 
 def test_where_no_example_has_a_loss_none_is_best():
     assert set(_chosen(table([np.nan, np.nan], [1, 2]))) == {"overlays"}
+
+
+def test_intervals_are_over_recordings_also_of_their_own_scores():
+    rng = np.random.default_rng(0)
+    # Ten recordings of four pairs, half of them classified rightly in every pair.
+    labels, recordings = np.repeat(np.arange(10) % 2, 4), np.repeat(np.arange(10), 4)
+    right = (recordings < 5)[:, None]
+    truth = np.eye(3)[labels]
+    probabilities = 0.8 * np.where(right, truth, np.roll(truth, 1, 1)) + 0.2 * rng.dirichlet([1, 1, 1], 40)
+    confusions = np.zeros((40, 3, 3), int)
+    confusions[np.arange(40), labels, probabilities.argmax(1)] = 1
+    found = {"labels": labels, "recording_index": recordings, "probabilities": probabilities}
+    intervals = _intervals(found | {"cls_confusion": confusions})
+    names = {"accuracy", "balanced_accuracy", "macro_f1"}
+    assert intervals.keys() == names | {f"recording/{name}" for name in names | {"Transitional_f1"}}
+    # All pairs of a recording agree, so that recordings say what pairs do.
+    for name in names:
+        assert intervals[f"recording/{name}"] == pytest.approx(intervals[name])
+    low, high = intervals["recording/accuracy"]
+    assert low < 0.5 < high
+    assert _intervals({"recording_index": recordings, "co2_confusion": 7 * confusions}).keys() >= {"iou_gas"}
 
 
 @pytest.mark.slow

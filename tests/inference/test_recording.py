@@ -142,6 +142,8 @@ def test_a_record_tells_what_was_there():
     assert record["co2_gas_pixels"] is record["co2_centroid_x"] is record["co2_direction_degrees"] is None
     assert record["ch4_gas_pixels"] == 64 * 40 and record["ch4_gas_fraction"] == 0.5
     assert (record["ch4_centroid_x"], record["ch4_centroid_y"]) == (59.5, 31.5)
+    assert record["co2_parts"] is record["co2_dispersion_pixels"] is None
+    assert record["ch4_parts"] == 1 and record["ch4_dispersion_pixels"] == 21.8  # of 40 x 64 pixels
     predicted, _, _ = results([Pair("a", 1.0, {"ch4": half_bright(64, 80)})], 1)
     assert to_record(predicted[0], CARD)["co2"] == "absent"
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fume_jax.learning.plume import SPECK, Plume, measure_plume
+from fume_jax.learning.plume import SPECK, Plume, measure_contrast, measure_plume
 from fume_jax.schema import GAS, TUBE
 
 SHAPE = (120, 160)
@@ -43,6 +43,11 @@ def billowing(seed):
     return np.where((x < 40) & (abs(across) < 4), TUBE, np.where(gas, GAS, 0))
 
 
+def rectangle(width, height):
+    """Dispersion of a rectangle."""
+    return ((width**2 + height**2) / 12) ** 0.5
+
+
 def flat(plume):
     """All numbers of a plume by name; rounding aside, `pytest.approx` compares these."""
     values = asdict(plume)
@@ -57,53 +62,63 @@ RIGHT = mask_of((TUBE, 0, 58, 40, 5), (GAS, 40, 50, 60, 21))
     "mask, expected",
     [
         # The gas is columns 40 to 99 and rows 50 to 70, around the row of the tube.
-        pytest.param(RIGHT, Plume(1260, 1260 / 19200, (69.5, 60.0), 0.0, 60.0), id="right"),
+        pytest.param(RIGHT, Plume(1260, 1260 / 19200, (69.5, 60.0), 0.0, 60.0, 1, rectangle(60, 21)), id="right"),
         pytest.param(
             mask_of((TUBE, 120, 58, 40, 5), (GAS, 60, 50, 60, 21)),
-            Plume(1260, 1260 / 19200, (89.5, 60.0), 180.0, 60.0),
+            Plume(1260, 1260 / 19200, (89.5, 60.0), 180.0, 60.0, 1, rectangle(60, 21)),
             id="left",
         ),
         pytest.param(
             mask_of((TUBE, 58, 80, 5, 40), (GAS, 50, 30, 21, 50)),
-            Plume(1050, 1050 / 19200, (60.0, 54.5), 90.0, 50.0),
+            Plume(1050, 1050 / 19200, (60.0, 54.5), 90.0, 50.0, 1, rectangle(21, 50)),
             id="up",
         ),
         pytest.param(
             mask_of((TUBE, 58, 0, 5, 40), (GAS, 50, 40, 21, 50)),
-            Plume(1050, 1050 / 19200, (60.0, 64.5), -90.0, 50.0),
+            Plume(1050, 1050 / 19200, (60.0, 64.5), -90.0, 50.0, 1, rectangle(21, 50)),
             id="down",
         ),
         # The mouth is (9, 60), the gas is 20 further right and 20 lower; along the tube it has 11 columns.
         pytest.param(
             mask_of((TUBE, 0, 60, 10, 1), (GAS, 24, 70, 11, 21)),
-            Plume(231, 231 / 19200, (29.0, 80.0), -45.0, 11.0),
+            Plume(231, 231 / 19200, (29.0, 80.0), -45.0, 11.0, 1, rectangle(11, 21)),
             id="bent down",
         ),
         # A square tube has no axis: what counts is the line from (2, 2) to (22, 22), a diagonal.
         pytest.param(
             mask_of((TUBE, 0, 0, 5, 5), (GAS, 20, 20, 5, 5)),
-            Plume(25, 25 / 19200, (22.0, 22.0), -45.0, 4 * 2**0.5 + 1),
+            Plume(25, 25 / 19200, (22.0, 22.0), -45.0, 4 * 2**0.5 + 1, 1, rectangle(5, 5)),
             id="round tube",
         ),
         # The stub that shows of a tube is taller than long, yet gas leaves it to the right.
         pytest.param(
             mask_of((TUBE, 0, 57, 5, 7), (GAS, 5, 50, 60, 21)),
-            Plume(1260, 1260 / 19200, (34.5, 60.0), 0.0, 60.0),
+            Plume(1260, 1260 / 19200, (34.5, 60.0), 0.0, 60.0, 1, rectangle(60, 21)),
             id="stub of a tube",
         ),
-        pytest.param(mask_of((GAS, 30, 10, 20, 70)), Plume(1400, 1400 / 19200, (39.5, 44.5), None, 70.0), id="no tube"),
-        pytest.param(mask_of((TUBE, 0, 58, 40, 5)), Plume(0, 0.0, None, None, None), id="no gas"),
-        pytest.param(np.full(SHAPE, GAS), Plume(19200, 1.0, (79.5, 59.5), None, 160.0), id="gas everywhere"),
-        pytest.param(mask_of((GAS, 7, 9, 1, 1)), Plume(1, 1 / 19200, (7.0, 9.0), None, 1.0), id="one pixel"),
+        pytest.param(
+            mask_of((GAS, 30, 10, 20, 70)),
+            Plume(1400, 1400 / 19200, (39.5, 44.5), None, 70.0, 1, rectangle(20, 70)),
+            id="no tube",
+        ),
+        pytest.param(mask_of((TUBE, 0, 58, 40, 5)), Plume(0, 0.0, None, None, None, 0, None), id="no gas"),
+        pytest.param(
+            np.full(SHAPE, GAS),
+            Plume(19200, 1.0, (79.5, 59.5), None, 160.0, 1, rectangle(160, 120)),
+            id="gas everywhere",
+        ),
+        pytest.param(
+            mask_of((GAS, 7, 9, 1, 1)), Plume(1, 1 / 19200, (7.0, 9.0), None, 1.0, 1, rectangle(1, 1)), id="one pixel"
+        ),
         pytest.param(
             mask_of((TUBE, 6, 9, 1, 1), (GAS, 7, 9, 1, 1)),
-            Plume(1, 1 / 19200, (7.0, 9.0), 0.0, 1.0),
+            Plume(1, 1 / 19200, (7.0, 9.0), 0.0, 1.0, 1, rectangle(1, 1)),
             id="one pixel of each",
         ),
         # Gas all around a square tube: its centroid is that of the tube.
         pytest.param(
             mask_of((GAS, 40, 40, 41, 21), (TUBE, 58, 48, 5, 5)),
-            Plume(836, 836 / 19200, (60.0, 50.0), None, 41.0),
+            Plume(836, 836 / 19200, (60.0, 50.0), None, 41.0, 1, ((861 * 2122 - 25 * 50) / 12 / 836) ** 0.5),
             id="gas around a round tube",
         ),
     ],
@@ -142,18 +157,80 @@ def test_far_specks_of_gas_count_for_area_and_centroid_and_not_for_length():
     assert found.area_pixels == alone.area_pixels + 25
     assert found.centroid[0] == pytest.approx((1260 * 69.5 + 25 * 152) / 1285)
     assert found.length_pixels == alone.length_pixels
+    assert found.parts == alone.parts == 1
+    assert found.dispersion_pixels > alone.dispersion_pixels
 
 
 @pytest.mark.parametrize("size, length", [(62, 60), (63, 150 - 40 + 1)])
 def test_a_puff_that_has_torn_off_counts_for_the_length(size, length):
     puff = mask_of((GAS, 150, 20, 1, size))
     assert (size >= SPECK * 1260) == (length > 60)
-    assert measure_plume(np.where(puff, puff, RIGHT)).length_pixels == pytest.approx(length)
+    found = measure_plume(np.where(puff, puff, RIGHT))
+    assert found.length_pixels == pytest.approx(length)
+    assert found.parts == 1 + (length > 60)
 
 
 def test_the_axis_of_a_plume_without_a_tube_is_not_that_of_its_specks():
     plume = mask_of((GAS, 10, 10, 60, 30))
     assert measure_plume(plume + mask_of((GAS, 10, 115, 5, 5))).length_pixels == 60
+
+
+# --- dispersion and contrast ---
+
+
+def test_the_dispersion_of_two_squares_is_that_of_their_distance_and_their_own():
+    found = measure_plume(mask_of((GAS, 10, 10, 10, 10), (GAS, 110, 10, 10, 10)))
+    assert found.parts == 2
+    assert found.dispersion_pixels == pytest.approx((50**2 + 200 / 12) ** 0.5)
+
+
+def test_the_dispersion_of_a_disk_is_its_radius_over_the_root_of_two():
+    y, x = np.mgrid[:200, :200]
+    disk = GAS * (np.hypot(x - 100, y - 100) < 80)
+    assert measure_plume(disk).dispersion_pixels == pytest.approx(80 / 2**0.5, rel=0.005)
+
+
+# In a frame of 160 columns the ring is what is more than 1.6 and at most 8 pixels away.
+SQUARE = mask_of((GAS, 60, 40, 20, 20))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_contrast_is_against_the_median_of_the_ring_and_keeps_its_sign(sign):
+    values = np.full(SHAPE, 100.0)
+    values[:, :40] = values[:, 100:] = 7.0  # beyond the ring
+    values[:, 59] = values[:, 80] = -1000.0  # gas too thin to be outlined
+    values[40:60, 60:80] += sign * 10.0
+    values[40:50, 60:80] += sign * 10.0
+    found = measure_contrast(values, SQUARE)
+    assert found.mean == pytest.approx(sign * 15)
+    assert found.largest == pytest.approx(sign * 20)
+
+
+def test_neither_tube_nor_a_hot_pixel_nor_a_missing_value_decides_the_contrast():
+    values = np.where(SQUARE == GAS, 12, 10).astype(np.float32)
+    mask = SQUARE + mask_of((TUBE, 0, 30, 58, 40))
+    values[mask == TUBE] = 500
+    values[45, 65:68] = 9999, np.nan, np.inf  # fewer than 1 % of the 400 pixels
+    found = measure_contrast(values, mask)
+    assert found.largest == pytest.approx(2)
+    assert found.mean == pytest.approx((397 * 2 + 9989) / 398)
+
+
+def test_contrast_of_grey_levels_does_not_wrap_around():
+    values = np.where(SQUARE == GAS, 10, 200).astype(np.uint8)
+    assert asdict(measure_contrast(values, SQUARE)) == {"mean": -190.0, "largest": -190.0}
+
+
+@pytest.mark.parametrize("mask", [np.zeros(SHAPE, int), np.full(SHAPE, GAS), np.where(SQUARE == GAS, GAS, TUBE)])
+def test_without_gas_or_surroundings_there_is_no_contrast(mask):
+    assert measure_contrast(np.ones(SHAPE), mask) is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_contrast_has_the_unit_of_the_values_and_no_zero_point(seed):
+    mask, values = billowing(seed), np.random.default_rng(seed).standard_normal(SHAPE)
+    still, scaled = measure_contrast(values, mask), measure_contrast(300 - 2.5 * values, mask)
+    assert asdict(scaled) == pytest.approx({name: -2.5 * value for name, value in asdict(still).items()})
 
 
 # --- properties ---
@@ -182,6 +259,7 @@ def test_a_quarter_turn_adds_90_degrees(seed):
     still, turned = measure_plume(billowing(seed)), measure_plume(np.rot90(billowing(seed)))
     assert turned.direction_degrees == pytest.approx(still.direction_degrees + 90)
     assert turned.length_pixels == pytest.approx(still.length_pixels)
+    assert (turned.parts, turned.dispersion_pixels) == pytest.approx((still.parts, still.dispersion_pixels))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -191,4 +269,6 @@ def test_twice_the_size_is_twice_the_length(seed):
     assert large.fraction == still.fraction
     assert large.centroid == pytest.approx([2 * c + 0.5 for c in still.centroid])
     assert large.length_pixels == pytest.approx(2 * still.length_pixels, abs=0.5)
+    assert large.parts == still.parts
+    assert large.dispersion_pixels == pytest.approx(2 * still.dispersion_pixels)
     assert large.direction_degrees == pytest.approx(still.direction_degrees, abs=1)
