@@ -1,16 +1,22 @@
-"""Segments and classifies the frames of a recording: `fume predict --co2=FRAMES --ch4=FRAMES --output=DIR`.
+"""Segments and classifies recordings: `fume predict --co2=FRAMES --ch4=FRAMES --output=DIR`.
 
-FRAMES is an image, a folder of images, a pattern such as 'frames/*.png', or a video; one gas may be left out. Images
-pair by name, videos by presentation time, and a frame without partner is predicted alone. The command writes to DIR
+FRAMES is an image, a folder of images, a pattern such as 'frames/*.png', a video, or a file of many frames (SEQ, CSQ,
+TIFF, NumPy); one gas may be left out. Images pair by name, films by time, and a frame without partner is predicted
+alone. The command writes to DIR
 
 | | |
 | --- | --- |
 | `predictions.csv`, `predictions.jsonl` | one line per pair: class, probabilities, measures of each gas's plume |
+| `recording.json`, `recording.html` | what all frames say together; the page has timeline and frames |
 | `masks/NAME_co2.png` | 0 background, 1 tube, 2 gas, at the frame's own size |
 | `overlays/NAME_co2.png` | the mask drawn on the frame |
-| `annotated.mp4` | frames with masks and probabilities, for videos |
+| `annotated.mp4` | frames with masks and probabilities, for films |
 | `timeline.png` | probabilities and gas over time |
+
+`--recordings=LIST` predicts many recordings instead, each into a folder of DIR, and sums them up in `recordings.csv`.
 """
+
+import re
 
 from absl import flags
 
@@ -18,8 +24,25 @@ from fume_jax.inference import flags as model_flags
 from fume_jax.runtime import cli
 from fume_jax.runtime.errors import UserError
 
-_CO2 = flags.DEFINE_string("co2", None, "CO2 frames: path of an image, a folder of images, a pattern or a video.")
-_CH4 = flags.DEFINE_string("ch4", None, "CH4 frames: path of an image, a folder of images, a pattern or a video.")
+_CO2 = flags.DEFINE_string("co2", None, "CO2 frames: path of an image, a folder of images, a pattern or a film.")
+_CH4 = flags.DEFINE_string("ch4", None, "CH4 frames: path of an image, a folder of images, a pattern or a film.")
+_RECORDINGS = flags.DEFINE_string(
+    "recordings", None, "In place of --co2 and --ch4, a table with the columns id, co2, ch4, or a folder of recordings."
+)
+_RANGE = flags.DEFINE_string(
+    "range",
+    "recording",
+    "How frames deeper than 8 bits become grey: by one range for the recording, by that of each frame (frame), or "
+    "LOW,HIGH in their unit.",
+)
+_RATE = flags.DEFINE_float("rate", None, "Frames per second of files that state no times.", lower_bound=1e-6)
+_OFFSET = flags.DEFINE_string(
+    "offset", None, "Seconds by which the clock of CH4 is ahead, or auto, which finds them. Default: by clock times."
+)
+_MM_PER_PIXEL = flags.DEFINE_float(
+    "mm_per_pixel", None, "Size of a pixel in the scene in millimetres, for lengths and areas in mm.", lower_bound=1e-9
+)
+_SHARE = flags.DEFINE_string("share", "0/1", "K/N predicts the recordings K, K + N, K + 2 N ... of a list, from 0.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to write the results to.", required=True)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Number of pairs that the model processes at once.", lower_bound=1)
 _SAVE = flags.DEFINE_list(
@@ -30,24 +53,59 @@ flags.adopt_module_key_flags(model_flags)
 
 def main() -> int:
     """Predicts as the flags say; returns the exit code."""
-    from fume_jax.data.sources import open_source
+    from fume_jax.data.recording_list import AUTO, read_recordings
+    from fume_jax.data.sources import open_source, parse_range
     from fume_jax.inference.output import PRODUCTS, output_folder
-    from fume_jax.inference.recording import predict_recording
+    from fume_jax.inference.recording import find_offset, predict_recording
+    from fume_jax.inference.recordings import predict_recordings
     from fume_jax.runtime.preemption import StopRequest
 
     unknown = set(_SAVE.value) - {"", *PRODUCTS}
     if unknown:
         raise UserError(f"--save={','.join(_SAVE.value)}: expected some of {', '.join(PRODUCTS)}.")
     model_flags.check()
-    source = open_source(_CO2.value, _CH4.value)
-    with output_folder(_OUTPUT.value, (_CO2.value, _CH4.value)):
-        predictor = model_flags.load_predictor()
-        card = predictor.card
-        print(f"{card.model}, {card.step:,} steps of training, frames scaled to {card.width}x{card.height}", flush=True)
-        batch_size = min(_BATCH_SIZE.value, source.total or _BATCH_SIZE.value)
+    options = {"products": _SAVE.value}
+    if _RECORDINGS.value is not None:
+        for flag in (_CO2, _CH4, _OFFSET, _MM_PER_PIXEL, _RANGE):
+            if flag.present:
+                raise UserError(f"--{flag.name} and --recordings do not go together; the table has a column for it.")
+        recordings, share = read_recordings(_RECORDINGS.value), _parse_share(_SHARE.value)
         with StopRequest() as stop:
-            options = {"batch_size": batch_size, "products": _SAVE.value, "stop": stop}
+            options |= {"batch_size": _BATCH_SIZE.value, "rate": _RATE.value, "share": share, "stop": stop}
+            return predict_recordings(_load(), recordings, _OUTPUT.value, **options)
+    paths, opening = (_CO2.value, _CH4.value), {"range": parse_range(_RANGE.value), "rate": _RATE.value}
+    auto = _OFFSET.value == AUTO
+    source = open_source(*paths, **opening, offset=None if auto else _seconds(_OFFSET.value))
+    with output_folder(_OUTPUT.value, paths):
+        predictor = _load()
+        batch_size = min(_BATCH_SIZE.value, source.total or _BATCH_SIZE.value)
+        if auto and None not in paths:
+            offset = find_offset(predictor, *paths, batch_size, **opening).seconds
+            source = open_source(*paths, **opening, offset=offset)
+        with StopRequest() as stop:
+            options |= {"batch_size": batch_size, "mm_per_pixel": _MM_PER_PIXEL.value, "stop": stop}
             return predict_recording(predictor, source, _OUTPUT.value, **options)
+
+
+def _load():
+    predictor = model_flags.load_predictor()
+    card = predictor.card
+    print(f"{card.model}, {card.step:,} steps of training, frames scaled to {card.width}x{card.height}", flush=True)
+    return predictor
+
+
+def _seconds(text):
+    try:
+        return None if text is None else float(text)
+    except ValueError as error:
+        raise UserError(f"--offset={text}: expected seconds, such as -1.5, or auto.") from error
+
+
+def _parse_share(text):
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or int(match[1]) >= int(match[2]):
+        raise UserError(f"--share={text}: expected K/N with K from 0 to N - 1.")
+    return int(match[1]), int(match[2])
 
 
 if __name__ == "__main__":

@@ -282,6 +282,8 @@ def test_a_film_of_two_gases_is_predicted_by_the_model_shipped_whatever_is_missi
         "annotated.mp4",
         "predictions.csv",
         "predictions.jsonl",
+        "recording.html",
+        "recording.json",
         "timeline.png",
     }
 

@@ -43,10 +43,13 @@ _UPRIGHT = {
     8: lambda x: x.swapaxes(0, 1)[::-1],
 }
 
-# Mark of the end of a JPEG file; bytes at the end that are looked at for it, and the rows of two rows of blocks.
-_EOI, _LAST_BYTES, _LAST_ROWS = b"\xff\xd9", 64, 32
+# Mark of the end of a JPEG file, bytes at the end that are looked at for it, and the share of the rows, at most those
+# of a block, that may be incomplete without it.
+_EOI, _LAST_BYTES, _LAST_SHARE, _BLOCK = b"\xff\xd9", 64, 1 / 16, 16
 
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # it warns of every tag of a TIFF file that it does not know
+cv2.utils.logging.setLogLevel(
+    cv2.utils.logging.LOG_LEVEL_ERROR
+)  # it warns of every tag of a TIFF file that it does not know
 if os.environ.get(LIMIT):
     Image.MAX_IMAGE_PIXELS = max_pixels()  # Pillow has a limit of its own, which must not be lower
 
@@ -296,7 +299,7 @@ def _decode_to_the_end(data, space):
     whole, less = (simplejpeg.decode_jpeg(part + _EOI, space, strict=False) for part in (data, data[:-_LAST_BYTES]))
     (rows,) = np.nonzero((whole != less).any(axis=(1, 2)))
     # The last bytes that there are decode to the last rows.
-    return whole if len(rows) and rows[0] >= len(whole) - _LAST_ROWS else None
+    return whole if len(rows) and rows[0] >= len(whole) - min(_BLOCK, _LAST_SHARE * len(whole)) else None
 
 
 def _decode_deep(data):

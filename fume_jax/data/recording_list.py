@@ -18,6 +18,7 @@ COLUMNS = ("id", "co2", "ch4")
 FURTHER_COLUMNS = ("offset_s", "range", "mm_per_pixel", "start_s", "stop_s")
 # Where they are described.
 PAGE = "docs/prediction.md"
+AUTO = "auto"
 # Files of many frames that a folder may hold.
 FILM_SUFFIXES = (*VIDEO_SUFFIXES, ".seq", ".csq", ".tif", ".tiff", ".npy", ".npz")
 
@@ -27,13 +28,14 @@ class Recording:
     """Describes a recording of one or two gases.
 
     `id` names it, and its folder of results. `offset`, `start` and `stop` are in seconds, see `open_source`; None where
-    nothing is stated. `mm_per_pixel` is the size of a pixel in the scene, in millimetres.
+    nothing is stated, and `AUTO` for an offset that is to be estimated. `mm_per_pixel` is the size of a pixel in the
+    scene, in millimetres.
     """
 
     id: str
     co2: str | None = None
     ch4: str | None = None
-    offset: float | None = None
+    offset: float | str | None = None
     range: str | Limits = RECORDING
     mm_per_pixel: float | None = None
     start: float | None = None
@@ -83,6 +85,9 @@ def _parse(cells, folder):
     numbers = {}
     for column in ("offset_s", "mm_per_pixel", "start_s", "stop_s"):
         text = cells.get(column, "")
+        if column == "offset_s" and text.lower() == AUTO:
+            numbers["offset"] = AUTO
+            continue
         number = as_number(text) if text else None
         if number is not None and (math.isnan(number) or (number <= 0 and column == "mm_per_pixel")):
             raise UserError(f"{column} is {text!r}; expected a number{' above 0' * (column == 'mm_per_pixel')}")

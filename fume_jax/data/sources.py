@@ -116,6 +116,8 @@ def open_source(
     range: str | Limits = RECORDING,
     rate: float | None = None,
     offset: float | None = None,
+    start: float | None = None,
+    stop: float | None = None,
 ) -> Source:
     """Finds the frames of one or two gases and pairs them.
 
@@ -136,6 +138,7 @@ def open_source(
       rate: frames per second of files that state no times.
       offset: seconds by which the clock of CH4 is ahead of that of CO2. None takes the clock times in the files, where
         both have some that overlap, else 0.
+      start, stop: seconds of a film at which the first and the last pair lie, None for its ends.
 
     Raises:
       UserError: if no path is given, a path holds no frames, a film is combined with images or unreadable, two images
@@ -148,6 +151,9 @@ def open_source(
         raise UserError(f"--co2 and --ch4 are the same file, {co2}. Give one of them, or a file for each gas.")
     tracks = {gas: track for gas, path in given.items() if (track := open_track(path, rate)) is not None}
     if not tracks:
+        if (start, stop) != (None, None):
+            path = next(iter(given.values()))
+            raise UserError(f"{path} holds images, which have no times; start and stop are for films.")
         matched = match_images(given)
         pairs = [Pair(name, None, frames) for name, frames in matched.items()]
         files = {gas: [pair.frames[gas] for pair in pairs if gas in pair.frames] for gas in given}
@@ -160,12 +166,12 @@ def open_source(
         remedy = "Give two films or the images of both gases, or predict one gas at a time."
         raise UserError(f"{given[film]} is a film and {given[images]} is none. {remedy}")
     shifts, clock, notes = _align(tracks, offset)
-    counts = [track.num_frames for track in tracks.values()]
+    counts = [0 if start or stop else track.num_frames for track in tracks.values()]
     fastest = max(track.rate for track in tracks.values())
     limits, range_notes = _limits({gas: track.sample for gas, track in tracks.items()}, range)
     notes += range_notes + tuple(f"{given[gas]}: {note}" for gas, track in tracks.items() for note in track.notes)
     return Source(
-        pairs=_Film(tracks, shifts, 0.5 / fastest),
+        pairs=_Film(tracks, shifts, 0.5 / fastest, (start or -np.inf, np.inf if stop is None else stop)),
         gases=tuple(given),
         total=max(counts) if all(counts) else None,
         rate=fastest,
@@ -241,16 +247,20 @@ def _palette_note(frames):
 
 
 class _Film:
-    """Pairs the frames of films by time, anew on each iteration."""
+    """Pairs the frames of films by time, from the first to the last time of `span`, anew on each iteration."""
 
-    def __init__(self, tracks, shifts, tolerance):
-        self._tracks, self._shifts, self._tolerance = tracks, shifts, tolerance
+    def __init__(self, tracks, shifts, tolerance, span):
+        self._tracks, self._shifts, self._tolerance, self._span = tracks, shifts, tolerance, span
 
     def __iter__(self):
         streams = [self._stream(gas) if gas in self._tracks else iter(()) for gas in GASES]
         for position, timed in enumerate(match_times(*streams, self._tolerance)):
             frames = {gas: frame for gas, (_, frame) in zip(GASES, timed, strict=True) if frame is not None}
-            yield Pair(f"frame_{position:06d}", next(time for time, frame in timed if frame is not None), frames)
+            time = next(time for time, frame in timed if frame is not None)
+            if time > self._span[1]:
+                return
+            if time >= self._span[0]:
+                yield Pair(f"frame_{position:06d}", time, frames)
 
     def _stream(self, gas):
         return ((time + self._shifts[gas], frame) for time, frame in self._tracks[gas].read())

@@ -6,13 +6,13 @@ import fnmatch
 import glob
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fume_jax.data.video import VideoWriter
-from fume_jax.evaluation import overlays, plots
+from fume_jax.evaluation import overlays
 from fume_jax.inference.card import ModelCard
 from fume_jax.runtime import files
 from fume_jax.runtime.byproducts import ByProducts, reason
@@ -147,21 +147,11 @@ def write_pictures(
             caption = f"{result.time:.2f} s"
             if prediction.label:
                 caption = f"{prediction.label} {prediction.probabilities[prediction.label]:.2f}   {caption}"
-            bars = _by_class(prediction.probabilities) if card.classifies else None
+            bars = by_class(prediction.probabilities) if card.classifies else None
             return overlays.annotated_pair(result.frames, prediction.masks, caption, bars, gases=film, size=PANEL)
     return None
 
 
-def save_timeline(folder: Path, timeline: Sequence[tuple], card: ModelCard, gases: Sequence[str]) -> None:
-    """Draws `timeline.png` from time, probabilities and plumes of every pair."""
-    times, probabilities, plumes = zip(*timeline, strict=True)
-    segmented = [gas for gas in card.segmented if gas in gases]
-    areas = {gas: np.array([pair[gas].fraction if gas in pair else np.nan for pair in plumes]) for gas in segmented}
-    rows = np.array([_by_class(pair) for pair in probabilities]) if card.classifies else None
-    unit = "frame" if None in times else "s"
-    times = np.arange(len(times)) if None in times else np.array(times)
-    overlays.save(folder / "timeline.png", plots.timeline_chart(times, rows, areas, unit=unit))
-
-
-def _by_class(probabilities):
+def by_class(probabilities: Mapping[str, float]) -> list[float]:
+    """Returns probabilities in the order of `CLASSES`, NaN where there is none."""
     return [probabilities.get(name, np.nan) for name in CLASSES]

@@ -1,6 +1,5 @@
-"""Predicts recordings; reading, the model and writing run in parallel."""
+"""Predicts the frames of a recording; reading, the model and writing run in parallel."""
 
-import collections
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -8,16 +7,19 @@ import functools
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from fume_jax.data.sources import Pair, Source, load
+from fume_jax.data.sources import Limits, Pair, Source, load, open_source
 from fume_jax.inference.card import ModelCard
-from fume_jax.inference.output import PRODUCTS, Film, save_timeline, tables, write_pictures
+from fume_jax.inference.output import PRODUCTS, Film, tables, write_pictures
 from fume_jax.inference.predictor import Prediction, Predictor
+from fume_jax.inference.summary import SUMMARY, Series, write_summary
+from fume_jax.learning.offset import Offset, estimate_offset
+from fume_jax.learning.plume import Contrast, measure_contrast
 from fume_jax.runtime.byproducts import ByProducts
 from fume_jax.runtime.errors import DONE, NOTHING_DONE, PARTLY_DONE, RUN_AGAIN, UserError
 from fume_jax.runtime.names import printable
@@ -26,16 +28,24 @@ from fume_jax.runtime.prefetch import prefetch_map
 from fume_jax.runtime.preflight import full_disk
 from fume_jax.schema import CLASSES, GASES
 
+# Contrasts of a plume that the tables have.
+CONTRASTS = ("mean", "largest")
+
 
 @dataclasses.dataclass(frozen=True)
 class PredictedPair:
-    """Holds the readable frames of a pair by gas, error messages of the others, and the prediction if any."""
+    """Holds the readable frames of a pair by gas, error messages of the others, and the prediction if any.
+
+    `contrasts` of the plumes are in the unit of the source. `notes` are for the user, by gas.
+    """
 
     name: str
     time: float | None
     frames: dict[str, np.ndarray]
     faults: dict[str, str]
-    prediction: Prediction | None
+    prediction: Prediction | None = None
+    contrasts: dict[str, Contrast | None] = dataclasses.field(default_factory=dict)
+    notes: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def predict_recording(
@@ -45,15 +55,20 @@ def predict_recording(
     *,
     batch_size: int,
     products: Sequence[str] = PRODUCTS,
+    mm_per_pixel: float | None = None,
+    title: str | None = None,
+    settings: Mapping | None = None,
     stop: StopRequest | None = None,
 ) -> int:
-    """Predicts a recording and writes tables, pictures and a video to a folder; see `fume_jax.predict`.
+    """Predicts a recording and writes tables, pictures, a video and a page to a folder; see `fume_jax.predict`.
 
     Args:
       predictor, source: the model and the frames.
       output: folder, created if missing, that no other process writes to; see `output_folder`.
       batch_size: number of pairs per call of the model.
       products: names from `PRODUCTS`.
+      mm_per_pixel: size of a pixel in the scene, for lengths and areas in millimetres.
+      title, settings: name of the recording on its page, and JSON values for its summary; see `summary.write_summary`.
       stop: a request ends the prediction after the current pair; results up to it are written.
 
     Returns:
@@ -70,51 +85,95 @@ def predict_recording(
     predictor.warm_up(batch_size)
     if folder.is_dir() and {path.name for path in folder.iterdir()} - {".lock"}:
         print(f"{output} holds files already; those with other names stay")
-    timeline, counts, skipped, by_products = [], collections.Counter(), 0, ByProducts(tqdm.write)
+    for note in source.notes:
+        print(f"note: {note}")
+    (folder / SUMMARY).unlink(missing_ok=True)  # it says that all of the folder is there
+    told, skipped, by_products = set(), 0, ByProducts(tqdm.write)
+    series = Series(card, source, by_products, mm_per_pixel)
     film = source.gases if source.rate is not None and "video" in products else ()
     start = time.perf_counter()
     # The tables are complete before the film is.
     with Film(folder, source.rate or 1, by_products) as video, full_disk(output, "a prediction"):
         options = {"folder": folder, "card": card, "products": products, "film": film, "by_products": by_products}
-        results = predict_pairs(predictor, source.pairs, batch_size, functools.partial(write_pictures, **options))
+        write = functools.partial(write_pictures, **options)
+        results = predict_pairs(predictor, source.pairs, batch_size, write, source.limits)
         with tables(folder, source.total) as record, contextlib.closing(results):
             for result, picture in tqdm(results, total=source.total, unit="pair", desc="predict", disable=None):
                 for fault in result.faults.values():
                     tqdm.write(f"skipped: {fault}")
                     skipped += 1
-                if (prediction := result.prediction) is not None:
-                    counts[" and ".join(gas.upper() for gas in GASES if gas in result.frames)] += 1
-                    record(to_record(result, card))
-                    timeline.append((result.time, prediction.probabilities, prediction.plumes))
+                for note in sorted({*result.notes.items()} - told):
+                    tqdm.write(f"WARNING: frames of {note[0].upper()}, such as {printable(result.name)}: {note[1]}")
+                told |= {*result.notes.items()}
+                if result.prediction is not None:
+                    record(to_record(result, card, mm_per_pixel))
+                    series.add(result)
                     if picture is not None:
                         video.write(picture, result.time)
                 if stop is not None and stop.requested:
                     break
-    if counts.total() > 1:
+    stopped = stop is not None and stop.requested
+    if len(series) > 1:
         with by_products.attempt("timeline.png"):
-            save_timeline(folder, timeline, card, source.gases)
+            series.save_timeline(folder)
+    _print_summary(output, series, source, time.perf_counter() - start)
+    if len(series) and not stopped:
+        code = PARTLY_DONE if skipped or by_products.failures else DONE
+        write_summary(folder, series, title, dict(settings or {}), skipped, code, by_products)
     by_products.summarize()
-    _print_summary(output, counts, source, time.perf_counter() - start)
-    if stop is not None and stop.requested:
+    if stopped:
         print("stopped early; the same command starts the prediction again")
         return RUN_AGAIN
-    if not counts:
+    if not len(series):
         return NOTHING_DONE
     return PARTLY_DONE if skipped or by_products.failures else DONE
 
 
-def _print_summary(output, counts, source, seconds):
-    if not counts:
+def find_offset(predictor: Predictor, co2: str, ch4: str, batch_size: int, **options) -> Offset:
+    """Estimates by how many seconds the clock of CH4 is ahead, from the gas that the model finds in either film.
+
+    `options` are those of `open_source`. Raises UserError if the offset is not clear, or the paths are no films.
+    """
+    curves = []
+    for gas, paths in (("co2", (co2, None)), ("ch4", (None, ch4))):
+        source = open_source(*paths, **options)
+        if source.rate is None:
+            raise UserError(
+                f"--offset=auto is for films, and {paths[0] or paths[1]} holds images, which have no times."
+            )
+        if gas not in predictor.card.segmented:
+            raise UserError(f"--offset=auto needs the areas of both gases, and this model segments no {gas.upper()}.")
+        results = predict_pairs(predictor, source.pairs, batch_size, lambda _: None, source.limits)
+        found = [(x.time, x.prediction.plumes[gas].area_pixels) for x, _ in results if x.prediction is not None]
+        curves += np.array(found, float).reshape(-1, 2).T
+    offset = estimate_offset(*curves)
+    if not offset.clear:
+        raise UserError(
+            f"The offset of {ch4} against {co2} is not clear: the gas areas correlate by {offset.peak:.2f} at most. "
+            "Give it by --offset=SECONDS, or 0 if the clocks agree."
+        )
+    print(f"offset of CH4 {offset.seconds:+.3f} s, where the gas areas correlate by {offset.peak:.2f}", end="")
+    drift = offset.drift_seconds
+    print("; drift unknown" if drift is None else f"; {drift:+.3f} s of drift from the first half to the second")
+    return offset
+
+
+def _print_summary(output, series, source, seconds):
+    if not len(series):
         print("Nothing could be predicted: no frame is readable.")
         return
-    by_gas = ", ".join(f"{count} of {gases}" for gases, count in counts.items())
-    print(f"{counts.total()} predicted into {output} ({by_gas}), {counts.total() / seconds:.1f} a second")
-    if len(source.gases) == 2 and not any(" and " in gases for gases in counts):
+    by_gas = ", ".join(f"{count} of {gases}" for gases, count in series.counts.items())
+    print(f"{len(series)} predicted into {output} ({by_gas}), {len(series) / seconds:.1f} a second")
+    if len(source.gases) == 2 and not any(" and " in gases for gases in series.counts):
         print("WARNING: No frame of one gas goes with one of the other; see docs/prediction.md for how frames pair.")
 
 
 def predict_pairs(
-    predictor: Predictor, pairs: Iterable[Pair], batch_size: int, write_fn: Callable[[PredictedPair], object]
+    predictor: Predictor,
+    pairs: Iterable[Pair],
+    batch_size: int,
+    write_fn: Callable[[PredictedPair], object],
+    limits: Mapping[str, Limits] | None = None,
 ) -> Iterator[tuple[PredictedPair, object]]:
     """Predicts pairs in order; other threads read later pairs and write earlier ones while the model runs.
 
@@ -123,29 +182,33 @@ def predict_pairs(
       pairs: pairs of frames or files, taken in a thread of their own.
       batch_size: pairs per call of the model; the last batch is padded, since a backend may compile for each size.
       write_fn: function of each predicted pair, called from several threads.
+      limits: of the grey levels, by gas; see `Source`.
 
     Yields:
       The pair, and the result of `write_fn`, None if the pair has no prediction.
     """
 
     def read(pair):
-        frames, faults = load(pair)
-        inputs = predictor.prepare(frames) if frames else None
-        return PredictedPair(pair.name, pair.time, frames, faults, None), inputs
+        loaded = load(pair, limits)
+        inputs = predictor.prepare(loaded.frames) if loaded.frames else None
+        pair = PredictedPair(pair.name, pair.time, loaded.frames, loaded.faults, notes=loaded.notes)
+        return pair, loaded.values, inputs
 
     def run(batch):
-        inputs = [x for _, x in batch if x is not None]
+        inputs = [x for *_, x in batch if x is not None]
         if not inputs:
-            return [(pair, None, None) for pair, _ in batch]
+            return [(pair, values, None, None) for pair, values, _ in batch]
         logits, milliseconds = predictor.run(inputs + [inputs[-1]] * (batch_size - len(inputs)))
         logits, milliseconds = iter(logits), milliseconds * batch_size / len(inputs)
-        return [(pair, None if x is None else next(logits), milliseconds) for pair, x in batch]
+        return [(pair, values, None if x is None else next(logits), milliseconds) for pair, values, x in batch]
 
     def finish(item):
-        pair, logits, milliseconds = item
+        pair, values, logits, milliseconds = item
         if logits is None:
             return pair, None
-        pair = dataclasses.replace(pair, prediction=predictor.interpret(pair.frames, logits, milliseconds))
+        prediction = predictor.interpret(pair.frames, logits, milliseconds)
+        contrasts = {gas: measure_contrast(values[gas], mask) for gas, mask in prediction.masks.items()}
+        pair = dataclasses.replace(pair, prediction=prediction, contrasts=contrasts)
         return pair, write_fn(pair)
 
     depth = 2 * batch_size
@@ -163,7 +226,9 @@ def predict_pairs(
         yield from prefetch(cores, finish, itertools.chain.from_iterable(predicted), depth)
 
 
-def to_record(result: PredictedPair, card: ModelCard) -> dict[str, str | float | None]:
+def to_record(
+    result: PredictedPair, card: ModelCard, mm_per_pixel: float | None = None
+) -> dict[str, str | float | None]:
     """Returns the prediction of one pair as flat values: a row of `predictions.csv`, a line of `predictions.jsonl`."""
     prediction = result.prediction
     record = {"frame": printable(result.name), "time": _rounded(result.time, 4)}
@@ -185,6 +250,13 @@ def to_record(result: PredictedPair, card: ModelCard) -> dict[str, str | float |
             f"{gas}_parts": plume and plume.parts,
             f"{gas}_dispersion_pixels": plume and _rounded(plume.dispersion_pixels, 1),
         }
+        contrast = result.contrasts.get(gas)
+        record |= {f"{gas}_contrast_{name}": contrast and float(f"{getattr(contrast, name):.5g}") for name in CONTRASTS}
+        if mm_per_pixel is not None:
+            record[f"{gas}_gas_mm2"] = plume and _rounded(plume.area_pixels * mm_per_pixel**2, 2)
+            for name in ("length", "dispersion"):
+                pixels = plume and getattr(plume, f"{name}_pixels")
+                record[f"{gas}_{name}_mm"] = None if pixels is None else round(pixels * mm_per_pixel, 2)
     return record | {"milliseconds": _rounded(prediction.milliseconds, 2)}
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fume_jax.data.sources import Pair, load, match_times, open_source
+from fume_jax.data.matching import match_times
+from fume_jax.data.sources import Pair, load, open_source
 from fume_jax.runtime.errors import UserError
 from tests.videos import encode, flat, flip, noise
 
@@ -106,8 +107,8 @@ def test_what_cannot_be_matched_is_refused(tmp_path):
         (tmp_path / "*.avi", None, "A video is given by its own path"),
         (tmp_path / "nowhere", None, "no file or folder"),
         (tmp_path / "nowhere.mp4", None, "no file"),
-        (video, b, "a.avi is a video and .*ch4 is none. Give two videos"),
-        (a, video, "a.avi is a video and .*co2 is none. Give two videos"),
+        (video, b, "a.avi is a film and .*ch4 is none. Give two films"),
+        (a, video, "a.avi is a film and .*co2 is none. Give two films"),
         (None, None, "at least one gas"),
         (video, video, "are the same file"),
     ]:
@@ -196,7 +197,7 @@ def test_two_videos_pair_by_time_where_frames_are_missing_or_damaged(tmp_path):
     assert [pair.time for pair in pairs] == pytest.approx([0.04 * i for i in range(20)])
     for i, pair in enumerate(pairs):
         assert list(pair.frames) == (["co2", "ch4"] if i in kept else ["co2"])
-        read, unreadable = load(pair)
+        read, _, unreadable, _ = load(pair)
         if i == 5:
             assert list(read) == ["ch4"] and list(unreadable) == ["co2"]
             assert f"{co2} at 0.200 s: not decodable" in unreadable["co2"]
@@ -226,7 +227,7 @@ def test_one_video_is_read_by_itself(tmp_path, gas):
 def test_files_of_a_pair_that_cannot_be_read_are_named(tmp_path):
     good, bad = write(tmp_path / "a.png", GREY), tmp_path / "b.png"
     bad.write_bytes(b"")
-    frames, unreadable = load(Pair("a", None, {"co2": good, "ch4": bad}))
+    frames, _, unreadable, _ = load(Pair("a", None, {"co2": good, "ch4": bad}))
     assert unreadable == {"ch4": f"{bad}: the file is empty"}
     assert list(frames) == ["co2"]
     np.testing.assert_array_equal(frames["co2"][..., 0], GREY)
@@ -249,7 +250,7 @@ def test_what_only_has_the_name_of_an_image_is_listed_as_unreadable(tmp_path):
     make_images(folder / "e_co2.png", "a.png")  # a folder
     pairs = list(open_source(str(folder), None).pairs)
     assert [pair.name for pair in pairs] == ["a", "b", "c", "d"]
-    faults = [load(pair)[1].get("co2", "") for pair in pairs]
+    faults = [load(pair).faults.get("co2", "") for pair in pairs]
     assert faults[0] == "" and "a link to /not/fetched, which is not there" in faults[1]
     assert f"{folder / 'd_co2.png'}: not a regular file" == faults[3]
 
@@ -276,14 +277,14 @@ def test_an_image_of_any_suffix_is_no_video(tmp_path, name):
     kind = {"a.gif": "GIF", "a.dat": "PNG", "a.jp2": "JPEG2000"}[name]
     Image.fromarray(GREY).save(tmp_path / name, kind)
     (pair,) = open_source(str(tmp_path / name), None).pairs
-    assert load(pair)[0]["co2"].shape == (*GREY.shape, 1)
+    assert load(pair).frames["co2"].shape == (*GREY.shape, 1)
 
 
 @pytest.mark.parametrize("name", ["notes.dat", "frames.png"])
 def test_a_file_that_is_neither_is_unreadable_as_an_image(tmp_path, name):
     (tmp_path / name).write_text("words " * 100)
     (pair,) = open_source(str(tmp_path / name), None).pairs
-    assert "not an image" in load(pair)[1]["co2"]
+    assert "not an image" in load(pair).faults["co2"]
 
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path):

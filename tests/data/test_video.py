@@ -11,11 +11,18 @@ import pytest
 
 from fume_jax.data import video
 from fume_jax.data.faults import LIMIT, UnreadableFrame
-from fume_jax.data.video import VideoWriter, read_header, read_video
+from fume_jax.data.gray import to_gray
+from fume_jax.data.video import VideoWriter, read_header
 from fume_jax.runtime.errors import UserError
 from tests.videos import HEIGHT, WIDTH, encode, flat, flip, noise
 
 RAMP = np.tile(np.rint(np.linspace(0, 255, WIDTH)).astype(np.uint8), (HEIGHT, 1))
+
+
+def read_video(path):
+    """Times and grey levels, uint8 [H, W, 1], each frame by its own range."""
+    for time, frame in video.read_video(path):
+        yield time, frame if isinstance(frame, UnreadableFrame) else to_gray(frame)
 
 
 def levels(path):

@@ -125,6 +125,8 @@ def test_a_pause_of_seven_hours_costs_the_film_alone(tmp_path, capsys):
         "masks",
         "overlays",
         "timeline.png",
+        "recording.html",
+        "recording.json",
     }
 
 

@@ -200,7 +200,7 @@ def test_of_two_films_one_that_is_cut_off_makes_a_prediction_in_part(tmp_path, c
 def test_only_what_is_asked_for_is_written(tmp_path, products):
     source = Source(recording(3), ("co2",), rate=10.0)
     assert predict_recording(Predictor(Known()), source, tmp_path, batch_size=2, products=products) == DONE
-    always = {"predictions.csv", "predictions.jsonl", "timeline.png"}
+    always = {"predictions.csv", "predictions.jsonl", "timeline.png", "recording.html", "recording.json"}
     asked = {"annotated.mp4" if product == "video" else product for product in products}
     assert {path.name for path in tmp_path.iterdir()} == always | asked
 

@@ -1,0 +1,141 @@
+"""Predicts a list of recordings, a folder each, and sums them up in one table."""
+
+import csv
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import filelock
+
+from fume_jax.data.recording_list import AUTO, Recording
+from fume_jax.data.sources import open_source
+from fume_jax.inference.output import PRODUCTS, output_folder
+from fume_jax.inference.predictor import Predictor
+from fume_jax.inference.recording import find_offset, predict_recording
+from fume_jax.inference.summary import SUMMARY, cell
+from fume_jax.runtime.errors import DONE, NOTHING_DONE, PARTLY_DONE, RUN_AGAIN, UserError
+from fume_jax.runtime.files import check_folder, read_json, replace_text, replacing
+from fume_jax.runtime.names import csv_text, file_name, printable
+from fume_jax.runtime.preemption import StopRequest
+
+TABLE = "recordings.csv"
+# Seconds that a process waits while another one writes the table.
+_WAIT = 60
+
+
+def predict_recordings(
+    predictor: Predictor,
+    recordings: Sequence[Recording],
+    output: str,
+    *,
+    batch_size: int,
+    products: Sequence[str] = PRODUCTS,
+    rate: float | None = None,
+    share: tuple[int, int] = (0, 1),
+    stop: StopRequest | None = None,
+) -> int:
+    """Predicts each recording into the folder of its id, and writes `recordings.csv`, a row each, in order of the list.
+
+    What is done is skipped, so the same command goes on where it ended; a recording that was not finished begins anew.
+    One that cannot be predicted has a row that says why, and is tried again the next time.
+
+    Args:
+      predictor, batch_size, products: as for `predict_recording`.
+      output: folder, created if missing. Processes that predict shares of a list may have it in common.
+      rate: frames per second of files that state no times.
+      share: (K, N) predicts recordings K, K + N, K + 2 N and so on.
+      stop: a request ends the prediction after the current pair.
+
+    Returns:
+      `DONE`; `PARTLY_DONE` if something could not be read or made; `NOTHING_DONE` if no recording could be predicted;
+      `RUN_AGAIN` if stopped.
+
+    Raises:
+      UserError: if a recording was predicted with other settings.
+    """
+    own, folder = recordings[share[0] :: share[1]], Path(output)
+    check_folder(folder)
+    card = predictor.card
+    model = {"model": card.model, "step": card.step, "config_hash": card.config_hash, "digest": card.digest}
+    settings = {
+        recording.id: json.loads(json.dumps(dataclasses.asdict(recording) | model | {"rate": rate}))
+        for recording in own
+    }
+    todo = [recording for recording in own if not _is_done(folder, recording, settings[recording.id])]
+    print(f"{len(todo)} of {len(own)} recordings to do in {output}", flush=True)
+    for number, recording in enumerate(todo, 1):
+        print(f"[{number}/{len(todo)}] {printable(recording.id)}", flush=True)
+        options = {"batch_size": batch_size, "products": products, "stop": stop}
+        try:
+            code = _predict(predictor, recording, folder, settings[recording.id], rate, options)
+        except UserError as error:
+            code = NOTHING_DONE
+            print(f"skipped: {printable(recording.id)}: {error}", flush=True)
+            _write_fault(folder, recording, settings[recording.id], str(error))
+        if code == NOTHING_DONE and not (folder / file_name(recording.id) / SUMMARY).exists():
+            _write_fault(folder, recording, settings[recording.id], "no frame is readable")
+        write_table(folder, recordings)
+        if code == RUN_AGAIN:
+            return RUN_AGAIN
+    write_table(folder, recordings)
+    codes = {_read(folder, recording)["code"] for recording in own}
+    if codes <= {NOTHING_DONE}:
+        return NOTHING_DONE
+    return DONE if codes == {DONE} else PARTLY_DONE
+
+
+def _predict(predictor, recording, folder, settings, rate, options):
+    paths, output = (recording.co2, recording.ch4), str(folder / file_name(recording.id))
+    with output_folder(output, paths):
+        opening = {"range": recording.range, "rate": rate, "start": recording.start, "stop": recording.stop}
+        offset = recording.offset
+        if offset == AUTO and None not in paths:
+            offset = find_offset(predictor, *paths, options["batch_size"], **opening).seconds
+        source = open_source(*paths, **opening, offset=None if offset == AUTO else offset)
+        named = {"mm_per_pixel": recording.mm_per_pixel, "title": recording.id, "settings": settings}
+        return predict_recording(predictor, source, output, **named, **options)
+
+
+def _is_done(folder, recording, settings):
+    found = _read(folder, recording)
+    if found is None or found["code"] == NOTHING_DONE:
+        return False
+    before = found["settings"]
+    if different := sorted(key for key in settings if before.get(key) != settings[key]):
+        changes = ", ".join(f"{key} was {before.get(key)} and is {settings[key]}" for key in different)
+        raise UserError(
+            f"{folder / file_name(recording.id)} was predicted with other settings: {changes}. Choose another "
+            "--output, or remove that folder."
+        )
+    return True
+
+
+def _read(folder, recording):
+    """Returns what the summary of a recording says; None if there is none yet."""
+    path = folder / file_name(recording.id) / SUMMARY
+    return read_json(path) if path.exists() else None
+
+
+def _write_fault(folder, recording, settings, reason):
+    path = folder / file_name(recording.id) / SUMMARY
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found = {"settings": settings, "code": NOTHING_DONE, "fault": reason, "summary": {}}
+    replace_text(path, json.dumps(found, indent=1))
+
+
+def write_table(folder: Path, recordings: Sequence[Recording]) -> None:
+    """Writes `recordings.csv` of the recordings that have been tried, in the order of the list."""
+    with filelock.FileLock(folder / ".table.lock", timeout=_WAIT):
+        rows = []
+        for recording in recordings:
+            if (found := _read(folder, recording)) is not None:
+                notes = {"skipped_frames": found.get("skipped"), "fault": found.get("fault", "")}
+                rows.append({"id": recording.id} | found["summary"] | notes)
+        # Columns in the order of the fullest row; all have those of their gases alone.
+        columns = list(dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row))
+        with replacing(folder / TABLE) as part, part.open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(columns)
+            for row in rows:
+                table.writerow([csv_text(cell(row.get(column))) for column in columns])
