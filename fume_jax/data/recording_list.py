@@ -8,6 +8,7 @@ from pathlib import Path
 from fume_jax.data.images import IMAGE_SUFFIXES
 from fume_jax.data.matching import gas_of, name_without_gas
 from fume_jax.data.sources import RECORDING, VIDEO_SUFFIXES, Limits, parse_range
+from fume_jax.data.stacks import SUFFIXES
 from fume_jax.data.table import as_number, read_table
 from fume_jax.runtime.errors import UserError
 from fume_jax.runtime.names import file_name
@@ -20,7 +21,7 @@ FURTHER_COLUMNS = ("offset_s", "range", "mm_per_pixel", "start_s", "stop_s")
 PAGE = "docs/prediction.md"
 AUTO = "auto"
 # Files of many frames that a folder may hold.
-FILM_SUFFIXES = (*VIDEO_SUFFIXES, ".seq", ".csq", ".tif", ".tiff", ".npy", ".npz")
+FILM_SUFFIXES = (*VIDEO_SUFFIXES, *SUFFIXES, ".tif", ".tiff")
 
 
 @dataclasses.dataclass(frozen=True)

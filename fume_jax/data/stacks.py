@@ -24,6 +24,8 @@ _TIMES, _RATE = "times", "rate"
 _ORIENTATION = 274
 # Bytes of arrays that are unpacked into memory; `.npy` files are read where they lie, and may be larger.
 MAX_ARRAY_BYTES = 8_000_000_000
+# Names of files that hold nothing else than frames of one kind.
+SUFFIXES = (".seq", ".csq", ".npy", ".npz")
 # What is not read, by the end of its name, and what to do instead.
 UNREAD = {
     ".ats": "FLIR Research Studio exports it as SEQ, CSQ or TIFF",
@@ -96,8 +98,11 @@ def open_stack(path: str | Path) -> Stack | None:
             raise UserError(f"{path} is damaged, or holds Python objects ({error}).") from error
     if start[:4] == _ZIP and zipfile.is_zipfile(path):
         return _open_npz(str(path))
-    if remedy := UNREAD.get(Path(path).suffix.lower()):
+    suffix = Path(path).suffix.lower()
+    if remedy := UNREAD.get(suffix):
         raise UserError(f"{path}: files of this format are not read; {remedy}.")
+    if suffix in SUFFIXES:
+        raise UserError(f"{path} is damaged, or no {suffix[1:].upper()} file: it does not begin as one does.")
     return None
 
 

@@ -138,4 +138,5 @@ def write_table(folder: Path, recordings: Sequence[Recording]) -> None:
             table = csv.writer(file)
             table.writerow(columns)
             for row in rows:
-                table.writerow([csv_text(cell(row.get(column))) for column in columns])
+                values = [row.get(column) for column in columns]
+                table.writerow([csv_text(value) if isinstance(value, str) else cell(value) for value in values])

@@ -59,7 +59,7 @@ def check_render(disk, size):
 
 
 CHECKS = {"predict": check_predict, "export": check_export, "render": check_render}
-SIZES = {"predict": ["16k", "40k", "120k", "300k", "600k"], "export": ["16k", "100k", "1m"], "render": ["64k", "400k"]}
+SIZES = {"predict": ["16k", "40k", "120k", "300k", "500k"], "export": ["16k", "100k", "1m"], "render": ["64k", "400k"]}
 
 
 def check(name, size, folder):
