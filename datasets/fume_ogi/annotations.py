@@ -24,6 +24,8 @@ _LABELS, _IDS = ("ph_value", "class_id", "class_name"), ("original_sample_id", "
 SINGLE_COLUMNS = ("frame_path", "mask_path", "gas_type", *_LABELS, *_IDS)
 _FRAMES = tuple(f"{gas}_{kind}" for gas in GASES for kind in ("frame", "mask"))
 PAIRED_COLUMNS = (*_FRAMES, *_LABELS, "is_paired", "missing_modality")
+# Position of a frame in a film, a column that tables may have; that of pairs has the name of the gas before it.
+INDEX_COLUMN = "frame_index"
 ID_COLUMNS = tuple(f"{gas}_{name}" for gas in GASES for name in _IDS)
 # Where the columns are described.
 README = "datasets/fume_ogi/README.md"
@@ -40,6 +42,18 @@ class Frame:
     mask_path: str
     original: str  # id of the filmed frame that this one is, or is an augmented copy of; empty if unknown
     augmentation: str  # number of the copy
+    frame_index: int = -1  # position in a film, from 0; -1 if the file is the frame
+
+    @property
+    def key(self) -> str:
+        """Names the frame among all of a source."""
+        return self.frame_path if self.frame_index < 0 else f"{self.frame_path} frame {self.frame_index}"
+
+    @property
+    def stored(self) -> tuple:
+        """What a dataset stores of it."""
+        values = dataclasses.astuple(self)
+        return values if self.frame_index >= 0 else values[:-1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +112,7 @@ def read_annotations(pattern: str, source: Path = Path()) -> Annotations:
             place = f"{path} row {line.number}"
             row, row_faults, row_warnings = _parse(place, line, functools.partial(frames_of, source))
             if row:
-                paths = tuple(frame.frame_path for frame in row.frames)
+                paths = tuple(frame.key for frame in row.frames)
                 if paths in seen:
                     row_faults = [Fault("duplicate_row", place, f"{' and '.join(paths)} as in {seen[paths]}")]
                 else:
@@ -113,7 +127,9 @@ def read_annotations(pattern: str, source: Path = Path()) -> Annotations:
 def write_pairs(path: Path, rows: list[Row]) -> None:
     """Writes a paired file, which `read_annotations` reads, with the ids of both originals."""
     with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, (*PAIRED_COLUMNS, *ID_COLUMNS), restval="")
+        films = any(frame.frame_index >= 0 for row in rows for frame in row.frames)
+        index_columns = [f"{gas}_{INDEX_COLUMN}" for gas in GASES] if films else []
+        writer = csv.DictWriter(file, (*PAIRED_COLUMNS, *ID_COLUMNS, *index_columns), restval="")
         writer.writeheader()
         for row in rows:
             absent = set(GASES) - {frame.gas for frame in row.frames}
@@ -122,6 +138,8 @@ def write_pairs(path: Path, rows: list[Row]) -> None:
             for frame in row.frames:
                 texts = {"frame": frame.frame_path, "mask": frame.mask_path}
                 texts |= {"original_sample_id": frame.original, "augmentation_id": frame.augmentation}
+                if frame.frame_index >= 0:
+                    texts[INDEX_COLUMN] = str(frame.frame_index)
                 line |= {f"{frame.gas}_{name}": csv_text(text) for name, text in texts.items()}
             writer.writerow(line)
 
@@ -157,8 +175,9 @@ def _single_frame(source, cells):
     if gas not in GASES:
         return (), [("gas", f"gas_type is {cells['gas_type']!r}; expected one of {', '.join(GASES)}")]
     original, augmentation = cells["original_sample_id"], cells["augmentation_id"]
-    frame, faults = _frame(source, gas, cells["frame_path"], cells["mask_path"], original, augmentation)
-    return (frame,), faults + [("original", "original_sample_id is empty")] * (not original)
+    index = cells.get(INDEX_COLUMN, "")
+    frame, faults = _frame(source, gas, cells["frame_path"], cells["mask_path"], original, augmentation, index)
+    return (frame,), faults + [("original", "original_sample_id is empty")] * (not frame.original)
 
 
 def _paired_frames(source, cells):
@@ -176,14 +195,14 @@ def _paired_frames(source, cells):
     elif paired == bool(absent):
         faults.append(("gas", f"is_paired is {cells['is_paired']!r}, but {absent or 'no'} frame is missing"))
     for gas in present:
-        ids = (cells.get(f"{gas}_original_sample_id", ""), cells.get(f"{gas}_augmentation_id", ""))
-        frame, frame_faults = _frame(source, gas, cells[f"{gas}_frame"], cells[f"{gas}_mask"], *ids)
+        further = (cells.get(f"{gas}_{name}", "") for name in (*_IDS, INDEX_COLUMN))
+        frame, frame_faults = _frame(source, gas, cells[f"{gas}_frame"], cells[f"{gas}_mask"], *further)
         frames.append(frame)
         faults += frame_faults
     return tuple(frames), faults
 
 
-def _frame(source, gas, frame_path, mask_path, original, augmentation):
+def _frame(source, gas, frame_path, mask_path, original, augmentation, index):
     paths = {"frame": _relative(source, frame_path), "mask": _relative(source, mask_path)}
     faults = [("missing_file", f"names no {gas} {kind}") for kind, path in paths.items() if not path]
     for path in paths.values():
@@ -192,7 +211,13 @@ def _frame(source, gas, frame_path, mask_path, original, augmentation):
             faults.append(("outside", f"{path} is not below {source}; let --source be a folder that holds all files"))
     if is_shortened(original):
         faults.append(("original", f"original_sample_id is {original!r}, a number that a spreadsheet has shortened"))
-    return Frame(gas, paths["frame"], paths["mask"], as_id(original), as_id(augmentation)), faults
+    position = as_id(index) if index else "-1"
+    if index and not position.isdecimal():
+        faults.append(("missing_file", f"{INDEX_COLUMN} is {index!r}; expected the number of a frame, from 0"))
+        position = "-1"
+    # The frames of a film belong together without an id.
+    original = as_id(original) or (paths["frame"] if position != "-1" else "")
+    return Frame(gas, paths["frame"], paths["mask"], original, as_id(augmentation), int(position)), faults
 
 
 def _relative(source, path):

@@ -1,6 +1,7 @@
 """Image files of annotated frames: reads and checks them, and compares them by digests of their pixels."""
 
 import dataclasses
+import functools
 import hashlib
 import os
 from pathlib import Path
@@ -8,9 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets.fume_ogi.annotations import Row
+from datasets.fume_ogi.annotations import Frame, Row
 from datasets.fume_ogi.faults import Fault
 from fume_jax.data.images import UnreadableFrame, read_frame, read_pixels
+from fume_jax.data.sources import read_film_frame
+from fume_jax.runtime.errors import UserError
 from fume_jax.schema import MASK_CLASSES
 
 # Formats that keep the values of a mask; a WebP or TIFF file may be compressed with loss all the same.
@@ -59,13 +62,17 @@ def check_content(source: Path, row: Row) -> tuple[list[Content | None], list[Fa
 
 def _check(source, frame):
     images, faults = [], []
-    for path, read in ((source / frame.frame_path, read_frame), (source / frame.mask_path, _read_mask)):
+    readers = (
+        (source / frame.frame_path, functools.partial(read_labelled, source, frame)),
+        (source / frame.mask_path, functools.partial(_read_mask, source / frame.mask_path)),
+    )
+    for path, read in readers:
         if not os.path.exists(path):
             faults.append(("missing_file", f"there is no {path}"))
             continue
         try:
-            images.append(read(path))
-        except UnreadableFrame as error:
+            images.append(read())
+        except (UnreadableFrame, UserError) as error:
             faults.append((getattr(error, "kind", "unreadable_file"), f"{path}: {error}"))
     if faults:
         return None, faults
@@ -75,6 +82,15 @@ def _check(source, frame):
         faults.append(("size", f"{frame.frame_path} is {width}x{height}, its mask {mask_size[1]}x{mask_size[0]}"))
     counts = np.bincount(mask.ravel(), minlength=len(MASK_CLASSES)).tolist()
     return Content(height, width, _digest(pixels), _digest(mask), tuple(counts), colors), faults
+
+
+def read_labelled(source: Path, frame: Frame) -> np.ndarray:
+    """Reads a frame, uint8 [H, W, 1]: an image, or one of a film by the scale of the film.
+
+    Raises UnreadableFrame, or UserError if the file is no film although the frame has a position in one.
+    """
+    path = source / frame.frame_path
+    return read_frame(path) if frame.frame_index < 0 else read_film_frame(str(path), frame.frame_index)
 
 
 def _digest(pixels):

@@ -12,10 +12,9 @@ import tensorflow_datasets as tfds
 from scipy import sparse
 
 from datasets.fume_ogi.annotations import Row
-from datasets.fume_ogi.content import read_mask
+from datasets.fume_ogi.content import read_labelled, read_mask
 from datasets.fume_ogi.plan import Options, make_plan, statistics
 from datasets.paired_frames import PairedFramesBuilder
-from fume_jax.data.images import read_frame
 from fume_jax.data.transforms import resize_frame, resize_mask
 from fume_jax.schema import GASES
 
@@ -56,6 +55,7 @@ class FumeOgi(PairedFramesBuilder):
             statistics=statistics(plan.pairs),
             fingerprint=plan.fingerprint(config.height, config.width),
             options=dataclasses.asdict(config.options),
+            ranges=plan.ranges(source),
         )
         read = functools.partial(_example, source, config.height, config.width)
         pairs = sum(len(rows) for rows in plan.pairs.values())
@@ -107,7 +107,7 @@ def _example(source, height, width, numbered):
     for frame in row.frames:
         example["modality_mask"][GASES.index(frame.gas)] = 1
         example |= {
-            f"{frame.gas}_frame": resize_frame(read_frame(source / frame.frame_path), height, width),
+            f"{frame.gas}_frame": resize_frame(read_labelled(source, frame), height, width),
             f"{frame.gas}_mask": resize_mask(read_mask(source / frame.mask_path), height, width),
             f"{frame.gas}_original": frame.original,
             f"{frame.gas}_augmentation": frame.augmentation,

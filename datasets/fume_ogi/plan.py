@@ -18,6 +18,7 @@ from datasets.fume_ogi.content import Content, check_content
 from datasets.fume_ogi.faults import KINDS, Fault, summary
 from datasets.fume_ogi.pairing import PAIRINGS, pair
 from datasets.paired_frames import prefetch_with_bar
+from fume_jax.data.sources import open_film
 from fume_jax.runtime.errors import UserError
 from fume_jax.schema import CLASSES, GAS, GASES, MASK_CLASSES, SPLITS
 
@@ -38,7 +39,7 @@ class Plan:
     """Pairs of every split, whose files have all been read and checked."""
 
     pairs: dict[str, list[Row]]
-    contents: dict[str, Content]  # by the path of the frame
+    contents: dict[str, Content]  # by the key of the frame
     read: dict[str, int]  # number of rows of each annotation file
     leak: str  # a sentence about originals that splits share; empty if there are none
     dropped: list[Fault]
@@ -47,16 +48,22 @@ class Plan:
     @property
     def sizes(self) -> collections.Counter:
         """Number of frames of each (height, width)."""
-        contents = (self.contents[frame.frame_path] for _, _, frame in frames(self.pairs))
+        contents = (self.contents[frame.key] for _, _, frame in frames(self.pairs))
         return collections.Counter((content.height, content.width) for content in contents)
+
+    def ranges(self, source: Path) -> dict[str, list[float]]:
+        """Returns the values of each film of deep frames that become black and white, by its path."""
+        films = {frame.frame_path for _, _, frame in frames(self.pairs) if frame.frame_index >= 0}
+        limits = {path: open_film(str(source / path))[1] for path in sorted(films)}
+        return {path: list(ends) for path, ends in limits.items() if ends is not None}
 
     def fingerprint(self, height: int, width: int) -> str:
         """Returns a digest of all that is stored at this size; only equal datasets have equal ones."""
         stored = [(height, width, self.leak)]
         for split, rows in self.pairs.items():
             for row in rows:
-                contents = [self.contents[frame.frame_path] for frame in row.frames]
-                stored.append((split, row.ph, row.label, row.frames, contents))
+                contents = [self.contents[frame.key] for frame in row.frames]
+                stored.append((split, row.ph, row.label, [frame.stored for frame in row.frames], contents))
         return hashlib.blake2b(json.dumps(stored, default=dataclasses.astuple).encode(), digest_size=16).hexdigest()
 
 
@@ -160,7 +167,7 @@ def _check_contents(source, rows_by_split):
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         checked = prefetch_with_bar(pool, functools.partial(check_content, source), rows, desc="check", unit="row")
         for row, (found, row_faults) in zip(rows, checked, strict=True):
-            contents |= {frame.frame_path: content for frame, content in zip(row.frames, found, strict=True)}
+            contents |= {frame.key: content for frame, content in zip(row.frames, found, strict=True)}
             faults += row_faults
     return contents, faults
 
@@ -190,9 +197,9 @@ def _duplicate_frames(by_split, contents):
     """Returns a fault for every frame whose pixels an earlier split has."""
     first, faults = {}, []
     for split, row, frame in frames(by_split):
-        earlier, place = first.setdefault(contents[frame.frame_path].frame_digest, (split, row.place))
+        earlier, place = first.setdefault(contents[frame.key].frame_digest, (split, row.place))
         if earlier != split:
-            message = f"{frame.frame_path} ({split}) has the pixels of {place} ({earlier})"
+            message = f"{frame.key} ({split}) has the pixels of {place} ({earlier})"
             faults.append(Fault("duplicate_frame", row.place, message))
     return faults
 
@@ -211,7 +218,7 @@ def _contradicting_colors(rows, contents):
     """Returns a fault for every mask whose palette gives a colour to another class than an earlier one does."""
     first, faults = {}, []
     for _, row, frame in frames(rows):
-        content = contents[frame.frame_path]
+        content = contents[frame.key]
         for label, color in content.colors if content else ():
             earlier, path = first.setdefault(color, (label, frame.mask_path))
             if earlier != label:
@@ -225,7 +232,7 @@ def _without_gas(by_split, contents):
     pixels = collections.defaultdict(lambda: [0] * len(MASK_CLASSES))
     for split, _, frame in frames(by_split):
         for place in ("all recordings", f"split {split}", f"all {frame.gas} frames"):
-            pixels[place] = [a + b for a, b in zip(pixels[place], contents[frame.frame_path].class_pixels, strict=True)]
+            pixels[place] = [a + b for a, b in zip(pixels[place], contents[frame.key].class_pixels, strict=True)]
     faults = []
     for place, counts in pixels.items():
         if not counts[GAS] and not (faults and faults[0].place == "all recordings"):
@@ -237,7 +244,7 @@ def _without_gas(by_split, contents):
 def _frames_used_twice(by_split):
     first, warnings = {}, []
     for split, row, frame in frames(by_split):
-        place = first.setdefault((split, frame.frame_path), row.place)
+        place = first.setdefault((split, frame.key), row.place)
         if place != row.place:
-            warnings.append(Fault("frame_used_twice", row.place, f"{frame.frame_path} as in {place}"))
+            warnings.append(Fault("frame_used_twice", row.place, f"{frame.key} as in {place}"))
     return warnings

@@ -83,12 +83,14 @@ class Track(NamedTuple):
     Attributes:
       read: starts to read: times in seconds, and numbers [H, W] or [H, W, C] or why there are none.
       sample: reads about so many frames, spread over the film.
+      frame: reads one by its position, from 0; UnreadableFrame if there is none.
       num_frames, rate, clock, unit: as in `Stack`; `rate` is never None.
       notes: for the user.
     """
 
     read: Callable[[], Iterator[tuple[float, np.ndarray | UnreadableFrame]]]
     sample: Callable[[int], list[np.ndarray]]
+    frame: Callable[[int], np.ndarray]
     num_frames: int | None
     rate: float
     clock: float | None
@@ -202,6 +204,23 @@ def load(pair: Pair, limits: dict[str, Limits] | None = None) -> Loaded:
     return loaded
 
 
+@functools.lru_cache(maxsize=32)
+def open_film(path: str) -> tuple[Track, Limits | None]:
+    """Opens a film to read frames of it by their positions, and finds its scale; None if it needs none.
+
+    Raises UserError if the path holds no film.
+    """
+    if (track := open_track(path)) is None:
+        raise UserError(f"{path} is a single frame; expected a film, of which frame_index names a frame.")
+    return track, _limits({"": track.sample}, RECORDING)[0].get("")
+
+
+def read_film_frame(path: str, position: int) -> np.ndarray:
+    """Reads a frame of a film, uint8 [H, W, 1] by the scale of the film; raises UnreadableFrame if it cannot."""
+    track, limits = open_film(path)
+    return to_levels(luminance(track.frame(position)), limits)
+
+
 def open_track(path: str, rate: float | None = None) -> Track | None:
     """Opens a film or a stack; None if the path is that of images. Raises UserError as `open_source` does."""
     suffix = Path(path).suffix.lower()
@@ -232,14 +251,15 @@ def _of_stack(stack: Stack, rate):
     steps = np.diff(times)
     rate = float(1 / np.median(steps)) if len(steps) else rate or float(video.DEFAULT_RATE)
     read = lambda: zip(times.tolist(), stack, strict=True)  # noqa: E731
-    return Track(read, sample, stack.num_frames, rate, stack.clock, stack.unit, notes)
+    return Track(read, sample, stack.read, stack.num_frames, rate, stack.clock, stack.unit, notes)
 
 
 def _of_video(path):
     header = video.read_header(path)
     sample = functools.partial(video.sample_video, path)
     notes = (PALETTE_NOTE,) if header.is_colored else ()
-    return Track(functools.partial(video.read_video, path), sample, header.num_frames, header.rate, None, LEVELS, notes)
+    read, frame = (functools.partial(function, path) for function in (video.read_video, video.read_frame))
+    return Track(read, sample, frame, header.num_frames, header.rate, None, LEVELS, notes)
 
 
 def _palette_note(frames):

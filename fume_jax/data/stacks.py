@@ -1,6 +1,7 @@
 """Opens files of many frames with access to each: FLIR SEQ and CSQ, TIFF, and NumPy arrays."""
 
 import dataclasses
+import functools
 import itertools
 import threading
 import zipfile
@@ -112,7 +113,13 @@ def _open_flir(path):
     rate = next((block.rate for block in blocks if block.rate), None)
     times = _times(clocks, rate)
     clock = next((clock for clock in clocks if clock is not None), None)
-    return Stack(path, len(blocks), lambda i: flir.read_frame(path, i, blocks[i]), COUNTS, times, clock)
+    return Stack(path, len(blocks), functools.partial(_flir_frame, path, blocks), COUNTS, times, clock)
+
+
+def _flir_frame(path, blocks, position):
+    if not 0 <= position < len(blocks):
+        raise UnreadableFrame(f"{path}: there is no frame {position}; the file has {len(blocks)}, counted from 0")
+    return flir.read_frame(path, position, blocks[position])
 
 
 def _times(clocks, rate):
@@ -211,6 +218,8 @@ def _reader(path, read):
 
     def checked(position):
         try:
+            if position < 0:
+                raise IndexError("frames are counted from 0")
             return read(position)
         except Exception as error:  # of many types, by the damage
             raise UnreadableFrame(f"{path}, frame {position}: {error}") from error

@@ -94,6 +94,17 @@ def read_video(path: str | Path) -> Iterator[tuple[float, np.ndarray | Unreadabl
     yield from (item[::2] for item in sorted(waiting))
 
 
+def read_frame(path: str | Path, position: int) -> np.ndarray:
+    """Decodes a frame by its position in presentation order, from 0; raises UnreadableFrame if there is none."""
+    count = 0
+    for count, (_, frame) in enumerate(read_video(path), 1):
+        if count > position:
+            if isinstance(frame, UnreadableFrame):
+                raise frame
+            return frame
+    raise UnreadableFrame(f"there is no frame {position}; the film has {count}, counted from 0")
+
+
 class VideoWriter:
     """Writes RGB pictures as an MP4 file (H.264) that browsers play; a context manager.
 

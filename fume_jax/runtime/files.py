@@ -1,6 +1,7 @@
 """Files that are complete whenever they are read, and folders that one process at a time writes to."""
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -157,5 +158,12 @@ def check_zip(path: str | Path, limit: int) -> None:
         size = sum(member.file_size for member in file.infolist())
         if size > limit:
             raise UserError(f"{path} would take {size / 1e9:.1f} GB unpacked; expected at most {limit / 1e9:.1f} GB.")
-        if (damaged := file.testzip()) is not None:
+        try:
+            damaged = file.testzip()
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            # Lost bytes move the members before the beginning of the file.
+            raise zipfile.BadZipFile("its members are not where its directory says") from error
+        if damaged is not None:
             raise UserError(f"{path} is damaged: {damaged} in it does not have its checksum.")
