@@ -145,7 +145,7 @@ def find_offset(predictor: Predictor, co2: str, ch4: str, batch_size: int, **opt
             raise UserError(f"--offset=auto needs the areas of both gases, and this model segments no {gas.upper()}.")
         results = predict_pairs(predictor, source.pairs, batch_size, lambda _: None, source.limits)
         found = [(x.time, x.prediction.plumes[gas].area_pixels) for x, _ in results if x.prediction is not None]
-        curves += np.array(found, float).reshape(-1, 2).T
+        curves.extend(np.array(found, float).reshape(-1, 2).T)
     offset = estimate_offset(*curves)
     if not offset.clear:
         raise UserError(
