@@ -1,9 +1,11 @@
 """Files that are complete or not there, and folders that can be written."""
 
+import zipfile
+
 import pytest
 
 from fume_jax.runtime.errors import UserError
-from fume_jax.runtime.files import check_folder, lock, read_json, readable, replace_text
+from fume_jax.runtime.files import check_folder, check_zip, lock, read_json, readable, replace_text
 
 
 def test_a_folder_that_can_be_written_or_created_is_fine(tmp_path):
@@ -62,3 +64,15 @@ def test_an_error_before_anything_is_written_leaves_no_folder(tmp_path):
     with pytest.raises(ZeroDivisionError), lock(tmp_path / "old"):
         _ = 1 / 0
     assert (tmp_path / "old").is_dir()
+
+
+@pytest.mark.parametrize("lost", [1, 100, 5000])
+def test_a_zip_file_that_has_lost_bytes_is_a_damaged_one(tmp_path, lost):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        for name in ("a", "b", "c"):
+            file.writestr(name, bytes(range(200)) * 30)
+    content = path.read_bytes()
+    path.write_bytes(content[:6500] + content[6500 + lost :])
+    with pytest.raises((UserError, zipfile.BadZipFile)):
+        check_zip(path, 10**6)
