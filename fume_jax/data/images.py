@@ -126,7 +126,7 @@ def read_values(path: str | Path) -> Values:
             notes.append(f"its temperatures cannot be read ({error}), so its picture is taken")
         else:
             check_size(*celsius.shape)
-            with Image.open(io.BytesIO(data), formats=("JPEG", "MPO")) as picture:
+            with _decoder_errors(), Image.open(io.BytesIO(data), formats=("JPEG", "MPO")) as picture:
                 return Values(upright(celsius, _orientation(picture)), CELSIUS)
     elif is_jpeg and _DJI in data[:_EXIF]:
         notes.append("temperatures of DJI cameras are not read, so its picture is taken")
