@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import logging
+import math
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -12,9 +14,11 @@ import tifffile
 
 from fume_jax.data import flir, tiff
 from fume_jax.data.faults import UnreadableFrame, check_size
-from fume_jax.data.images import LEVELS, upright
+from fume_jax.data.images import LEVELS, MAX_PIXEL_BYTES, upright
 from fume_jax.runtime.errors import UserError
 from fume_jax.runtime.files import check_zip
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it logs what is raised, and tags that it does not know
 
 COUNTS = "counts"
 _NPY, _ZIP = b"\x93NUMPY", b"PK\x03\x04"
@@ -138,8 +142,7 @@ def _times(clocks, rate):
 def _open_tiff(path):
     try:
         file = tifffile.TiffFile(path)
-        # Previews and masks are no frames.
-        pages = [page for page in file.pages if not page.aspage().subfiletype & 0b101]
+        pages, is_whole = _pages(file)
         imagej = file.imagej_metadata or {}
         # ImageJ describes one page, after which the frames of all lie.
         if len(pages) == 1 and imagej.get("images", 1) > 1:
@@ -151,20 +154,45 @@ def _open_tiff(path):
     if len(pages) < 2:
         file.close()
         return None
+    if not is_whole:
+        pages.append(None)
     lock = threading.Lock()  # a file is read at one place at a time
 
     def read(position):
         if isinstance(pages, np.ndarray):
             return _checked(pages[position])
+        if pages[position] is None:
+            raise UnreadableFrame("what follows cannot be read: the file is cut off, or its directory is damaged")
         page = pages[position].aspage()
-        check_size(page.imagelength, page.imagewidth)
+        size = page.imagelength, page.imagewidth
+        check_size(*size)
+        if page.nbytes > MAX_PIXEL_BYTES * max(1, math.prod(size)):
+            raise UnreadableFrame(f"damaged, it claims {page.nbytes:,} bytes for {size[1]}x{size[0]} pixels")
         with lock:
             values = _as_seen(page, page.asarray())
+        if not values.size or values.shape[:2] != size or values.shape[2:] not in ((), (1,), (3,), (4,)):
+            raise UnreadableFrame(f"damaged, or no picture: it holds {values.shape}, expected grey or RGB pixels")
         return upright(_native(values), page.tags.valueof(_ORIENTATION, 1))
 
     interval = imagej.get("finterval")
     rate = 1 / interval if isinstance(interval, int | float) and 0 < interval < np.inf else None
     return Stack(path, len(pages), _reader(path, read), LEVELS, _regular(len(pages), rate))
+
+
+def _pages(file):
+    """Returns the pages of a TIFF file, and whether the last directory says that none follows.
+
+    Previews and masks are no frames. Directories of a damaged file may follow each other in a circle.
+    """
+    pages, seen = [], set()
+    for page in file.pages:
+        if page.offset in seen:
+            return pages, False
+        seen.add(page.offset)
+        if not page.aspage().subfiletype & 0b101:
+            pages.append(page)
+    file.filehandle.seek(file.pages.next_page_offset)
+    return pages, not any(file.filehandle.read(file.tiff.offsetsize))
 
 
 def _as_seen(page, values):
