@@ -298,8 +298,8 @@ def _decode_to_the_end(data, space):
         return None
     whole, less = (simplejpeg.decode_jpeg(part + _EOI, space, strict=False) for part in (data, data[:-_LAST_BYTES]))
     (rows,) = np.nonzero((whole != less).any(axis=(1, 2)))
-    # The last bytes that there are decode to the last rows.
-    return whole if len(rows) and rows[0] >= len(whole) - min(_BLOCK, _LAST_SHARE * len(whole)) else None
+    # The last bytes that there are decode to the last rows, whose colours are mixed into the row above.
+    return whole if len(rows) and rows[0] >= len(whole) - min(_BLOCK, _LAST_SHARE * len(whole)) - 1 else None
 
 
 def _decode_deep(data):

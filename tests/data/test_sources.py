@@ -9,6 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from fume_jax.data.gray import luminance
 from fume_jax.data.images import CELSIUS, LEVELS, PALETTE_NOTE, read_values
 from fume_jax.data.matching import match_times
 from fume_jax.data.sources import FRAME, RECORDING, Pair, load, open_source, parse_range
@@ -516,17 +517,21 @@ def test_a_real_radiometric_picture_has_its_temperatures(name):
 @real
 def test_a_real_picture_of_dji_is_read_with_a_note():
     found = read_values(REAL / "thermalparser_XTS_DJI_0001_R.jpg")
-    assert found.unit == LEVELS and "temperatures of DJI cameras are not read, so its picture is taken" in found.note
+    assert found.unit == LEVELS and found.values.shape == (512, 640, 3)
+    for note in ("temperatures of DJI cameras are not read, so its picture is taken", "the end of the file is missing"):
+        assert note in found.note
 
 
-def test_a_jpeg_that_lacks_its_end_is_read_with_a_note_and_more_is_refused(tmp_path):
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 64)).astype(np.uint8)).save(tmp_path / "a.jpg")
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_a_jpeg_that_lacks_its_end_is_read_with_a_note_and_more_is_refused(tmp_path, channels):
+    noise = np.random.default_rng(0).integers(0, 256, (400, 64, *channels)).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.jpg", subsampling="4:2:0")
     data = (tmp_path / "a.jpg").read_bytes()
     whole = read_values(tmp_path / "a.jpg").values
     (tmp_path / "a.jpg").write_bytes(data[:-100])
     (pair,) = open_source(str(tmp_path / "a.jpg"), None).pairs
     loaded = load(pair)
     assert "the end of the file is missing" in loaded.notes["co2"] and not loaded.faults
-    np.testing.assert_array_equal(loaded.values["co2"][:384], whole[:384])
+    np.testing.assert_array_equal(loaded.values["co2"][:383], luminance(whole)[:383])
     (tmp_path / "a.jpg").write_bytes(data[: len(data) * 3 // 4])
     assert "damaged" in load(pair).faults["co2"]
