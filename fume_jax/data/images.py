@@ -126,7 +126,7 @@ def read_values(path: str | Path) -> Values:
             notes.append(f"its temperatures cannot be read ({error}), so its picture is taken")
         else:
             check_size(*celsius.shape)
-            with Image.open(io.BytesIO(data), formats=("JPEG", "MPO")) as picture:
+            with _decoder_errors(), Image.open(io.BytesIO(data), formats=("JPEG", "MPO")) as picture:
                 return Values(upright(celsius, _orientation(picture)), CELSIUS)
     elif is_jpeg and _DJI in data[:_EXIF]:
         notes.append("temperatures of DJI cameras are not read, so its picture is taken")
@@ -298,8 +298,8 @@ def _decode_to_the_end(data, space):
         return None
     whole, less = (simplejpeg.decode_jpeg(part + _EOI, space, strict=False) for part in (data, data[:-_LAST_BYTES]))
     (rows,) = np.nonzero((whole != less).any(axis=(1, 2)))
-    # The last bytes that there are decode to the last rows.
-    return whole if len(rows) and rows[0] >= len(whole) - min(_BLOCK, _LAST_SHARE * len(whole)) else None
+    # The last bytes that there are decode to the last rows, whose colours are mixed into the row above.
+    return whole if len(rows) and rows[0] >= len(whole) - min(_BLOCK, _LAST_SHARE * len(whole)) - 1 else None
 
 
 def _decode_deep(data):

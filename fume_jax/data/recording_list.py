@@ -20,8 +20,9 @@ FURTHER_COLUMNS = ("offset_s", "range", "mm_per_pixel", "start_s", "stop_s")
 # Where they are described.
 PAGE = "docs/prediction.md"
 AUTO = "auto"
-# Files of many frames that a folder may hold.
-FILM_SUFFIXES = (*VIDEO_SUFFIXES, *SUFFIXES, ".tif", ".tiff")
+# Files of many frames that a folder may hold; those of TIFF may be images.
+PLAIN_FILM_SUFFIXES = (*VIDEO_SUFFIXES, *SUFFIXES)
+FILM_SUFFIXES = (*PLAIN_FILM_SUFFIXES, ".tif", ".tiff")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +79,9 @@ def _of_table(path):
 
 
 def _parse(cells, folder):
-    if not cells["id"] or file_name(cells["id"]) in (".", ".."):
-        raise UserError("id is empty; expected a name for the folder of results")
+    name = cells["id"]
+    if not name or name in (".", "..") or "/" in name or os.sep in name:
+        raise UserError(f"id is {name!r}; expected a name for the folder of results, without /")
     paths = {gas: os.path.join(folder, os.path.expanduser(cells[gas])) if cells[gas] else None for gas in GASES}
     if not any(paths.values()):
         raise UserError("names no frames of either gas")
@@ -90,12 +92,12 @@ def _parse(cells, folder):
             numbers["offset"] = AUTO
             continue
         number = as_number(text) if text else None
-        if number is not None and (math.isnan(number) or (number <= 0 and column == "mm_per_pixel")):
+        if number is not None and (not math.isfinite(number) or (number <= 0 and column == "mm_per_pixel")):
             raise UserError(f"{column} is {text!r}; expected a number{' above 0' * (column == 'mm_per_pixel')}")
         numbers[column.removesuffix("_s")] = number
     if None not in (numbers["start"], numbers["stop"]) and numbers["start"] >= numbers["stop"]:
         raise UserError(f"start_s is {numbers['start']:g} and stop_s {numbers['stop']:g}; expected it to be later")
-    return Recording(cells["id"], **paths, **numbers, range=parse_range(cells.get("range") or RECORDING))
+    return Recording(name, **paths, **numbers, range=parse_range(cells.get("range") or RECORDING))
 
 
 def _of_folder(folder):
@@ -111,16 +113,23 @@ def _of_folder(folder):
         if path.name.startswith("."):
             continue
         if path.is_dir():
-            own = sorted(child for child in path.iterdir() if not child.name.startswith("."))
-            # Images of both gases in one folder pair by name.
-            images = {gas for child in own if child.suffix.lower() in IMAGE_SUFFIXES and (gas := gas_of(child.stem))}
-            films = [child for child in own if child.is_dir() or child.suffix.lower() in FILM_SUFFIXES]
-            for child in films:
-                if (gas := gas_of(child.stem)) and (child.is_dir() or not images or len(own) <= len(GASES)):
-                    add(path.name, gas, child)
-            if path.name not in found:
-                for gas in images:
-                    add(path.name, gas, path)
+            for gas, child in _of_gases(path):
+                add(path.name, gas, child)
         elif path.suffix.lower() in FILM_SUFFIXES and (gas := gas_of(path.stem)):
-            add(name_without_gas(path), gas, path)
+            # Of a film that has the name of its gas alone, the folder names the recording.
+            add(folder.resolve().name if path.stem.lower() in GASES else name_without_gas(path), gas, path)
     return [Recording(name, **paths) for name, paths in found.items()]
+
+
+def _of_gases(folder):
+    """Returns the gas and the path of what a folder of one recording holds.
+
+    That are films and folders that are named for their gas. Without any, one image of each gas, such as a TIFF file of
+    many frames; of more images the folder, in which they pair by name.
+    """
+    own = sorted(child for child in folder.iterdir() if not child.name.startswith("."))
+    named = [(gas, child) for child in own if (gas := gas_of(child.stem))]
+    films = [(gas, child) for gas, child in named if child.is_dir() or child.suffix.lower() in PLAIN_FILM_SUFFIXES]
+    images = [(gas, child) for gas, child in named if child.suffix.lower() in IMAGE_SUFFIXES and not child.is_dir()]
+    gases = sorted({gas for gas, _ in images}, key=GASES.index)
+    return films or (images if len(images) == len(gases) else [(gas, folder) for gas in gases])

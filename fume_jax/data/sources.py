@@ -1,5 +1,6 @@
 """Opens the frames of one or two gases, from images, films and stacks, and reads pairs of them."""
 
+import contextlib
 import dataclasses
 import functools
 import glob
@@ -168,12 +169,13 @@ def open_source(
         remedy = "Give two films or the images of both gases, or predict one gas at a time."
         raise UserError(f"{given[film]} is a film and {given[images]} is none. {remedy}")
     shifts, clock, notes = _align(tracks, offset)
-    counts = [0 if start or stop else track.num_frames for track in tracks.values()]
+    counts = [0 if (start, stop) != (None, None) else track.num_frames for track in tracks.values()]
     fastest = max(track.rate for track in tracks.values())
     limits, range_notes = _limits({gas: track.sample for gas, track in tracks.items()}, range)
     notes += range_notes + tuple(f"{given[gas]}: {note}" for gas, track in tracks.items() for note in track.notes)
+    span = (-np.inf if start is None else start, np.inf if stop is None else stop)
     return Source(
-        pairs=_Film(tracks, shifts, 0.5 / fastest, (start or -np.inf, np.inf if stop is None else stop)),
+        pairs=_Film(tracks, shifts, 0.5 / fastest, span),
         gases=tuple(given),
         total=max(counts) if all(counts) else None,
         rate=fastest,
@@ -247,7 +249,7 @@ def _of_stack(stack: Stack, rate):
         frames = (stack.frame(int(i)) for i in positions)
         return [frame for frame in frames if not isinstance(frame, UnreadableFrame)]
 
-    notes += _palette_note(sample(1))
+    notes += _palette_note(sample(1) or sample(SAMPLED))
     steps = np.diff(times)
     rate = float(1 / np.median(steps)) if len(steps) else rate or float(video.DEFAULT_RATE)
     read = lambda: zip(times.tolist(), stack, strict=True)  # noqa: E731
@@ -309,14 +311,17 @@ def _limits(samples, range):
     """Returns the limits of each gas whose frames are deeper than 8 bits, and notes; `samples` read frames by gas."""
     limits, notes = {}, ()
     for gas, sample in samples.items():
-        # One frame tells an 8-bit film.
-        if all(frame.dtype == np.uint8 for frame in sample(1)):
+        # One frame tells an 8-bit film; the first may be damaged.
+        if all(frame.dtype == np.uint8 for frame in sample(1) or sample(SAMPLED)):
             if not isinstance(range, str):
                 notes += (f"the frames of {gas.upper()} are grey levels already, which --range does not change",)
         elif not isinstance(range, str):
             limits[gas] = range
         elif range == RECORDING:
-            frames = [luminance(frame) for frame in sample(SAMPLED)]
+            frames = []
+            for frame in sample(SAMPLED):
+                with contextlib.suppress(UnreadableFrame, ValueError):  # reported when the frames are read
+                    frames.append(luminance(frame))
             if len(frames) > 1 and (found := recording_limits(frames)) is not None:
                 limits[gas] = found
     return limits, notes

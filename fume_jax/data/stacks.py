@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import itertools
+import logging
+import math
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -13,9 +15,11 @@ import tifffile
 
 from fume_jax.data import flir, tiff
 from fume_jax.data.faults import UnreadableFrame, check_size
-from fume_jax.data.images import LEVELS, upright
+from fume_jax.data.images import LEVELS, MAX_PIXEL_BYTES, upright
 from fume_jax.runtime.errors import UserError
 from fume_jax.runtime.files import check_zip
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it logs what is raised, and tags that it does not know
 
 COUNTS = "counts"
 _NPY, _ZIP = b"\x93NUMPY", b"PK\x03\x04"
@@ -95,7 +99,9 @@ def open_stack(path: str | Path) -> Stack | None:
     if start[:6] == _NPY:
         try:
             return _of_array(str(path), np.load(path, mmap_mode="r", allow_pickle=False))
-        except (ValueError, OSError, EOFError) as error:
+        except UserError:
+            raise
+        except Exception as error:  # of many types, by the damage
             raise UserError(f"{path} is damaged, or holds Python objects ({error}).") from error
     if start[:4] == _ZIP and zipfile.is_zipfile(path):
         return _open_npz(str(path))
@@ -103,7 +109,7 @@ def open_stack(path: str | Path) -> Stack | None:
     if remedy := UNREAD.get(suffix):
         raise UserError(f"{path}: files of this format are not read; {remedy}.")
     if suffix in SUFFIXES:
-        raise UserError(f"{path} is damaged, or no {suffix[1:].upper()} file: it does not begin as one does.")
+        raise UserError(f"{path} is damaged, or no {suffix[1:].upper()} file.")
     return None
 
 
@@ -112,7 +118,9 @@ def _open_flir(path):
     clocks = [block.clock for block in blocks]
     rate = next((block.rate for block in blocks if block.rate), None)
     times = _times(clocks, rate)
-    clock = next((clock for clock in clocks if clock is not None), None)
+    # The first frames may be damaged, and have no clock time.
+    known = next((i for i, clock in enumerate(clocks) if clock is not None), None)
+    clock = None if known is None else clocks[known] - (0.0 if times is None else float(times[known]))
     return Stack(path, len(blocks), functools.partial(_flir_frame, path, blocks), COUNTS, times, clock)
 
 
@@ -141,8 +149,7 @@ def _times(clocks, rate):
 def _open_tiff(path):
     try:
         file = tifffile.TiffFile(path)
-        # Previews and masks are no frames.
-        pages = [page for page in file.pages if not page.aspage().subfiletype & 0b101]
+        pages, is_whole = _pages(file)
         imagej = file.imagej_metadata or {}
         # ImageJ describes one page, after which the frames of all lie.
         if len(pages) == 1 and imagej.get("images", 1) > 1:
@@ -154,19 +161,56 @@ def _open_tiff(path):
     if len(pages) < 2:
         file.close()
         return None
+    if not is_whole:
+        pages.append(None)
     lock = threading.Lock()  # a file is read at one place at a time
 
     def read(position):
         if isinstance(pages, np.ndarray):
             return _checked(pages[position])
+        if pages[position] is None:
+            raise UnreadableFrame("what follows cannot be read: the file is cut off, or its directory is damaged")
         page = pages[position].aspage()
-        check_size(*page.shape[:2])
+        size = page.imagelength, page.imagewidth
+        check_size(*size)
+        if page.nbytes > MAX_PIXEL_BYTES * max(1, math.prod(size)):
+            raise UnreadableFrame(f"damaged, it claims {page.nbytes:,} bytes for {size[1]}x{size[0]} pixels")
         with lock:
-            values = page.asarray()
-        return upright(values, page.tags.valueof(_ORIENTATION, 1))
+            values = _as_seen(page, page.asarray())
+        if not values.size or values.shape[:2] != size or values.shape[2:] not in ((), (1,), (3,), (4,)):
+            raise UnreadableFrame(f"damaged, or no picture: it holds {values.shape}, expected grey or RGB pixels")
+        return upright(_native(values), page.tags.valueof(_ORIENTATION, 1))
 
-    rate = 1 / imagej["finterval"] if imagej.get("finterval") else None
+    interval = imagej.get("finterval")
+    rate = 1 / interval if isinstance(interval, int | float) and 0 < interval < np.inf else None
     return Stack(path, len(pages), _reader(path, read), LEVELS, _regular(len(pages), rate))
+
+
+def _pages(file):
+    """Returns the pages of a TIFF file, and whether the last directory says that none follows.
+
+    Previews and masks are no frames. Directories of a damaged file may follow each other in a circle.
+    """
+    pages, seen = [], set()
+    for page in file.pages:
+        if page.offset in seen:
+            return pages, False
+        seen.add(page.offset)
+        if not page.aspage().subfiletype & 0b101:
+            pages.append(page)
+    file.filehandle.seek(file.pages.next_page_offset)
+    return pages, not any(file.filehandle.read(file.tiff.offsetsize))
+
+
+def _as_seen(page, values):
+    """Returns pixels as the reader of images does: colours last, those of a palette, and white as the highest."""
+    if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and values.ndim == 3:
+        values = np.moveaxis(values, 0, -1)
+    if page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None:
+        values = (page.colormap >> 8).astype(np.uint8).T[values]
+    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and values.dtype in (np.uint8, np.bool_):
+        values = ~values
+    return values
 
 
 def _virtual_pages(page, count, path):
@@ -181,17 +225,18 @@ def _open_npz(path):
     try:
         check_zip(path, MAX_ARRAY_BYTES)
         with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            arrays = {name: np.asarray(array) for name, array in file.items()}
+        times, rate = (arrays.pop(name, np.array([])).astype(np.float64).ravel() for name in (_TIMES, _RATE))
+    except UserError:
+        raise
+    except Exception as error:  # of many types, by the damage
         raise UserError(f"{path} is damaged, or holds Python objects ({error}).") from error
-    times = np.asarray(arrays.pop(_TIMES), np.float64).ravel() if _TIMES in arrays else None
-    rate = float(arrays.pop(_RATE)) if _RATE in arrays else None
     if len(arrays) != 1:
         raise UserError(f"{path} holds the arrays {', '.join(arrays) or 'none'}; expected one of frames, [T, H, W].")
     (array,) = arrays.values()
-    if times is not None and (len(times) != len(array) or not (np.diff(times) > 0).all()):
-        raise UserError(f"{path}: times has {len(times)} numbers; expected {len(array)} that rise, in seconds.")
-    return _of_array(path, array, times, rate)
+    if len(rate) and not (len(rate) == 1 and 0 < rate[0] < np.inf):
+        raise UserError(f"{path}: rate is {rate.tolist()}; expected a number above 0, of frames per second.")
+    return _of_array(path, array, times if len(times) else None, float(rate[0]) if len(rate) else None)
 
 
 def _of_array(path, array, times=None, rate=None):
@@ -200,13 +245,20 @@ def _of_array(path, array, times=None, rate=None):
         raise UserError(
             f"{path} holds {array.dtype} {array.shape}; expected numbers [T, H, W], a frame after the other."
         )
+    if times is not None and not (len(times) == len(array) and np.isfinite(times).all() and (np.diff(times) > 0).all()):
+        raise UserError(f"{path}: times has {len(times)} numbers; expected {len(array)} that rise, in seconds.")
     times = _regular(len(array), rate) if times is None else times - times[0]
     return Stack(path, len(array), _reader(path, lambda i: _checked(array[i])), LEVELS, times)
 
 
 def _checked(frame):
-    check_size(*frame.shape)
-    return np.array(frame)  # of a file that is mapped to memory
+    check_size(*frame.shape[:2])
+    return np.array(_native(frame))  # of a file that is mapped to memory
+
+
+def _native(values):
+    """Returns numbers in the byte order of this machine, in which they have the dtype that they are known by."""
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
 def _regular(count, rate):

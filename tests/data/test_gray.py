@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from fume_jax.data.faults import LIMIT
-from fume_jax.data.gray import to_gray
+from fume_jax.data.gray import recording_limits, to_gray
 from fume_jax.data.images import UnreadableFrame, read_frame
 from fume_jax.inference.predictor import Predictor, pretrained_examples
 
@@ -196,3 +196,31 @@ def test_luminance_is_that_of_rgb_and_what_is_not_finite_is_black():
 def test_arrays_of_other_shapes_are_refused(shape):
     with pytest.raises(ValueError, match="expected numbers"):
         to_gray(np.zeros(shape))
+
+
+def ramp(start, height=100, width=100):
+    """Numbers that rise by one from pixel to pixel along the rows, the same in all rows."""
+    return np.tile(np.arange(start, start + width, dtype=np.uint16), (height, 1))
+
+
+def test_the_scale_of_a_recording_lies_between_its_lowest_and_highest_scene():
+    # A column is 1 % of a frame, and 0.5 % of both: 0.1 % of the pixels do not leave the first and the last one.
+    assert recording_limits([ramp(1000), ramp(3000)]) == (1000, 3099)
+    assert recording_limits([ramp(3000), ramp(1000), ramp(2000)]) == (1000, 3099)
+    assert recording_limits([ramp(0).astype(np.float64) / 4 - 20]) == (-20, 99 / 4 - 20)
+
+
+def test_what_few_pixels_have_does_not_widen_the_scale_of_a_recording():
+    frames = [ramp(1000) for _ in range(20)]
+    frames[3][::9, ::9], frames[4][4::9, 4::9] = 0, 65535  # dead and hot ones, alone
+    frames[7][50:53, 50:53] = 9000  # 9 of 200,000 pixels are fewer than 0.1 %
+    assert recording_limits(frames) == (1000, 1099)
+    frames[5] = border(ramp(1000), 0)
+    assert recording_limits(frames) == (1000, 1099)
+
+
+def test_frames_without_a_number_do_not_count_in_the_scale_of_a_recording():
+    nothing = np.full((100, 100), np.nan)
+    assert recording_limits([nothing, ramp(5).astype(float)]) == (5, 104)
+    assert recording_limits([nothing]) is None
+    assert recording_limits([]) is None

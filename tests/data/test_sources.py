@@ -1,17 +1,25 @@
 """Frames from files: what is read, what is refused, what pairs with what."""
 
 import os
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
+from fume_jax.data.gray import luminance
+from fume_jax.data.images import CELSIUS, LEVELS, PALETTE_NOTE, read_values
 from fume_jax.data.matching import match_times
-from fume_jax.data.sources import Pair, load, open_source
+from fume_jax.data.sources import FRAME, RECORDING, Pair, load, open_source, parse_range
+from fume_jax.data.stacks import COUNTS
 from fume_jax.runtime.errors import UserError
+from tests.camera import write_sequence
 from tests.videos import encode, flat, flip, noise
 
+REAL = Path(__file__).parents[2].parent / "shared" / "data" / "camera"
+real = pytest.mark.skipif(not REAL.is_dir(), reason="the files of real cameras are not part of the project")
 GREY = np.tile(np.arange(0, 200, 4, dtype=np.uint8), (40, 1))
 
 
@@ -292,3 +300,238 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
     for path in (tmp_path / "pipe", "/dev/null"):
         with pytest.raises(UserError, match="is neither a file nor a folder"):
             open_source(str(path), None)
+
+
+def ramps(*starts):
+    """A recording, uint16 [T, 100, 100], whose frames rise by one from column to column."""
+    return np.array(starts, np.uint16)[:, None, None] + np.tile(np.arange(100, dtype=np.uint16), (100, 1))
+
+
+def write_films(folder, frames):
+    """The same recording in every form, deeper than 8 bits: paths by form."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, frame in enumerate(frames):
+        write(folder / "png" / f"{i}.png", frame)
+    tifffile.imwrite(folder / "a.tif", frames, photometric="minisblack")
+    np.save(folder / "a.npy", frames)
+    np.savez(folder / "a.npz", frames)
+    write_sequence(folder / "a.seq", frames, start=1e9)
+    write_sequence(folder / "a.csq", frames, lossless=True)
+    return [str(folder / name) for name in ("png", "a.tif", "a.npy", "a.npz", "a.seq", "a.csq")]
+
+
+def levels_of(path, **options):
+    source = open_source(str(path), None, **options)
+    return np.array([load(pair, source.limits).frames["co2"][..., 0] for pair in source.pairs])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_recording_has_the_same_grey_levels_in_every_form(tmp_path, seed):
+    random = np.random.default_rng(seed)
+    smooth = [cv2.GaussianBlur(random.normal(0, 1, (60, 80)), (0, 0), 6) for _ in range(5)]
+    frames = np.array([9000 + 500 * i + 20_000 * frame for i, frame in enumerate(smooth)]).astype(np.uint16)
+    for options in ({}, {"range": FRAME}, {"range": (8000.0, 12_000.0)}):
+        first, *others = (levels_of(path, **options) for path in write_films(tmp_path, frames))
+        assert first.dtype == np.uint8 and np.ptp(first.astype(int)) > 200
+        for other in others:
+            np.testing.assert_array_equal(other, first)
+
+
+def test_one_scale_holds_for_a_recording(tmp_path):
+    frames = ramps(1000, 1200, 1056)
+    frames[0, 50, 50], frames[1, 20, 20] = 0, 65535  # dead and hot
+    for path in write_films(tmp_path, frames):
+        source = open_source(path, None)
+        assert source.limits == {"co2": (1000, 1299)}
+        assert source.units == {"co2": COUNTS if path.endswith("q") else LEVELS}
+        first, second, third = (load(pair, source.limits) for pair in source.pairs)
+        np.testing.assert_array_equal(second.values["co2"], frames[1])
+        # (value - 1000) * 255 / 299 by hand: 0 -> 0, 99 -> 84.4, 200 -> 170.6, 299 -> 255, 56 -> 47.8
+        assert first.frames["co2"][3, [0, 99], 0].tolist() == [0, 84]
+        assert second.frames["co2"][3, [0, 99], 0].tolist() == [171, 255]
+        assert third.frames["co2"][3, 0, 0] == 48
+        assert (first.frames["co2"][50, 50, 0], second.frames["co2"][20, 20, 0]) == (0, 255)
+        assert open_source(path, None, range=FRAME).limits == {}
+        assert open_source(path, None, range=(1.0, 2.0)).limits == {"co2": (1.0, 2.0)}
+
+
+def test_a_single_image_keeps_its_own_range(tmp_path):
+    path = write(tmp_path / "a.png", ramps(1000)[0])
+    assert open_source(str(path), None).limits == {}
+    assert levels_of(path)[0, 0, [0, 99]].tolist() == [0, 255]
+
+
+def test_frames_of_8_bits_are_grey_levels_already(tmp_path):
+    folder = make_images(tmp_path / "co2", "a.png", "b.png")
+    film = str(encode(tmp_path / "a.avi", [flat(7)] * 3))
+    for path in (str(folder), film):
+        for scale in (RECORDING, FRAME):
+            source = open_source(path, None, range=scale)
+            assert (source.limits, source.notes) == ({}, ())
+        source = open_source(path, None, range=(0.0, 9.0))
+        assert source.limits == {}
+        assert source.notes == ("the frames of CO2 are grey levels already, which --range does not change",)
+    np.testing.assert_array_equal(levels_of(folder, range=(0.0, 9.0)), [GREY, GREY])
+
+
+def test_a_range_is_two_numbers_or_a_word():
+    assert [parse_range(text) for text in ("recording", "frame", "1,2.5", "-3,1e4")] == [
+        RECORDING,
+        FRAME,
+        (1, 2.5),
+        (-3, 10_000),
+    ]
+    for text in ("", "1", "2,1", "1,1", "a,b", "1,2,3", "nan,1", "0,inf", "-inf,0", "Recordings"):
+        with pytest.raises(UserError, match="expected recording, frame, or LOW,HIGH"):
+            parse_range(text)
+
+
+def test_a_wall_stays_as_it_is_while_gas_comes_and_goes(tmp_path):
+    wall = ramps(*[5000] * 8)
+    for i in range(8):
+        wall[i, 30:70, 30:70] += np.uint16(60 * i)  # gas
+    np.save(tmp_path / "a.npy", wall)
+    spread = {
+        scale: np.ptp(levels_of(tmp_path / "a.npy", range=scale)[:, :20].astype(int), axis=0)
+        for scale in (RECORDING, FRAME)
+    }
+    assert spread[RECORDING].max() < 1
+    assert spread[FRAME].max() > 20
+
+
+def test_a_damaged_first_frame_does_not_decide_the_scale(tmp_path):
+    frames = ramps(1000, 1200, 1056)
+    path = write_sequence(tmp_path / "a.seq", frames)
+    data = bytearray(path.read_bytes())
+    data[0x1C:0x20] = b"\xff" * 4  # the number of records
+    path.write_bytes(data)
+    source = open_source(str(path), None)
+    assert source.limits == {"co2": (1056, 1299)}
+    assert ["co2" in load(pair, source.limits).faults for pair in source.pairs] == [True, False, False]
+
+
+def paired(source):
+    """By pair the time, and the level of the first pixel of each gas."""
+    return [(round(p.time, 6), {gas: int(frame[0, 0]) for gas, frame in p.frames.items()}) for p in source.pairs]
+
+
+def sequences(folder, start, apart, count=5):
+    frames = {"co2": ramps(*range(1000, 1000 + count)), "ch4": ramps(*range(2000, 2000 + count))}
+    starts = {"co2": start, "ch4": None if apart is None else start + apart}
+    return [str(write_sequence(folder / f"{g}.seq", frames[g], start=starts[g], rate=10)) for g in ("co2", "ch4")]
+
+
+def test_films_pair_by_the_clocks_of_the_cameras(tmp_path):
+    source = open_source(*sequences(tmp_path, 1e9, 0.2))
+    assert paired(source) == [
+        (0, {"co2": 1000}),
+        (0.1, {"co2": 1001}),
+        (0.2, {"co2": 1002, "ch4": 2000}),
+        (0.3, {"co2": 1003, "ch4": 2001}),
+        (0.4, {"co2": 1004, "ch4": 2002}),
+        (0.5, {"ch4": 2003}),
+        (0.6, {"ch4": 2004}),
+    ]
+    assert source.clock == 1e9
+    assert any("the film of CH4 begins +0.200 s after that of CO2" in note for note in source.notes)
+
+
+def test_clocks_that_do_not_overlap_say_so(tmp_path):
+    source = open_source(*sequences(tmp_path, 1e9, 3600))
+    assert paired(source)[0] == (0, {"co2": 1000, "ch4": 2000})
+    assert any("3,600.0 s apart and do not overlap" in note for note in source.notes)
+
+
+@pytest.mark.parametrize("clocks", [0.2, None])
+def test_an_offset_is_what_the_clock_of_ch4_is_ahead(tmp_path, clocks):
+    # What CO2 shows at 0 s, CH4 shows at 0.3 s on its own clock: the frame 2003.
+    source = open_source(*sequences(tmp_path, 1e9, clocks), offset=0.3)
+    pairs = paired(source)
+    assert [time for time, _ in pairs] == pytest.approx([-0.3, -0.2, -0.1, 0, 0.1, 0.2, 0.3, 0.4])
+    assert pairs[3] == (0, {"co2": 1000, "ch4": 2003})
+    assert pairs[0][1] == {"ch4": 2000} and pairs[-1][1] == {"co2": 1004}
+    assert paired(open_source(*sequences(tmp_path, 1e9, clocks), offset=-0.3))[3] == (0.3, {"co2": 1003, "ch4": 2000})
+
+
+def test_start_and_stop_are_times_of_the_first_and_the_last_pair(tmp_path):
+    path = sequences(tmp_path, 1e9, 0)[0]
+    times = lambda **span: [time for time, _ in paired(open_source(path, None, **span))]  # noqa: E731
+    assert times(start=0.15) == [0.2, 0.3, 0.4]
+    assert times(stop=0.2) == [0, 0.1, 0.2]
+    assert times(start=0.1, stop=0.3) == [0.1, 0.2, 0.3]
+    assert times(stop=0.0) == times(start=-1, stop=0.05) == [0]
+    both = open_source(*sequences(tmp_path, 1e9, 0), offset=0.3, start=0.0)
+    assert paired(both)[0] == (0, {"co2": 1000, "ch4": 2003}) and both.total is None
+    with pytest.raises(UserError, match="images, which have no times"):
+        open_source(str(make_images(tmp_path / "png", "a.png")), None, start=1.0)
+
+
+def test_the_rate_counts_for_files_without_times(tmp_path):
+    np.save(tmp_path / "a.npy", ramps(*range(4)))
+    source = open_source(str(tmp_path / "a.npy"), None, rate=10)
+    assert [pair.time for pair in source.pairs] == pytest.approx([0, 0.1, 0.2, 0.3]) and source.notes == ()
+    source = open_source(str(tmp_path / "a.npy"), None)
+    assert source.rate == pytest.approx(25) and "25 frames a second are assumed (--rate)" in source.notes[0]
+
+
+def test_a_coloured_palette_is_noted_once(tmp_path):
+    colored = cv2.applyColorMap(GREY, cv2.COLORMAP_JET)
+    tifffile.imwrite(tmp_path / "a.tif", np.stack([colored] * 4), photometric="rgb")
+    source = open_source(str(tmp_path / "a.tif"), None)
+    assert sum(PALETTE_NOTE in note for note in source.notes) == 1
+    for i in range(3):
+        write(tmp_path / "png" / f"{i}.png", colored)
+    notes = [load(pair).notes["co2"] for pair in open_source(str(tmp_path / "png"), None).pairs]
+    assert notes == [PALETTE_NOTE] * 3  # the same words for each, which prediction says once
+
+
+def test_a_picture_that_cannot_be_grey_is_named_and_no_crash(tmp_path):
+    np.savez(tmp_path / "a.npz", np.full((3, 8, 9), np.nan))
+    source = open_source(str(tmp_path / "a.npz"), None)
+    assert source.limits == {}
+    assert all("no finite pixel" in load(pair, source.limits).faults["co2"] for pair in source.pairs)
+
+
+TEMPERATURES = {
+    "ThermStats_FLIR8565.jpg": ((120, 160), 23.47, 25.34, 24.20),
+    "TIA_Flir_E40.jpg": ((120, 160), 17.88, 24.70, 21.09),
+    "FlirImageExtractor_ax8.jpg": ((60, 80), 24.36, 25.47, 25.03),
+    "floor_heating_CC0.jpg": ((240, 320), 16.72, 34.47, 19.88),
+    "ducks_CC0.jpg": ((120, 120), 7.21, 23.24, 10.03),
+}
+
+
+@real
+@pytest.mark.parametrize("name", TEMPERATURES)
+def test_a_real_radiometric_picture_has_its_temperatures(name):
+    shape, low, high, mean = TEMPERATURES[name]
+    source = open_source(str(REAL / name), None)
+    assert source.units == {"co2": CELSIUS}
+    (pair,) = source.pairs
+    loaded = load(pair, source.limits)
+    values = loaded.values["co2"]
+    assert values.shape == shape and not loaded.notes
+    assert (values.min(), values.max(), values.mean()) == pytest.approx((low, high, mean), abs=0.006)
+
+
+@real
+def test_a_real_picture_of_dji_is_read_with_a_note():
+    found = read_values(REAL / "thermalparser_XTS_DJI_0001_R.jpg")
+    assert found.unit == LEVELS and found.values.shape == (512, 640, 3)
+    for note in ("temperatures of DJI cameras are not read, so its picture is taken", "the end of the file is missing"):
+        assert note in found.note
+
+
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_a_jpeg_that_lacks_its_end_is_read_with_a_note_and_more_is_refused(tmp_path, channels):
+    noise = np.random.default_rng(0).integers(0, 256, (400, 64, *channels)).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.jpg", subsampling="4:2:0")
+    data = (tmp_path / "a.jpg").read_bytes()
+    whole = read_values(tmp_path / "a.jpg").values
+    (tmp_path / "a.jpg").write_bytes(data[:-100])
+    (pair,) = open_source(str(tmp_path / "a.jpg"), None).pairs
+    loaded = load(pair)
+    assert "the end of the file is missing" in loaded.notes["co2"] and not loaded.faults
+    np.testing.assert_array_equal(loaded.values["co2"][:383], luminance(whole)[:383])
+    (tmp_path / "a.jpg").write_bytes(data[: len(data) * 3 // 4])
+    assert "damaged" in load(pair).faults["co2"]

@@ -25,9 +25,24 @@ def frames(folder):
     from fume_jax.data.sources import Pair, load
 
     loaded = [load(Pair(path.name, None, {"co2": path})) for path in sorted(folder.iterdir())]
-    if faults := [fault for _, faults in loaded for fault in faults.values()]:
+    if faults := [fault for found in loaded for fault in found.faults.values()]:
         raise UnreadableFrame(faults[0])
-    return [found for found, _ in loaded]
+    return [found.frames for found in loaded]
+
+
+def films(folder):
+    from fume_jax.data.images import UnreadableFrame
+    from fume_jax.data.sources import load, open_source
+
+    found = []
+    for path in sorted(folder.iterdir()):
+        source = open_source(str(path), None)
+        for pair in source.pairs:
+            loaded = load(pair, source.limits)
+            if loaded.faults:
+                raise UnreadableFrame(loaded.faults["co2"])
+            found.append(loaded.values)
+    return found
 
 
 def masks(folder):
@@ -105,6 +120,8 @@ READERS = {
     "annotations: CSV": Reader(recordings, ("*.csv",)),
     "recordings: images of a dataset": Reader(recordings, ("**/*.png",), exact=True),
     "videos: H.264, MJPEG, FFV1": Reader(videos, ("*",)),
+    "films: SEQ, CSQ, TIFF, .npy": Reader(films, ("*",)),
+    "films: .npz": Reader(films, ("*",), exact=True),
     "prepared datasets": Reader(dataset, ("*",), exact=True),
     "run folders: JSON": Reader(run_folder, ("config.json", "metrics.json", "validation.json")),
     "run folders: checkpoints": Reader(run_folder, ("checkpoints/**/*",), exact=True),

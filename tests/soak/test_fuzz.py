@@ -8,11 +8,12 @@ import sys
 import cv2
 import numpy as np
 import pytest
+import tifffile
 import torch
 
 from fume_jax.inference.backends import WeightsBackend
 from launch import status
-from tests import golden, videos
+from tests import camera, golden, videos
 from tests.commands import ROOT, environment, run
 from tests.inference.test_backends import card_and_model, write_exports
 from tests.soak.readers import READERS
@@ -42,6 +43,17 @@ def images(folder):
     cv2.imwrite(str(folder("masks") / "mask.png"), gray // 86)
 
 
+def stacks(folder):
+    frames = np.random.default_rng(0).integers(0, 4000, (4, 48, 64)).astype(np.uint16)
+    several = folder("films: SEQ, CSQ, TIFF, .npy")
+    camera.write_sequence(several / "a.seq", frames, start=1e9)
+    camera.write_sequence(several / "a.csq", frames, start=1e9, lossless=True)
+    tifffile.imwrite(several / "a.tif", frames, photometric="minisblack", compression="deflate")
+    tifffile.imwrite(several / "b.tif", frames, imagej=True)
+    np.save(several / "a.npy", frames)
+    np.savez_compressed(folder("films: .npz") / "a.npz", frames=frames, rate=25)
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory, once, tiny_dataset, trained):
     """A folder of sound files for each reader."""
@@ -62,6 +74,7 @@ def folders(tmp_path_factory, once, tiny_dataset, trained):
     videos.encode(films / "a.mp4", moving, "libx264", "yuv420p", g="4")
     videos.encode(films / "a.avi", moving)
     videos.encode(films / "a.mkv", moving, "ffv1", "gray", level="3", slicecrc="1")
+    stacks(folder)
     paths["prepared datasets"] = tiny_dataset
     for name in ("run folders: JSON", "run folders: checkpoints", "event files"):
         shutil.copytree(trained[0], paths[name], ignore=shutil.ignore_patterns("pictures", "examples"))
