@@ -13,7 +13,7 @@ import yaml
 from fume_jax.runtime.errors import RUN_AGAIN, UserError
 from fume_jax.runtime.preemption import StopRequest
 from launch import status
-from launch.plan import Run
+from launch.command import Command
 
 # Mount point of the bucket, which holds data/ and runs/ as a checkout does.
 _BUCKET = "/fume/bucket"
@@ -41,14 +41,14 @@ class Cloud:
         count = re.search(r"(?:litepod-|v6e-|:)(\d+)$", self.accelerator)
         return int(count[1]) if count else 1
 
-    def preview(self, runs: Sequence[Run]) -> str:
+    def preview(self, runs: Sequence[Command]) -> str:
         """Writes the tasks, has SkyPilot check them, and returns the first one and the commands of all."""
         for run in runs:
             self._load(run)
         commands = [f"{self._path(run)}: {self.task(run)['run'].strip()}" for run in runs]
         return "\n".join([f"{self._path(runs[0])}:\n", self._path(runs[0]).read_text(), *commands])
 
-    def launch(self, runs: Sequence[Run], running: Sequence[str], stop: StopRequest) -> None:
+    def launch(self, runs: Sequence[Command], running: Sequence[str], stop: StopRequest) -> None:
         """Launches the runs as managed jobs, until a stop is requested."""
         del running
         for run in runs:
@@ -62,7 +62,7 @@ class Cloud:
             status.write_job(self.workdir / run.name, status.Job("cloud", str(ids[0])))
             print(f"{run.name}: submitted as managed job {ids[0]}", flush=True)
 
-    def task(self, run: Run) -> dict[str, Any]:
+    def task(self, run: Command) -> dict[str, Any]:
         """Returns the task of a run, as in SkyPilot's YAML files."""
         platform, extra = ("tpu", "tpu") if self.accelerator.startswith("tpu") else ("gpu", "cuda12")
         arguments = run.arguments(f"{_BUCKET}/runs/{self.workdir.name}/{run.name}", platform)

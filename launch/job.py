@@ -1,4 +1,4 @@
-"""Job that runs one training under submitit, and writes the state of the run into its folder."""
+"""Job that runs one command under submitit, and writes its state into its folder."""
 
 import os
 import shlex
@@ -18,8 +18,8 @@ from launch import status
 _WAIT_FOR_SLURM = 600
 
 
-class TrainingJob:
-    """Runs the command of one run. The first task of the job writes `status.json`, and the command's output to a log.
+class CommandJob:
+    """Runs one command. The first task of the job writes `status.json`, and the command's output to a log.
 
     SIGTERM ends the job, and so does the signal upon which submitit calls `checkpoint` and requeues the job. Both ask
     the command to save first.
@@ -55,7 +55,7 @@ class TrainingJob:
             code = self._wait()
             if code >= 0 and code != RUN_AGAIN:
                 return None
-        return submitit.helpers.DelayedSubmission(TrainingJob(self._command, self._workdir))
+        return submitit.helpers.DelayedSubmission(CommandJob(self._command, self._workdir))
 
     def _terminate(self, *_):
         # A second signal would end the command without saving.

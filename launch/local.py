@@ -1,4 +1,4 @@
-"""Backend that runs trainings on this machine, several at once, by submitit's local executor."""
+"""Backend that runs commands on this machine, several at once, by submitit's local executor."""
 
 import contextlib
 import dataclasses
@@ -19,8 +19,8 @@ import submitit
 from fume_jax.runtime.errors import UserError
 from fume_jax.runtime.preemption import StopRequest
 from launch import status, table
-from launch.job import TrainingJob
-from launch.plan import Run
+from launch.command import Command
+from launch.job import CommandJob
 
 _POLL_SECONDS = 0.5
 _CLOCK_SECONDS = 10  # largest change of the clock between two starts
@@ -32,23 +32,23 @@ _NO_LIMIT = 10 * 365 * 24 * 60  # minutes; submitit's default is two
 class Local:
     """Starts a run whenever another one ends, and waits for all."""
 
-    workdir: Path  # folder of the sweep
-    slots: Sequence[Sequence[int]]  # GPUs of each of the runs that train at once; empty without GPUs
+    workdir: Path  # holds the folders of the runs
+    slots: Sequence[Sequence[int]]  # GPUs of each of the runs at once; empty without GPUs
 
     @property
     def devices(self) -> int:
         """Number of devices that share the batch of a run."""
         return max(1, len(self.slots[0]))
 
-    def preview(self, runs: Sequence[Run]) -> str:
+    def preview(self, runs: Sequence[Command]) -> str:
         """Returns the commands of the runs."""
         at_once = f"# {len(runs)} runs, {len(self.slots)} at once" + f", GPUs {self.slots}" * bool(self.slots[0])
         return "\n".join([at_once, *(shlex.join(self._command(run, self.slots[0])) for run in runs)])
 
-    def launch(self, runs: Sequence[Run], running: Sequence[str], stop: StopRequest) -> None:
-        """Trains the runs, and waits for them and for `running` ones, which an earlier command started.
+    def launch(self, runs: Sequence[Command], running: Sequence[str], stop: StopRequest) -> None:
+        """Starts the runs, and waits for them and for `running` ones, which an earlier command started.
 
-        After a stop request it starts no more runs, and waits until those that train have saved.
+        After a stop request it starts no more runs, and waits until those that it has started have saved.
         """
         waiting, stopping = list(runs), False
         jobs = {name: job for name in running if (job := status.read_job(self.workdir / name)).backend == "local"}
@@ -80,15 +80,15 @@ class Local:
         executor = submitit.LocalExecutor(self.workdir / ".submitit")
         executor.update_parameters(timeout_min=_NO_LIMIT, gpus_per_node=len(gpus), visible_gpus=tuple(gpus))
         with _ignore_terminal():
-            submitted = executor.submit(TrainingJob(self._command(run, gpus), folder))
+            submitted = executor.submit(CommandJob(self._command(run, gpus), folder))
         created = psutil.Process(int(submitted.job_id)).create_time()
         job = status.Job("local", submitted.job_id, tuple(gpus), created, socket.gethostname())
         status.write_job(folder, job)
         return job
 
     def _command(self, run, gpus):
-        # The sweep may itself be a task of Slurm, but the run is not a part of it.
-        return [sys.executable, *run.arguments(self.workdir / run.name, "gpu" if gpus else None), "--num_processes=1"]
+        # The launcher may itself be a task of Slurm, but the run is not a part of it.
+        return [sys.executable, *run.arguments(self.workdir / run.name, "gpu" if gpus else None, alone=True)]
 
 
 def states(jobs: Sequence[status.Job]) -> dict[status.Job, str | None]:
@@ -99,7 +99,7 @@ def states(jobs: Sequence[status.Job]) -> dict[status.Job, str | None]:
 
 
 def free_slots(slots: Sequence[Sequence[int]], busy: Sequence[Sequence[int]]) -> list[Sequence[int]]:
-    """Returns the slots that may start a run; `busy` has the GPUs of each run that trains, maybe in other slots."""
+    """Returns the slots that may start a run; `busy` has the GPUs of each run that goes on, maybe in other slots."""
     taken = {gpu for gpus in busy for gpu in gpus}
     return [slot for slot in slots if not taken & set(slot)][: max(0, len(slots) - len(busy))]
 

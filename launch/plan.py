@@ -71,10 +71,13 @@ class Run:
         """Arguments of `python -m fume_jax.main` that describe the config."""
         return [f"--config={self.config}", *(f"--config.{key}={value}" for key, value in self.overrides.items())]
 
-    def arguments(self, workdir: str | Path, platform: str | None) -> list[str]:
-        """Returns the arguments of `python` that train the run, which fails if a given `platform` has no device."""
-        required = [f"--platform={platform}"] if platform else []
-        return ["-m", "fume_jax.main", *self.config_arguments, f"--workdir={workdir}", *required]
+    def arguments(self, workdir: str | Path, platform: str | None, *, alone: bool = False) -> list[str]:
+        """Returns the arguments of `python` that train the run, which fails if a given `platform` has no device.
+
+        See `launch.command.Command`, which a run is.
+        """
+        further = [f"--platform={platform}"] * bool(platform) + ["--num_processes=1"] * alone
+        return ["-m", "fume_jax.main", *self.config_arguments, f"--workdir={workdir}", *further]
 
 
 def load_sweep(path: str | Path) -> Sweep:

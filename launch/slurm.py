@@ -1,4 +1,4 @@
-"""Backend that runs trainings on a Slurm cluster, as one array job, by submitit."""
+"""Backend that runs commands on a Slurm cluster, as one array job, by submitit."""
 
 import dataclasses
 import shlex
@@ -13,8 +13,8 @@ from submitit.slurm.slurm import SlurmJob, _make_sbatch_string
 from fume_jax.runtime.errors import UserError
 from fume_jax.runtime.preemption import StopRequest
 from launch import status
-from launch.job import TrainingJob
-from launch.plan import Run
+from launch.command import Command
+from launch.job import CommandJob
 
 _SECONDS_TO_SAVE = 180  # far more than a run needs to save a checkpoint and end
 _TIMEOUTS = 1000  # number of times that a run may use up its time and be requeued
@@ -24,11 +24,11 @@ _TIMEOUTS = 1000  # number of times that a run may use up its time and be requeu
 class Slurm:
     """Submits the runs and does not wait."""
 
-    workdir: Path  # folder of the sweep, on a disk that all nodes share
+    workdir: Path  # holds the folders of the runs, on a disk that all nodes share
     nodes: int  # nodes of each run
-    gpus: int  # GPUs of each node; 0 trains on CPUs
+    gpus: int  # GPUs of each node; 0 leaves it to CPUs
     minutes: int  # time after which a run saves and is requeued
-    parallel: int | None  # number of runs that train at once; None leaves it to the cluster
+    parallel: int | None  # number of runs at once; None leaves it to the cluster
     options: Mapping[str, Any]  # further options of sbatch, by submitit's names for them
 
     def __post_init__(self):
@@ -52,14 +52,14 @@ class Slurm:
         parameters |= {"job_name": self.workdir.name, "signal_delay_s": _SECONDS_TO_SAVE}
         return parameters | {"additional_parameters": {"requeue": True}} | self.options
 
-    def preview(self, runs: Sequence[Run]) -> str:
+    def preview(self, runs: Sequence[Command]) -> str:
         """Returns the script that submitit would give to sbatch, and the command of each of its tasks."""
         submit = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {self._folder.absolute()}"
         count = {"map_count": len(runs)} if len(runs) > 1 else {}
         script = _make_sbatch_string(submit, self._folder, **self.parameters, **count)
         return "\n".join([script, *(f"# {i}: {shlex.join(self._command(run))}" for i, run in enumerate(runs))])
 
-    def launch(self, runs: Sequence[Run], running: Sequence[str], stop: StopRequest) -> None:
+    def launch(self, runs: Sequence[Command], running: Sequence[str], stop: StopRequest) -> None:
         """Submits the runs as one array job."""
         del running, stop  # only a backend that waits needs them
         if not runs:
@@ -70,7 +70,7 @@ class Slurm:
             raise UserError(f"{error} --backend=slurm starts from a node that has sbatch and srun.") from error
         executor.update_parameters(**self.parameters)
         try:
-            jobs = executor.submit_array([TrainingJob(self._command(run), self.workdir / run.name) for run in runs])
+            jobs = executor.submit_array([CommandJob(self._command(run), self.workdir / run.name) for run in runs])
         except submitit.core.utils.FailedJobError as error:
             raise UserError(f"sbatch refused: {error}") from error
         for run, job in zip(runs, jobs, strict=True):

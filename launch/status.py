@@ -1,4 +1,4 @@
-"""State of a run, in two small files of its folder.
+"""State of a command, in two small files of its folder.
 
 The command that launches writes `submitted.json`, and the job writes `status.json`, so neither overwrites the other's.
 """
@@ -14,8 +14,9 @@ from fume_jax.runtime import errors
 from fume_jax.runtime.errors import UserError
 from fume_jax.runtime.files import read_json, replace_text
 
-# States of a run. The next start of the sweep resumes a run that failed, or that was stopped or killed from outside.
+# States of a command, here called a run. The next start resumes one that failed, or that was stopped or killed.
 QUEUED, RUNNING, DONE, FAILED, STOPPED = "queued", "running", "done", "failed", "stopped"
+RESUMED = (FAILED, STOPPED)
 DAMAGED = "damaged"  # one of the two files cannot be read
 LOG = "log.txt"
 HEADER = "# "  # begins the lines that a job writes to the log before its command starts
@@ -58,6 +59,11 @@ def write_job(workdir: Path, job: Job) -> None:
 def read_job(workdir: Path) -> Job | None:
     """Returns the job that was submitted last, or None."""
     return _read(workdir / "submitted.json", Job)
+
+
+def forget_job(workdir: Path) -> None:
+    """Makes the run one that was never submitted, which the next start runs."""
+    (workdir / "submitted.json").unlink(missing_ok=True)
 
 
 def read_status(workdir: Path) -> Status | None:

@@ -1,7 +1,7 @@
-"""Table of a sweep: the state, the progress and the scores of every run."""
+"""Table of commands: their states and times, and of the runs of a sweep the progress and the scores."""
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fume_jax.evaluation.tables import aligned
@@ -10,20 +10,30 @@ from fume_jax.runtime.files import read_json, readable
 from launch import status
 
 METRICS = ("iou_gas", "mean_iou", "balanced_accuracy", "macro_f1")
+_COLUMNS = ("epoch", "step", "scores of", *METRICS)
 
 
-def status_table(workdir: Path, states: Mapping[str, str]) -> tuple[str, list[str]]:
-    """Returns a line for each run of a sweep by the states of its runs, and the ends of the logs of failed runs.
+def status_table(
+    workdir: Path,
+    states: Mapping[str, str],
+    *,
+    noun: str = "run",
+    columns: Sequence[str] = _COLUMNS,
+    cells: Callable[[Path], Sequence[str]] = lambda folder: (*progress(folder), *scores(folder)),
+) -> tuple[str, list[str]]:
+    """Returns a line for each run by the states of the runs, and the ends of the logs of failed runs.
 
-    A run whose files are damaged has a line too, and a note that names the file. Also returns the names of such runs.
+    `columns` are those between state and time, whose `cells` are known by the folder of a run; `noun` is what a run is
+    called. A run whose files are damaged has a line too, and a note that names the file. Also returns the names of such
+    runs.
     """
-    rows = [("run", "state", "epoch", "step", "scores of", *METRICS, "time")]
+    rows = [(noun, "state", *columns, "time")]
     notes, damaged = [], []
     for name, state in states.items():
         folder = workdir / name
         try:
-            with readable(folder, "a run of this version"):
-                row = (name, state, *progress(folder), *scores(folder), _time(folder))
+            with readable(folder, f"a {noun} of this version"):
+                row = (name, state, *cells(folder), _time(folder))
                 notes += _notes(folder, name, state)
         except (UserError, OSError) as error:
             row = (name, state, *("-",) * (len(rows[0]) - 2))

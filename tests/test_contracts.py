@@ -24,6 +24,7 @@ COMMANDS = {
     "datasets.fume_ogi": (["--source=x"], ["source", "data_dir", "report", "annotations", "write_pairs"]),
     "datasets.fume_ogi.example": (["--output=x"], ["output"]),
     "launch.sweep": (["--sweep=launch/sweeps/seeds.py"], ["sweep", "workdir", "set=data.path"]),
+    "launch.predict": (["--recordings=fume_jax/assets", "--output=x", "--shares=2"], ["recordings", "output"]),
 }
 every_command = pytest.mark.parametrize("module", COMMANDS)
 PATHS = [(module, flag) for module, (_, paths) in COMMANDS.items() for flag in paths]
@@ -56,6 +57,7 @@ def test_a_word_that_is_no_flag_is_refused(module):
         ("datasets.fume_ogi", "--source"),
         ("datasets.fume_ogi.example", "--output"),
         ("launch.sweep", "--sweep"),
+        ("launch.predict", "--recordings"),
     ],
 )
 def test_a_flag_that_is_missing_is_named(module, missing):
@@ -90,6 +92,8 @@ def test_sigterm_ends_a_command_with_75_and_one_line(module):
         ("datasets.fume_ogi", {"source": "nowhere"}, "There is no folder nowhere"),
         ("launch.sweep", {"sweep": "nowhere.py"}, "nowhere.py"),
         ("launch.sweep", {"sweep": "README.md"}, "README.md, line "),
+        ("launch.predict", {"recordings": "nowhere.csv"}, "There is no file or folder nowhere.csv"),
+        ("launch.predict", {"output": "README.md"}, "README.md is a file"),
     ],
 )
 def test_a_path_that_is_not_what_it_should_be_is_named(module, changes, words):

@@ -70,6 +70,11 @@ def test_a_command_parses(words):
     module, arguments = (COMMANDS[rest[0]][0], rest[1:]) if program == "fume" else (rest[1], rest[2:])
     if module.split(".")[0] not in OURS:
         return
+    if "--" in arguments:  # what follows is for `fume predict`
+        end = arguments.index("--")
+        passed = run("tests.parse_command", "fume_jax.predict", "--output=x", *arguments[end + 1 :])
+        assert passed.returncode == 0, passed.stderr
+        arguments = arguments[:end]
     result = run("tests.parse_command", module, *arguments)
     assert result.returncode == 0, result.stderr
 

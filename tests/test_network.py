@@ -55,6 +55,9 @@ def commands(root):
         sweep = ["--sweep=launch/sweeps/baselines.py", f"--workdir={root / backend}", f"--backend={backend}"]
         sweep += ["--bucket=gs://none", "--accelerator=L4:1"] if backend == "cloud" else []
         yield f"sweep {backend}", ["launch.sweep", *sweep, "--dry_run"]
+    for backend in ("local", "slurm"):
+        shares = ["--recordings=fume_jax/assets", f"--output={root / 'shares'}", "--shares=1", f"--backend={backend}"]
+        yield f"shares {backend}", ["launch.predict", *shares, "--dry_run"]
     yield "app", [sys.executable, "-c", VISIT, sys.executable, *server]
 
 

@@ -3,7 +3,7 @@
 import csv
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import filelock
@@ -79,10 +79,15 @@ def predict_recordings(
         if code == RUN_AGAIN:
             return RUN_AGAIN
     write_table(folder, recordings)
-    codes = {_read(folder, recording)["code"] for recording in own}
-    if codes <= {NOTHING_DONE}:
-        return NOTHING_DONE
-    return DONE if codes == {DONE} else PARTLY_DONE
+    return sum_codes(read_result(folder, recording)["code"] for recording in own)
+
+
+def sum_codes(codes: Iterable[int]) -> int:
+    """Returns the exit code of what consists of parts that ended with these codes, of which none was stopped."""
+    codes = set(codes)
+    if codes == {DONE}:
+        return DONE
+    return PARTLY_DONE if codes & {DONE, PARTLY_DONE} else NOTHING_DONE
 
 
 def _predict(predictor, recording, folder, settings, rate, options):
@@ -98,7 +103,7 @@ def _predict(predictor, recording, folder, settings, rate, options):
 
 
 def _is_done(folder, recording, settings):
-    found = _read(folder, recording)
+    found = read_result(folder, recording)
     if found is None or found["code"] == NOTHING_DONE:
         return False
     before = found["settings"]
@@ -111,8 +116,11 @@ def _is_done(folder, recording, settings):
     return True
 
 
-def _read(folder, recording):
-    """Returns what the summary of a recording says; None if there is none yet."""
+def read_result(folder: Path, recording: Recording) -> dict | None:
+    """Returns what the summary of a recording in the folder of a list says; None if there is none yet.
+
+    A recording that could not be predicted has the `code` `NOTHING_DONE`, and a `fault` that says why.
+    """
     path = folder / file_name(recording.id) / SUMMARY
     return read_json(path) if path.exists() else None
 
@@ -129,7 +137,7 @@ def write_table(folder: Path, recordings: Sequence[Recording]) -> None:
     with filelock.FileLock(folder / ".table.lock", timeout=_WAIT):
         rows = []
         for recording in recordings:
-            if (found := _read(folder, recording)) is not None:
+            if (found := read_result(folder, recording)) is not None:
                 notes = {"skipped_frames": found.get("skipped"), "fault": found.get("fault", "")}
                 rows.append({"id": recording.id} | found["summary"] | notes)
         # Columns in the order of the fullest row; all have those of their gases alone.

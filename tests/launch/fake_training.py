@@ -45,7 +45,7 @@ def main():
     from launch.plan import Run
 
     arguments = Run.arguments
-    Run.arguments = lambda *given: ["-m", "tests.launch.fake_training", *arguments(*given)]
+    Run.arguments = lambda *given, **named: ["-m", "tests.launch.fake_training", *arguments(*given, **named)]
     sys.argv = sys.argv[1:]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 

@@ -13,7 +13,7 @@ import yaml
 
 from fume_jax.runtime.errors import UserError
 from launch import status
-from launch.job import TrainingJob
+from launch.job import CommandJob
 from launch.plan import Run
 from launch.slurm import Slurm, states
 from tests.commands import ROOT
@@ -132,7 +132,7 @@ def slurm_job(tmp_path, fake_slurm):
     workdir, folder = tmp_path / "run", tmp_path / "submitit"
     folder.mkdir()
     workdir.mkdir()
-    job = TrainingJob([sys.executable, "-c", COMMAND, str(tmp_path / "begun")], workdir)
+    job = CommandJob([sys.executable, "-c", COMMAND, str(tmp_path / "begun")], workdir)
     submission = submitit.helpers.DelayedSubmission(job)
     submission.set_timeout(600, 5)
     submission.dump(folder / "77_0_submitted.pkl")
@@ -183,7 +183,7 @@ def test_a_job_whose_time_is_up_goes_on_where_it_saved(tmp_path, monkeypatch):
     executor = submitit.LocalExecutor(tmp_path / "submitit")
     executor.update_parameters(timeout_min=0.5, signal_delay_s=24)  # told after six seconds
     (tmp_path / "run").mkdir()
-    job = executor.submit(TrainingJob([sys.executable, "-c", COMMAND, str(tmp_path / "begun")], tmp_path / "run"))
+    job = executor.submit(CommandJob([sys.executable, "-c", COMMAND, str(tmp_path / "begun")], tmp_path / "run"))
     assert job.result() == 0
     said, log = status.read_status(tmp_path / "run"), (tmp_path / "run" / "log.txt").read_text()
     assert (said.state, said.exit_code) == ("done", 0)
@@ -202,7 +202,7 @@ def test_what_a_command_ends_with_is_the_state_of_its_run(code, expected, tmp_pa
     end = "os.kill(os.getpid(), 9)" if code == "kill" else f"os._exit({code})"
     previous = signal.getsignal(signal.SIGTERM)
     try:
-        TrainingJob([sys.executable, "-c", f"import os; print('words', flush=True); {end}"], tmp_path)()
+        CommandJob([sys.executable, "-c", f"import os; print('words', flush=True); {end}"], tmp_path)()
     finally:
         signal.signal(signal.SIGTERM, previous)
     said = status.read_status(tmp_path)
