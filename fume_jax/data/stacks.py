@@ -93,9 +93,10 @@ def open_stack(path: str | Path) -> Stack | None:
     """
     with open(path, "rb") as file:
         start = file.read(8)
-    for opened, is_one in ((_open_flir, start[:4] == flir.MAGIC), (_open_tiff, start[:4] in tiff.MAGIC)):
-        if is_one:
-            return opened(str(path))
+    if start[:4] == flir.MAGIC:
+        return _open_flir(str(path))
+    if start[:4] in tiff.MAGIC:
+        return _open_tiff(str(path))
     if start[:6] == _NPY:
         try:
             return _of_array(str(path), np.load(path, mmap_mode="r", allow_pickle=False))
