@@ -54,7 +54,8 @@ flags.adopt_module_key_flags(model_flags)
 def main() -> int:
     """Predicts as the flags say; returns the exit code."""
     from fume_jax.data.recording_list import AUTO, read_recordings
-    from fume_jax.data.sources import open_source, parse_range
+    from fume_jax.data.scale import parse_range
+    from fume_jax.data.sources import open_source
     from fume_jax.inference.output import PRODUCTS, output_folder
     from fume_jax.inference.recording import find_offset, predict_recording
     from fume_jax.inference.recordings import predict_recordings

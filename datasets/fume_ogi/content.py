@@ -11,8 +11,8 @@ from PIL import Image
 
 from datasets.fume_ogi.annotations import Frame, Row
 from datasets.fume_ogi.faults import Fault
+from fume_jax.data.films import read_film_frame
 from fume_jax.data.images import UnreadableFrame, read_frame, read_pixels
-from fume_jax.data.sources import read_film_frame
 from fume_jax.runtime.errors import UserError
 from fume_jax.schema import MASK_CLASSES
 

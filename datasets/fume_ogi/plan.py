@@ -18,7 +18,7 @@ from datasets.fume_ogi.content import Content, check_content
 from datasets.fume_ogi.faults import KINDS, Fault, summary
 from datasets.fume_ogi.pairing import PAIRINGS, pair
 from datasets.paired_frames import prefetch_with_bar
-from fume_jax.data.sources import open_film
+from fume_jax.data.films import scaled_film
 from fume_jax.runtime.errors import UserError
 from fume_jax.schema import CLASSES, GAS, GASES, MASK_CLASSES, SPLITS
 
@@ -54,7 +54,7 @@ class Plan:
     def ranges(self, source: Path) -> dict[str, list[float]]:
         """Returns the values of each film of deep frames that become black and white, by its path."""
         films = {frame.frame_path for _, _, frame in frames(self.pairs) if frame.frame_index >= 0}
-        limits = {path: open_film(str(source / path))[1] for path in sorted(films)}
+        limits = {path: scaled_film(str(source / path))[1] for path in sorted(films)}
         return {path: list(ends) for path, ends in limits.items() if ends is not None}
 
     def fingerprint(self, height: int, width: int) -> str:

@@ -5,9 +5,10 @@ import math
 import os
 from pathlib import Path
 
+from fume_jax.data.films import VIDEO_SUFFIXES
 from fume_jax.data.images import IMAGE_SUFFIXES
 from fume_jax.data.matching import gas_of, name_without_gas
-from fume_jax.data.sources import RECORDING, VIDEO_SUFFIXES, Limits, parse_range
+from fume_jax.data.scale import RECORDING, Limits, parse_range
 from fume_jax.data.stacks import SUFFIXES
 from fume_jax.data.table import as_number, read_table
 from fume_jax.runtime.errors import UserError

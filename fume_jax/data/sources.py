@@ -1,31 +1,21 @@
 """Opens the frames of one or two gases, from images, films and stacks, and reads pairs of them."""
 
-import contextlib
 import dataclasses
 import functools
-import glob
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from fume_jax.data import video
-from fume_jax.data.gray import luminance, recording_limits, to_levels
-from fume_jax.data.images import IMAGE_SUFFIXES, LEVELS, PALETTE_NOTE, UnreadableFrame, is_colored, read_values
+from fume_jax.data.films import open_film
+from fume_jax.data.gray import luminance, to_levels
+from fume_jax.data.images import LEVELS, UnreadableFrame, read_values
 from fume_jax.data.matching import match_images, match_times
-from fume_jax.data.stacks import Stack, open_stack
+from fume_jax.data.scale import RECORDING, Limits, find_limits
 from fume_jax.runtime.errors import UserError
 from fume_jax.schema import GASES
-
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".wmv", ".mpg", ".mpeg", ".ts", ".ogv")
-# Frames, spread over a recording, that its scale is taken from.
-SAMPLED = 24
-# How the numbers of frames that are deeper than 8 bits become grey levels.
-RECORDING, FRAME = "recording", "frame"
-
-Limits = tuple[float, float]
 
 
 class Pair(NamedTuple):
@@ -78,40 +68,6 @@ class Source:
     notes: tuple[str, ...] = ()
 
 
-class Track(NamedTuple):
-    """Describes the film or stack of one gas.
-
-    Attributes:
-      read: starts to read: times in seconds, and numbers [H, W] or [H, W, C] or why there are none.
-      sample: reads about so many frames, spread over the film.
-      frame: reads one by its position, from 0; UnreadableFrame if there is none.
-      num_frames, rate, clock, unit: as in `Stack`; `rate` is never None.
-      notes: for the user.
-    """
-
-    read: Callable[[], Iterator[tuple[float, np.ndarray | UnreadableFrame]]]
-    sample: Callable[[int], list[np.ndarray]]
-    frame: Callable[[int], np.ndarray]
-    num_frames: int | None
-    rate: float
-    clock: float | None
-    unit: str
-    notes: tuple[str, ...]
-
-
-def parse_range(text: str) -> str | Limits:
-    """Returns `RECORDING`, `FRAME`, or the two numbers of LOW,HIGH; UserError for anything else."""
-    if text in (RECORDING, FRAME):
-        return text
-    try:
-        low, high = map(float, text.split(","))
-    except ValueError:
-        low, high = 0.0, 0.0
-    if not -np.inf < low < high < np.inf:
-        raise UserError(f"range is {text!r}; expected recording, frame, or LOW,HIGH in the unit of the frames.")
-    return low, high
-
-
 def open_source(
     co2: str | None,
     ch4: str | None,
@@ -152,35 +108,44 @@ def open_source(
         raise UserError("Give the frames of at least one gas: --co2=PATH, --ch4=PATH or both.")
     if co2 == ch4 and Path(co2).is_file():
         raise UserError(f"--co2 and --ch4 are the same file, {co2}. Give one of them, or a file for each gas.")
-    tracks = {gas: track for gas, path in given.items() if (track := open_track(path, rate)) is not None}
-    if not tracks:
+    films = {gas: film for gas, path in given.items() if (film := open_film(path, rate)) is not None}
+    if not films:
         if (start, stop) != (None, None):
             path = next(iter(given.values()))
             raise UserError(f"{path} holds images, which have no times; start and stop are for films.")
-        matched = match_images(given)
-        pairs = [Pair(name, None, frames) for name, frames in matched.items()]
-        files = {gas: [pair.frames[gas] for pair in pairs if gas in pair.frames] for gas in given}
-        units = {gas: next((found.unit for found in _read_some(paths, 1)), LEVELS) for gas, paths in files.items()}
-        samples = {gas: functools.partial(_sample_images, paths) for gas, paths in files.items()}
-        limits, notes = _limits(samples, range)
-        return Source(pairs, tuple(given), len(pairs), limits=limits, units=units, notes=notes)
-    if len(tracks) < len(given):
-        (film,), (images,) = (tracks, set(given) - set(tracks))
+        return _of_images(given, range)
+    if len(films) < len(given):
+        (film,), (images,) = (films, set(given) - set(films))
         remedy = "Give two films or the images of both gases, or predict one gas at a time."
         raise UserError(f"{given[film]} is a film and {given[images]} is none. {remedy}")
-    shifts, clock, notes = _align(tracks, offset)
-    counts = [0 if (start, stop) != (None, None) else track.num_frames for track in tracks.values()]
-    fastest = max(track.rate for track in tracks.values())
-    limits, range_notes = _limits({gas: track.sample for gas, track in tracks.items()}, range)
-    notes += range_notes + tuple(f"{given[gas]}: {note}" for gas, track in tracks.items() for note in track.notes)
+    return _of_films(given, films, range, offset, (start, stop))
+
+
+def _of_images(given, range):
+    matched = match_images(given)
+    pairs = [Pair(name, None, frames) for name, frames in matched.items()]
+    files = {gas: [pair.frames[gas] for pair in pairs if gas in pair.frames] for gas in given}
+    units = {gas: next((found.unit for found in _read_some(paths, 1)), LEVELS) for gas, paths in files.items()}
+    samples = {gas: functools.partial(_sample_images, paths) for gas, paths in files.items()}
+    limits, notes = find_limits(samples, range)
+    return Source(pairs, tuple(given), len(pairs), limits=limits, units=units, notes=notes)
+
+
+def _of_films(given, films, range, offset, part):
+    start, stop = part
+    shifts, clock, notes = _align(films, offset)
+    counts = [0 if part != (None, None) else film.num_frames for film in films.values()]
+    fastest = max(film.rate for film in films.values())
+    limits, range_notes = find_limits({gas: film.sample for gas, film in films.items()}, range)
+    notes += range_notes + tuple(f"{given[gas]}: {note}" for gas, film in films.items() for note in film.notes)
     span = (-np.inf if start is None else start, np.inf if stop is None else stop)
     return Source(
-        pairs=_Film(tracks, shifts, 0.5 / fastest, span),
+        pairs=_Pairs(films, shifts, 0.5 / fastest, span),
         gases=tuple(given),
         total=max(counts) if all(counts) else None,
         rate=fastest,
         limits=limits,
-        units={gas: track.unit for gas, track in tracks.items()},
+        units={gas: film.unit for gas, film in films.items()},
         clock=clock,
         notes=notes,
     )
@@ -206,76 +171,14 @@ def load(pair: Pair, limits: dict[str, Limits] | None = None) -> Loaded:
     return loaded
 
 
-@functools.lru_cache(maxsize=32)
-def open_film(path: str) -> tuple[Track, Limits | None]:
-    """Opens a film to read frames of it by their positions, and finds its scale; None if it needs none.
-
-    Raises UserError if the path holds no film.
-    """
-    if (track := open_track(path)) is None:
-        raise UserError(f"{path} is a single frame; expected a film, of which frame_index names a frame.")
-    return track, _limits({"": track.sample}, RECORDING)[0].get("")
-
-
-def read_film_frame(path: str, position: int) -> np.ndarray:
-    """Reads a frame of a film, uint8 [H, W, 1] by the scale of the film; raises UnreadableFrame if it cannot."""
-    track, limits = open_film(path)
-    return to_levels(luminance(track.frame(position)), limits)
-
-
-def open_track(path: str, rate: float | None = None) -> Track | None:
-    """Opens a film or a stack; None if the path is that of images. Raises UserError as `open_source` does."""
-    suffix = Path(path).suffix.lower()
-    if not Path(path).is_file():
-        missing = suffix in VIDEO_SUFFIXES and not glob.has_magic(path) and not Path(path).exists()
-        return _of_video(path) if missing else None  # which says so
-    if (stack := open_stack(path)) is not None:
-        return _of_stack(stack, rate)
-    if suffix not in IMAGE_SUFFIXES and (suffix in VIDEO_SUFFIXES or video.is_video(path)):
-        return _of_video(path)
-    return None
-
-
-def _of_stack(stack: Stack, rate):
-    times, notes = stack.times, ()
-    if times is None:
-        step = 1 / (rate or video.DEFAULT_RATE)
-        times = np.arange(stack.num_frames) * step
-        if rate is None and stack.num_frames > 1:
-            notes = (f"the file states no times; {video.DEFAULT_RATE} frames a second are assumed (--rate)",)
-
-    def sample(count):
-        positions = np.unique(np.linspace(0, stack.num_frames - 1, count).round().astype(int))
-        frames = (stack.frame(int(i)) for i in positions)
-        return [frame for frame in frames if not isinstance(frame, UnreadableFrame)]
-
-    notes += _palette_note(sample(1) or sample(SAMPLED))
-    steps = np.diff(times)
-    rate = float(1 / np.median(steps)) if len(steps) else rate or float(video.DEFAULT_RATE)
-    read = lambda: zip(times.tolist(), stack, strict=True)  # noqa: E731
-    return Track(read, sample, stack.read, stack.num_frames, rate, stack.clock, stack.unit, notes)
-
-
-def _of_video(path):
-    header = video.read_header(path)
-    sample = functools.partial(video.sample_video, path)
-    notes = (PALETTE_NOTE,) if header.is_colored else ()
-    read, frame = (functools.partial(function, path) for function in (video.read_video, video.read_frame))
-    return Track(read, sample, frame, header.num_frames, header.rate, None, LEVELS, notes)
-
-
-def _palette_note(frames):
-    return (PALETTE_NOTE,) if any(map(is_colored, frames)) else ()
-
-
-class _Film:
+class _Pairs:
     """Pairs the frames of films by time, from the first to the last time of `span`, anew on each iteration."""
 
-    def __init__(self, tracks, shifts, tolerance, span):
-        self._tracks, self._shifts, self._tolerance, self._span = tracks, shifts, tolerance, span
+    def __init__(self, films, shifts, tolerance, span):
+        self._films, self._shifts, self._tolerance, self._span = films, shifts, tolerance, span
 
     def __iter__(self):
-        streams = [self._stream(gas) if gas in self._tracks else iter(()) for gas in GASES]
+        streams = [self._stream(gas) if gas in self._films else iter(()) for gas in GASES]
         for position, timed in enumerate(match_times(*streams, self._tolerance)):
             frames = {gas: frame for gas, (_, frame) in zip(GASES, timed, strict=True) if frame is not None}
             time = next(time for time, frame in timed if frame is not None)
@@ -285,46 +188,26 @@ class _Film:
                 yield Pair(f"frame_{position:06d}", time, frames)
 
     def _stream(self, gas):
-        return ((time + self._shifts[gas], frame) for time, frame in self._tracks[gas].read())
+        return ((time + self._shifts[gas], frame) for time, frame in self._films[gas].read())
 
 
-def _align(tracks, offset):
+def _align(films, offset):
     """Returns what to add to the times of each gas, the clock time at which they then begin, and notes."""
-    clocks = {gas: track.clock for gas, track in tracks.items() if track.clock is not None}
+    clocks = {gas: film.clock for gas, film in films.items() if film.clock is not None}
     clock = min(clocks.values(), default=None)
-    if len(tracks) < 2:
-        return dict.fromkeys(tracks, 0.0), clock, ()
+    if len(films) < 2:
+        return dict.fromkeys(films, 0.0), clock, ()
     if offset is not None:
         return {"co2": 0.0, "ch4": -offset}, clocks.get("co2"), ()
     if len(clocks) < 2:
-        return dict.fromkeys(tracks, 0.0), clock, ()
-    ends = [clocks[gas] + (track.num_frames or 1) / track.rate for gas, track in tracks.items()]
+        return dict.fromkeys(films, 0.0), clock, ()
+    ends = [clocks[gas] + (film.num_frames or 1) / film.rate for gas, film in films.items()]
     apart = clocks["ch4"] - clocks["co2"]
     if max(clocks.values()) >= min(ends):
         note = f"the clock times of the films are {abs(apart):,.1f} s apart and do not overlap, so both begin together"
-        return dict.fromkeys(tracks, 0.0), clocks["co2"], (f"{note}; --offset=SECONDS says how they belong together",)
+        return dict.fromkeys(films, 0.0), clocks["co2"], (f"{note}; --offset=SECONDS says how they belong together",)
     note = f"by the clocks of the cameras, the film of CH4 begins {apart:+.3f} s after that of CO2 (--offset)"
-    return {gas: clocks[gas] - clock for gas in tracks}, clock, (note,)
-
-
-def _limits(samples, range):
-    """Returns the limits of each gas whose frames are deeper than 8 bits, and notes; `samples` read frames by gas."""
-    limits, notes = {}, ()
-    for gas, sample in samples.items():
-        # One frame tells an 8-bit film; the first may be damaged.
-        if all(frame.dtype == np.uint8 for frame in sample(1) or sample(SAMPLED)):
-            if not isinstance(range, str):
-                notes += (f"the frames of {gas.upper()} are grey levels already, which --range does not change",)
-        elif not isinstance(range, str):
-            limits[gas] = range
-        elif range == RECORDING:
-            frames = []
-            for frame in sample(SAMPLED):
-                with contextlib.suppress(UnreadableFrame, ValueError):  # reported when the frames are read
-                    frames.append(luminance(frame))
-            if len(frames) > 1 and (found := recording_limits(frames)) is not None:
-                limits[gas] = found
-    return limits, notes
+    return {gas: clocks[gas] - clock for gas in films}, clock, (note,)
 
 
 def _sample_images(files, count):

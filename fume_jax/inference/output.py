@@ -101,7 +101,7 @@ def tables(folder: Path, rows: int | None = None) -> Iterator[Callable[[dict], N
             raise _NoRecords
 
 
-class Film:
+class AnnotatedVideo:
     """Writes the annotated video, a by-product; a context manager. A failure is told at the end."""
 
     def __init__(self, folder: Path, rate: float, by_products: ByProducts):
@@ -115,7 +115,7 @@ class Film:
             except Exception as error:  # of any type: whatever FFmpeg reports
                 self._failure = error
 
-    def __enter__(self) -> "Film":
+    def __enter__(self) -> "AnnotatedVideo":
         return self
 
     def __exit__(self, kind, error, traceback) -> None:

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from fume_jax.data.sources import Limits, Pair, Source, load, open_source
+from fume_jax.data.scale import Limits
+from fume_jax.data.sources import Pair, Source, load, open_source
 from fume_jax.inference.card import ModelCard
-from fume_jax.inference.output import PRODUCTS, Film, tables, write_pictures
+from fume_jax.inference.output import PRODUCTS, AnnotatedVideo, tables, write_pictures
 from fume_jax.inference.predictor import Prediction, Predictor
 from fume_jax.inference.summary import SUMMARY, Series, write_summary
 from fume_jax.learning.offset import Offset, estimate_offset
@@ -93,7 +94,7 @@ def predict_recording(
     film = source.gases if source.rate is not None and "video" in products else ()
     start = time.perf_counter()
     # The tables are complete before the film is.
-    with Film(folder, source.rate or 1, by_products) as video, full_disk(output, "a prediction"):
+    with AnnotatedVideo(folder, source.rate or 1, by_products) as video, full_disk(output, "a prediction"):
         options = {"folder": folder, "card": card, "products": products, "film": film, "by_products": by_products}
         write = functools.partial(write_pictures, **options)
         results = predict_pairs(predictor, source.pairs, batch_size, write, source.limits)

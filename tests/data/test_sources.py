@@ -12,7 +12,8 @@ from PIL import Image
 from fume_jax.data.gray import luminance
 from fume_jax.data.images import CELSIUS, LEVELS, PALETTE_NOTE, read_values
 from fume_jax.data.matching import match_times
-from fume_jax.data.sources import FRAME, RECORDING, Pair, load, open_source, parse_range
+from fume_jax.data.scale import FRAME, RECORDING, parse_range
+from fume_jax.data.sources import Pair, load, open_source
 from fume_jax.data.stacks import COUNTS
 from fume_jax.runtime.errors import UserError
 from tests.camera import write_sequence
