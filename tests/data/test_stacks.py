@@ -179,7 +179,12 @@ def test_frames_that_a_cut_file_lacks_are_named(tmp_path, form):
         last = file.pages[4]
         end = last.dataoffsets[-1] + last.databytecounts[-1]
     path.write_bytes(path.read_bytes()[: end - 60])
-    found = list(open_stack(path))
+    if (stack := open_stack(path)) is None:
+        # The directories of all pages but the first lay at the end: the file is an image, and a damaged one.
+        (pair,) = open_source(str(path), None).pairs
+        assert "damaged" in load(pair).faults["co2"]
+        return
+    found = list(stack)
     assert [isinstance(frame, UnreadableFrame) for frame in found] == [False] * 4 + [True]
     assert f"{path}, frame 4: " in str(found[4])
 
