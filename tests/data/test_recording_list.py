@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fume_jax.data.recording_list import AUTO, Recording, read_recordings
-from fume_jax.data.sources import FRAME
+from fume_jax.data.scale import FRAME
 from fume_jax.runtime.errors import UserError
 
 HEADER = "id,co2,ch4,offset_s,range,mm_per_pixel,start_s,stop_s"
