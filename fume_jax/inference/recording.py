@@ -22,7 +22,7 @@ from fume_jax.inference.summary import SUMMARY, Series, write_summary
 from fume_jax.learning.offset import Offset, estimate_offset
 from fume_jax.learning.plume import Contrast, measure_contrast
 from fume_jax.runtime.byproducts import ByProducts
-from fume_jax.runtime.errors import DONE, NOTHING_DONE, PARTLY_DONE, RUN_AGAIN, UserError
+from fume_jax.runtime.errors import NOTHING_DONE, RUN_AGAIN, UserError
 from fume_jax.runtime.names import printable
 from fume_jax.runtime.preemption import StopRequest
 from fume_jax.runtime.prefetch import prefetch_map
@@ -89,45 +89,50 @@ def predict_recording(
     for note in source.notes:
         print(f"note: {note}")
     (folder / SUMMARY).unlink(missing_ok=True)  # it says that all of the folder is there
-    told, skipped, by_products = set(), 0, ByProducts(tqdm.write)
+    by_products, start = ByProducts(tqdm.write), time.perf_counter()
     series = Series(card, source, by_products, mm_per_pixel)
+    with full_disk(output, "a prediction"):
+        skipped = _predict_frames(predictor, source, folder, batch_size, products, series, by_products, stop)
+    stopped = stop is not None and stop.requested
+    if len(series) > 1:
+        with by_products.attempt("timeline.png"):
+            series.save_timeline(folder)
+    _print_summary(output, series, source, time.perf_counter() - start)
+    code = NOTHING_DONE
+    if len(series) and not stopped:
+        code = write_summary(folder, series, title, dict(settings or {}), skipped, by_products)
+    by_products.summarize()
+    if stopped:
+        print("stopped early; the same command starts the prediction again")
+        return RUN_AGAIN
+    return code
+
+
+def _predict_frames(predictor, source, folder, batch_size, products, series, by_products, stop):
+    """Writes tables, pictures and video, and adds each pair to the series; returns the number of unreadable frames."""
+    card, told, skipped = predictor.card, set(), 0
     film = source.gases if source.rate is not None and "video" in products else ()
-    start = time.perf_counter()
-    # The tables are complete before the film is.
-    with AnnotatedVideo(folder, source.rate or 1, by_products) as video, full_disk(output, "a prediction"):
-        options = {"folder": folder, "card": card, "products": products, "film": film, "by_products": by_products}
-        write = functools.partial(write_pictures, **options)
+    options = {"folder": folder, "card": card, "products": products, "film": film, "by_products": by_products}
+    write = functools.partial(write_pictures, **options)
+    # The tables are complete before the video is.
+    with AnnotatedVideo(folder, source.rate or 1, by_products) as video:
         results = predict_pairs(predictor, source.pairs, batch_size, write, source.limits)
         with tables(folder, source.total) as record, contextlib.closing(results):
             for result, picture in tqdm(results, total=source.total, unit="pair", desc="predict", disable=None):
                 for fault in result.faults.values():
                     tqdm.write(f"skipped: {fault}")
                     skipped += 1
-                for note in sorted({*result.notes.items()} - told):
-                    tqdm.write(f"WARNING: frames of {note[0].upper()}, such as {printable(result.name)}: {note[1]}")
-                told |= {*result.notes.items()}
+                for gas, note in sorted(set(result.notes.items()) - told):
+                    tqdm.write(f"WARNING: frames of {gas.upper()}, such as {printable(result.name)}: {note}")
+                told |= set(result.notes.items())
                 if result.prediction is not None:
-                    record(to_record(result, card, mm_per_pixel))
+                    record(to_record(result, card, series.mm_per_pixel))
                     series.add(result)
                     if picture is not None:
                         video.write(picture, result.time)
                 if stop is not None and stop.requested:
                     break
-    stopped = stop is not None and stop.requested
-    if len(series) > 1:
-        with by_products.attempt("timeline.png"):
-            series.save_timeline(folder)
-    _print_summary(output, series, source, time.perf_counter() - start)
-    if len(series) and not stopped:
-        code = PARTLY_DONE if skipped or by_products.failures else DONE
-        write_summary(folder, series, title, dict(settings or {}), skipped, code, by_products)
-    by_products.summarize()
-    if stopped:
-        print("stopped early; the same command starts the prediction again")
-        return RUN_AGAIN
-    if not len(series):
-        return NOTHING_DONE
-    return PARTLY_DONE if skipped or by_products.failures else DONE
+    return skipped
 
 
 def find_offset(predictor: Predictor, co2: str, ch4: str, batch_size: int, **options) -> Offset:

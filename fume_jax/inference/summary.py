@@ -15,6 +15,7 @@ from fume_jax.inference.card import ModelCard
 from fume_jax.inference.output import by_class
 from fume_jax.learning.recording_summary import summarize_recording
 from fume_jax.runtime.byproducts import ByProducts
+from fume_jax.runtime.errors import DONE, PARTLY_DONE
 from fume_jax.runtime.files import replace_text
 from fume_jax.runtime.names import printable
 from fume_jax.schema import GASES
@@ -42,7 +43,7 @@ class Series:
 
     def __init__(self, card: ModelCard, source: Source, by_products: ByProducts, mm_per_pixel: float | None = None):
         """Begins a recording that is predicted with the model of `card`."""
-        self._card, self.source, self._by_products, self._mm_per_pixel = card, source, by_products, mm_per_pixel
+        self._card, self.source, self._by_products, self.mm_per_pixel = card, source, by_products, mm_per_pixel
         self._times, self._probabilities, self._plumes, self._contrasts = [], [], [], []
         self._frame_pixels, self._strip = {}, _Filmstrip()
         self.counts = collections.Counter()  # frames by the gases that were read
@@ -99,7 +100,7 @@ class Series:
         for gas in gases:
             if self.unit == "frame":
                 found[f"{gas}_onsets"] = None  # in no unit
-            if (scale := self._mm_per_pixel) is not None:
+            if (scale := self.mm_per_pixel) is not None:
                 for name, factor in (("area", scale**2), ("length", scale), ("dispersion", scale)):
                     unit = "mm2" if name == "area" else "mm"
                     for key in ("median", "q1", "q3"):
@@ -155,10 +156,11 @@ def write_summary(
     title: str | None,
     settings: dict,
     skipped: int,
-    code: int,
     by_products: ByProducts,
-) -> None:
+) -> int:
     """Writes the page of a recording, and then `recording.json`, which says that all of its folder is there.
+
+    Returns the exit code: `PARTLY_DONE` if frames were skipped or a by-product failed, else `DONE`.
 
     The JSON file holds `settings`, the exit `code`, the number of frames that were `skipped`, the limits of the grey
     levels and the units by gas, and under `summary` the row of `recordings.csv`.
@@ -167,8 +169,10 @@ def write_summary(
     if len(series) > 1:
         with by_products.attempt(PAGE):
             replace_text(folder / PAGE, _page(folder, title or folder.name, series, summary))
+    code = PARTLY_DONE if skipped or by_products.failures else DONE
     found = {"settings": settings, "code": code, "skipped": skipped, "range": source.limits, "units": source.units}
     replace_text(folder / SUMMARY, json.dumps(found | {"clock": source.clock, "summary": summary}, indent=1))
+    return code
 
 
 def _page(folder, title, series, summary):
