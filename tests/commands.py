@@ -89,8 +89,11 @@ class Command:
         self.send_signal(signal.SIGKILL)
 
     def communicate(self):
-        with self.stdout:
-            printed = self.stdout.read()
+        """What it prints until it ends, the first time, and None, as there is no pipe for errors alone."""
+        printed = ""
+        if not self.stdout.closed:
+            with self.stdout:
+                printed = self.stdout.read()
         self.wait()
         return printed, None
 

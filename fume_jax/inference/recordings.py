@@ -73,8 +73,9 @@ def predict_recordings(
             code = NOTHING_DONE
             print(f"skipped: {printable(recording.id)}: {error}", flush=True)
             _write_fault(folder, recording, settings[recording.id], str(error))
-        if code == NOTHING_DONE and not (folder / file_name(recording.id) / SUMMARY).exists():
-            _write_fault(folder, recording, settings[recording.id], "no frame is readable")
+        if code != RUN_AGAIN and read_result(folder, recording) is None:
+            reason = "no frame is readable" if code == NOTHING_DONE else "its summary could not be written"
+            _write_fault(folder, recording, settings[recording.id], reason)
         write_table(folder, recordings)
         if code == RUN_AGAIN:
             return RUN_AGAIN

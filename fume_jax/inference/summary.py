@@ -171,8 +171,10 @@ def write_summary(
             replace_text(folder / PAGE, _page(folder, title or folder.name, series, summary))
     code = PARTLY_DONE if skipped or by_products.failures else DONE
     found = {"settings": settings, "code": code, "skipped": skipped, "range": source.limits, "units": source.units}
-    replace_text(folder / SUMMARY, json.dumps(found | {"clock": source.clock, "summary": summary}, indent=1))
-    return code
+    with by_products.attempt(SUMMARY):
+        replace_text(folder / SUMMARY, json.dumps(found | {"clock": source.clock, "summary": summary}, indent=1))
+        return code
+    return PARTLY_DONE
 
 
 def _page(folder, title, series, summary):
