@@ -67,8 +67,7 @@ def _of_stack(stack: Stack, rate):
         return [frame for frame in frames if not isinstance(frame, UnreadableFrame)]
 
     notes += _palette_note(sample(1) or sample(SAMPLED))
-    steps = np.diff(times)
-    rate = float(1 / np.median(steps)) if len(steps) else rate or float(video.DEFAULT_RATE)
+    rate = stack.rate or rate or float(video.DEFAULT_RATE)
     read = lambda: zip(times.tolist(), stack, strict=True)  # noqa: E731
     return Film(read, sample, stack.read, stack.num_frames, rate, stack.clock, stack.unit, notes)
 

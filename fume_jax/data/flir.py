@@ -51,12 +51,6 @@ class Block:
     fault: str = ""
 
 
-def is_sequence(path: str | Path) -> bool:
-    """Returns whether a file begins as SEQ and CSQ files do."""
-    with open(path, "rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
-
-
 def read_blocks(path: str | Path) -> list[Block]:
     """Reads the directories of a file, without its frames: a `Block` for each frame, damaged ones included."""
     blocks = []

@@ -1,5 +1,6 @@
 """A sweep of six runs, two at once, and how its tests look at it."""
 
+import contextlib
 import os
 import time
 
@@ -32,23 +33,30 @@ def arguments(folder):
     return [f"--sweep={folder}/six.py", f"--workdir={folder}/sweep", "--smoke", "--parallel=2", "--gpus=0"]
 
 
-def training(launcher, name, seconds=300):
+def training(launcher, name):
     """The process that trains a run, once it has saved a step of it."""
+
+    def has_saved(words):
+        workdir = next((word for word in words if word.endswith(f"/{name}")), None)
+        if not workdir or "fume_jax.main" not in words:
+            return False
+        steps = os.path.join(workdir.removeprefix("--workdir="), "checkpoints")
+        return os.path.isdir(steps) and any(step.isdigit() for step in os.listdir(steps))
+
+    return child(launcher, has_saved)
+
+
+def child(launcher, is_meant, seconds=300):
+    """The process that a launcher has started, once it is there, of whose command line `is_meant` is true."""
     deadline = time.time() + seconds
     while time.time() < deadline:
         for process in psutil.Process(launcher.pid).children(recursive=True):
-            try:
-                words = process.cmdline()
-            except psutil.Error:
-                continue
-            workdir = next((word for word in words if word.endswith(f"/{name}")), None)
-            if workdir and "fume_jax.main" in words:
-                steps = os.path.join(workdir.removeprefix("--workdir="), "checkpoints")
-                if os.path.isdir(steps) and any(step.isdigit() for step in os.listdir(steps)):
+            with contextlib.suppress(psutil.Error):
+                if is_meant(process.cmdline()):
                     return process
         assert launcher.poll() is None, launcher.communicate()[0]
         time.sleep(0.1)
-    raise AssertionError(f"{name} was not trained")
+    raise AssertionError("the process that is meant did not come")
 
 
 def states(printed):

@@ -6,12 +6,12 @@ import os
 import time
 
 import numpy as np
-import psutil
 import pytest
 
 from launch.shares import divide
 from tests.camera import write_sequence
 from tests.commands import assert_refused, run, start
+from tests.launch.six import child
 
 NAMES = [f"bottle{i}" for i in range(5)]
 
@@ -50,23 +50,16 @@ def shares(printed):
     return {line.split()[0]: line.split()[1:4] for line in table.splitlines()[1:]}
 
 
-def process_of(launcher, share, seconds=120):
+def process_of(launcher, share):
     """The process that predicts a share, once it has a recording."""
-    deadline = time.time() + seconds
-    while time.time() < deadline:
-        for process in psutil.Process(launcher.pid).children(recursive=True):
-            try:
-                words = process.cmdline()
-            except psutil.Error:
-                continue
-            if f"--share={share}" in words and "--only_check_args" not in words:
-                output = next(word for word in words if word.startswith("--output=")).partition("=")[2]
-                first = NAMES[int(share[0])]
-                if os.path.exists(f"{output}/{first}/recording.json"):
-                    return process
-        assert launcher.poll() is None, launcher.communicate()[0]
-        time.sleep(0.1)
-    raise AssertionError(f"share {share} was not predicted")
+
+    def has_predicted(words):
+        if f"--share={share}" not in words or "--only_check_args" in words:
+            return False
+        output = next(word for word in words if word.startswith("--output=")).partition("=")[2]
+        return os.path.exists(f"{output}/{NAMES[int(share[0])]}/recording.json")
+
+    return child(launcher, has_predicted)
 
 
 def test_shares_have_each_recording_once_and_none_is_empty():
