@@ -224,3 +224,13 @@ def test_frames_without_a_number_do_not_count_in_the_scale_of_a_recording():
     assert recording_limits([nothing, ramp(5).astype(float)]) == (5, 104)
     assert recording_limits([nothing]) is None
     assert recording_limits([]) is None
+
+
+def test_what_is_rarer_than_one_pixel_in_a_thousand_does_not_widen_the_scale_of_a_recording():
+    frames = [ramp(1000) for _ in range(10)]
+    frames[4][50:56, 50:56] = 1200 + np.arange(36).reshape(6, 6)  # of 100,000 pixels
+    assert recording_limits(frames) == (1000, 1099)
+    for frame in frames[:3]:
+        frame[20:40, 20:40] = 1200 + np.arange(400).reshape(20, 20) // 4  # 1,200 of them
+    low, high = recording_limits(frames)
+    assert low == 1000 and 1280 < high < 1300
