@@ -5,7 +5,7 @@ A batch is one dict with these keys (B examples of H x W pixels; one example is 
 | key | dtype, shape | meaning |
 | --- | --- | --- |
 | `co2_frame`, `ch4_frame` | float32 [B, H, W, 1] | `(grey / 255 - 0.5) / 0.5` in [-1, 1]; 0.0 everywhere if absent |
-| `co2_mask`, `ch4_mask` | int32 [B, H, W] | index into `MASK_CLASSES` per pixel; all background if absent |
+| `co2_mask`, `ch4_mask` | int32 [B, H, W] | per pixel a class, `IGNORE` or `NOT_GAS`; all background if absent |
 | `modality_mask` | float32 [B, 2] | 1.0 where the gas of `GASES` was recorded, else 0.0 |
 | `labels` | int32 [B] | index into `CLASSES` |
 | `valid` | bool [B] | False for padding, which nothing may count |
@@ -28,7 +28,10 @@ GASES = ("co2", "ch4")
 SPLITS = ("train", "val", "test")
 CLASSES = ("Healthy", "Transitional", "Acidotic")
 MASK_CLASSES = ("background", "tube", "gas")
-TUBE, GAS = MASK_CLASSES.index("tube"), MASK_CLASSES.index("gas")
+BACKGROUND, TUBE, GAS = map(MASK_CLASSES.index, MASK_CLASSES)
+# Values of annotated masks besides the classes, which no model predicts: a pixel of unknown class, which counts
+# nowhere; and one that is background or tube, of recordings in which nobody outlined the tube.
+IGNORE, NOT_GAS = 255, 254
 
 # Class of each pH level of the in-vitro recordings.
 PH_CLASS = {6.5: 0, 6.2: 0, 5.9: 1, 5.6: 2, 5.3: 2, 5.0: 2}

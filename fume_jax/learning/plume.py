@@ -10,9 +10,7 @@ import math
 import cv2
 import numpy as np
 
-from fume_jax.schema import GAS, MASK_CLASSES, TUBE
-
-BACKGROUND = MASK_CLASSES.index("background")
+from fume_jax.schema import BACKGROUND, GAS, TUBE
 
 # Ratio of eigenvalues from which a tube has an axis of its own: that of a rectangle twice as long as it is wide. Often
 # only a stub shows at the border of the frame, and the major axis of a shorter one may run across the tube.
