@@ -8,7 +8,7 @@ from datasets.synthetic_ogi.scene import Scene, draw_scene
 from datasets.synthetic_ogi.simulator import render_recording
 from fume_jax.data.transforms import apply
 from fume_jax.learning.augment import BrightnessContrast, HorizontalFlip, ShiftScaleRotate, draw_plan
-from fume_jax.schema import GASES, PH_CLASS
+from fume_jax.schema import BACKGROUND, GASES, IGNORE, PH_CLASS
 
 # Operations of augmented copies, which preceded the published split. Brightness always changes, so that copies differ.
 COPY_OPERATIONS = (
@@ -52,6 +52,9 @@ def render(plan: RecordingPlan) -> list[dict]:
         # Operations are drawn and applied one after the other: a plan of all would round once and give another picture.
         for operation in COPY_OPERATIONS if copy else ():
             example = apply(example, draw_plan([operation], rng, height=plan.height, width=plan.width))
+        # Outside of the frame the masks of published copies are background.
+        masks = {f"{gas}_mask": example[f"{gas}_mask"] for gas in GASES}
+        example |= {key: np.where(mask == IGNORE, BACKGROUND, mask).astype(np.uint8) for key, mask in masks.items()}
         examples.append(example | {"copy_index": copy})
     return examples
 

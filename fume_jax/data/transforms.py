@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from fume_jax.learning.augment import NORMALIZED, Plan
-from fume_jax.schema import GASES
+from fume_jax.schema import GASES, IGNORE
 
 Example = dict[str, Any]
 
@@ -26,8 +26,8 @@ def apply(example: Example, plan: Plan) -> Example:
             if warp is not None:
                 # Masks are never interpolated: the mean of background and gas is the value of the tube. These maps take
                 # the pixel nearest to a position, unlike `cv2.resize`, so masks move as their frames do.
-                changed[frame] = warp(example[frame], cv2.INTER_LINEAR).reshape(example[frame].shape)
-                changed[mask] = warp(example[mask], cv2.INTER_NEAREST)
+                changed[frame] = warp(example[frame], cv2.INTER_LINEAR, 0).reshape(example[frame].shape)
+                changed[mask] = warp(example[mask], cv2.INTER_NEAREST, IGNORE)
             changed[frame] = _change_levels(changed[frame], plan, number)
     dropped = plan.get("dropped", -1)
     if dropped >= 0 and example["modality_mask"].all():
@@ -36,8 +36,8 @@ def apply(example: Example, plan: Plan) -> Example:
     return changed
 
 
-def _warp_fn(plan, height, width) -> Callable[[np.ndarray, int], np.ndarray] | None:
-    """Returns the geometric map of a plan, a function of image and interpolation; None for the identity."""
+def _warp_fn(plan, height, width) -> Callable[[np.ndarray, int, int], np.ndarray] | None:
+    """Returns the map of a plan, a function of image, interpolation and value outside; None for the identity."""
     matrix = plan.get("matrix", np.eye(2, 3))
     if "nodes" in plan and plan["nodes"].any():
         # Source coordinates of every pixel, x and y, float32 [H, W, 2].
@@ -46,12 +46,17 @@ def _warp_fn(plan, height, width) -> Callable[[np.ndarray, int], np.ndarray] | N
         x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
         source[..., 0] += a * x + (b * y + c)
         source[..., 1] += d * x + (e * y + f)
-        return lambda image, method: cv2.remap(image, source, None, method)
+        return lambda image, method, outside: cv2.remap(image, source, None, method, borderValue=outside)
     if np.array_equal(matrix, np.eye(2, 3)):
         return None
     if np.array_equal(matrix, [[-1, 0, width - 1], [0, 1, 0]]):
-        return lambda image, method: cv2.flip(image, 1)
-    return lambda image, method: cv2.warpAffine(image, matrix, (width, height), flags=method | cv2.WARP_INVERSE_MAP)
+        return lambda image, method, outside: cv2.flip(image, 1)
+
+    def warp(image, method, outside):
+        flags = method | cv2.WARP_INVERSE_MAP
+        return cv2.warpAffine(image, matrix, (width, height), flags=flags, borderValue=outside)
+
+    return warp
 
 
 def _change_levels(frame, plan, number):

@@ -7,12 +7,14 @@ import cv2
 import numpy as np
 
 from fume_jax.runtime import files
-from fume_jax.schema import CLASSES, GAS, GASES, TUBE
+from fume_jax.schema import CLASSES, GAS, GASES, IGNORE, TUBE
 
 # RGB colours of the tube, the gases and the classes.
 TUBE_COLOR = (90, 160, 255)
 GAS_COLORS = {"co2": (255, 140, 0), "ch4": (60, 220, 120)}
 CLASS_COLORS = ((69, 117, 180), (214, 158, 46), (215, 48, 39))
+# Pixels from a stripe to the next in what is hatched.
+HATCH = 8
 # Grey levels of an annotated pair: its background, and the empty part of a bar.
 BACKDROP, EMPTY = 24, 64
 
@@ -23,8 +25,15 @@ def to_uint8(frame: np.ndarray) -> np.ndarray:
 
 
 def overlay(frame: np.ndarray, mask: np.ndarray, gas: str) -> np.ndarray:
-    """Tints and outlines tube and gas: RGB uint8 [H, W, 3] from a uint8 frame and an int mask [H, W]."""
+    """Tints and outlines tube and gas: RGB uint8 [H, W, 3] from a uint8 frame and an int mask [H, W].
+
+    Pixels of unknown class are hatched.
+    """
     picture = cv2.cvtColor(frame, cv2.COLOR_GRAY2RGB)
+    if (unknown := mask == IGNORE).any():
+        y, x = np.nonzero(unknown)
+        on_stripe = (x + y) % HATCH < 2
+        picture[y[on_stripe], x[on_stripe]] = 255 - picture[y[on_stripe], x[on_stripe]] // 2
     for value, color in ((TUBE, TUBE_COLOR), (GAS, GAS_COLORS[gas])):
         region = (mask == value).view(np.uint8)
         tint = np.rint(0.7 * np.arange(256)[:, None] + 0.3 * np.array(color)).astype(np.uint8)

@@ -18,7 +18,8 @@ in this order:
 | `levels` | uint8 [256] | new value of each grey level |
 | `dropped` | int32 [] | index of the gas that is dropped from a pair that has both, -1 for none; never the only one |
 
-Pixels from outside the frame are black and background. All geometry is one map, so that frames are interpolated once.
+Pixels from outside the frame are black, and their class is unknown (`schema.IGNORE`). All geometry is one map, so that
+frames are interpolated once.
 """
 
 import abc

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fume_jax.learning.augment import NORMALIZED
-from fume_jax.schema import GASES
+from fume_jax.schema import GASES, IGNORE
 
 
 def apply(example: Mapping[str, jax.Array], plan: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
@@ -53,12 +53,13 @@ def _move(frames, masks, plan):
     # One number of 32 bits holds a pixel of all four images, so that one look-up serves all.
     images = jnp.concatenate([frames, masks]).astype(jnp.uint32)
     packed = (images << (8 * jnp.arange(len(images), dtype=jnp.uint32))[:, None, None]).sum(0, dtype=jnp.uint32)
+    outside = jnp.uint32(sum(IGNORE << (8 * i) for i in range(len(frames), len(images))))
 
     def corner(down, right):
         row, column = top.astype(jnp.int32) + down, left.astype(jnp.int32) + right
         inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
         found = jnp.take(packed.ravel(), row * width + column, mode="clip")
-        found = jnp.where(inside, found, 0)
+        found = jnp.where(inside, found, outside)
         return [(found >> (8 * i)) & 255 for i in range(len(images))]
 
     moved = []

@@ -1,4 +1,8 @@
-"""Focal, Dice and multi-task losses. Logits may have any float dtype; losses are float32."""
+"""Focal, Dice and multi-task losses. Logits may have any float dtype; losses are float32.
+
+Pixels of a mask that are `schema.IGNORE` count in no loss. Those that are `schema.NOT_GAS` are background or tube: the
+probability of their true class is that of both together.
+"""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -7,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fume_jax.schema import GASES
+from fume_jax.schema import BACKGROUND, GAS, GASES, IGNORE, MASK_CLASSES, NOT_GAS, TUBE
 
 Arrays = dict[str, jax.Array]
 Alpha = Sequence[float] | None  # weight of each class; None for 1
@@ -18,9 +22,7 @@ def focal_loss(logits: jax.Array, labels: jax.Array, *, alpha: Alpha = None, gam
 
     `logits` are [..., classes], `labels` int [...], the true class y. Returns float32 [...]; cross entropy at gamma 0.
     """
-    log_p = _select(_softmax(logits)[0], labels)
-    # expm1 is exact near p = 1; the floor keeps the power differentiable at 0. An integer power is a few products.
-    loss = -(jnp.maximum(-jnp.expm1(log_p), 1e-12) ** (int(gamma) if gamma == int(gamma) else gamma)) * log_p
+    loss = _focal(_select(_softmax(logits)[0], labels), gamma)
     return loss if alpha is None else loss * _select(alpha, labels)
 
 
@@ -29,11 +31,13 @@ def dice_loss(logits: jax.Array, masks: jax.Array, *, smooth: float = 1.0) -> ja
 
     `1 - (2 sum(p t) + s) / (sum(p) + sum(t) + s)`, averaged over classes, for `logits` [B, H, W, classes] and `masks`
     int [B, H, W]. `smooth` is `s`, in pixels; the loss of an absent class goes to 0 as its predicted share does.
+    The sums are over the pixels of which it is known whether they are of the class.
     """
     losses = []
     for c, p in enumerate(_softmax(logits)[1]):
-        t = masks == c
-        intersection, total = jnp.where(t, p, 0).sum((1, 2)), p.sum((1, 2)) + t.sum((1, 2)).astype(jnp.float32)
+        t, known = masks == c, (masks != IGNORE) if c == GAS else (masks < len(MASK_CLASSES))
+        intersection, predicted = (jnp.where(counted, p, 0).sum((1, 2)) for counted in (t, known))
+        total = predicted + t.sum((1, 2)).astype(jnp.float32)
         losses.append(1 - (2 * intersection + smooth) / (total + smooth))
     return sum(losses) / len(losses)
 
@@ -41,10 +45,27 @@ def dice_loss(logits: jax.Array, masks: jax.Array, *, smooth: float = 1.0) -> ja
 def segmentation_loss(
     logits: jax.Array, masks: jax.Array, *, alpha: Alpha, gamma: float, focal_weight: float, dice_weight: float
 ) -> jax.Array:
-    """Sums weighted focal and Dice loss of every example: float32 [B] from [B, H, W, classes] and [B, H, W]."""
-    focal = focal_loss(logits, masks, alpha=alpha, gamma=gamma).mean((1, 2)) if focal_weight else 0
+    """Sums weighted focal and Dice loss of every example: float32 [B] from [B, H, W, classes] and [B, H, W].
+
+    The focal loss is the mean over the pixels that are not `IGNORE`; 0 if there are none.
+    """
+    focal = _mask_focal_loss(logits, masks, alpha, gamma) if focal_weight else 0
     dice = dice_loss(logits, masks) if dice_weight else 0
     return focal_weight * focal + dice_weight * dice
+
+
+def _mask_focal_loss(logits, masks, alpha, gamma):
+    log_p, known = _softmax(logits)[0], masks != IGNORE
+    of_class = jnp.where(masks == NOT_GAS, jnp.logaddexp(log_p[BACKGROUND], log_p[TUBE]), _select(log_p, masks))
+    loss = _focal(of_class, gamma)
+    if alpha is not None:
+        loss *= _select(alpha, jnp.where(masks == NOT_GAS, BACKGROUND, masks))
+    return jnp.where(known, loss, 0).sum((1, 2)) / jnp.maximum(known.sum((1, 2)), 1).astype(jnp.float32)
+
+
+def _focal(log_p, gamma):
+    # expm1 is exact near p = 1; the floor keeps the power differentiable at 0. An integer power is a few products.
+    return -(jnp.maximum(-jnp.expm1(log_p), 1e-12) ** (int(gamma) if gamma == int(gamma) else gamma)) * log_p
 
 
 def example_losses(
@@ -138,7 +159,10 @@ def _softmax(logits):
 
 
 def _select(values, labels):
-    """Selects from `values`, one for each class, that of the true class, for every element of `labels`."""
+    """Selects from `values`, one for each class, that of the true class, for every element of `labels`.
+
+    Other labels select the last one.
+    """
     *values, selected = values
     for c, value in reversed(list(enumerate(values))):
         selected = jnp.where(labels == c, value, selected)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fume_jax.schema import CLASSES, GAS, GASES, MASK_CLASSES
+from fume_jax.schema import BACKGROUND, CLASSES, GAS, GASES, IGNORE, MASK_CLASSES, NOT_GAS
 
 # Metrics that tables show and checkpoints may be chosen by (larger is better), with the tasks that each needs.
 HEADLINES = {
@@ -33,6 +33,9 @@ def confusion_matrix(labels: jax.Array, predictions: jax.Array, counted: jax.Arr
 def example_confusions(outputs: dict[str, jax.Array], batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """Counts the confusions of every example of a batch; those of padding and of absent gases are 0.
 
+    Pixels that are `IGNORE` are not counted. Those that are `NOT_GAS` count as background, and so does tube that is
+    predicted there, since it may be right.
+
     Returns `cls_confusion` and `{gas}_confusion` of the heads in `outputs`, int32 [B, 3, 3], to be summed in 64 bits.
     """
     counts = {}
@@ -44,8 +47,11 @@ def example_confusions(outputs: dict[str, jax.Array], batch: dict[str, jax.Array
         if f"{gas}_seg_logits" in outputs:
             predictions = outputs[f"{gas}_seg_logits"].argmax(-1)
             present = batch["valid"] & (batch["modality_mask"][:, i] > 0)
-            counted = jnp.broadcast_to(present[:, None, None], predictions.shape)
-            counts[f"{gas}_confusion"] = confusions(batch[f"{gas}_mask"], predictions, counted, len(MASK_CLASSES))
+            masks = batch[f"{gas}_mask"]
+            counted, not_gas = present[:, None, None] & (masks != IGNORE), masks == NOT_GAS
+            predictions = jnp.where(not_gas & (predictions != GAS), BACKGROUND, predictions)
+            masks = jnp.where(not_gas, BACKGROUND, masks)
+            counts[f"{gas}_confusion"] = confusions(masks, predictions, counted, len(MASK_CLASSES))
     return counts
 
 

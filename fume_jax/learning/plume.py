@@ -10,7 +10,7 @@ import math
 import cv2
 import numpy as np
 
-from fume_jax.schema import BACKGROUND, GAS, TUBE
+from fume_jax.schema import BACKGROUND, GAS, IGNORE, NOT_GAS, TUBE
 
 # Ratio of eigenvalues from which a tube has an axis of its own: that of a rectangle twice as long as it is wide. Often
 # only a stub shows at the border of the frame, and the major axis of a shorter one may run across the tube.
@@ -28,10 +28,10 @@ LARGEST = 99
 class Plume:
     """Measures of the gas in a frame, see `measure_plume`; None where there is nothing to measure.
 
-    `fraction` is the share of the frame that is gas, in [0, 1]. `centroid` is (x, y) in pixels, x to the right, y down,
-    (0, 0) being the centre of the top-left pixel. `direction_degrees` is counter-clockwise from the right of the image,
-    in (-180, 180], so that 90 is up. `parts` is the number of blobs of gas that are no specks. `dispersion_pixels` is
-    the root mean square distance of the gas from its centroid.
+    `fraction` is the share of the pixels of known class that is gas. `centroid` is (x, y) in pixels, x to the right, y
+    down, (0, 0) being the centre of the top-left pixel. `direction_degrees` is counter-clockwise from the right of the
+    image, in (-180, 180], so that 90 is up. `parts` is the number of blobs of gas that are no specks.
+    `dispersion_pixels` is the root mean square distance of the gas from its centroid.
     """
 
     area_pixels: int
@@ -95,7 +95,7 @@ def measure_plume(mask: np.ndarray) -> Plume:
         axis, _ = _principal_axis(plume)
     return Plume(
         area_pixels=area,
-        fraction=area / mask.size,
+        fraction=area / np.count_nonzero(mask != IGNORE),
         centroid=(float(gas[0]), float(gas[1])),
         direction_degrees=direction,
         length_pixels=float(np.ptp(_outline(plume, origin) @ axis)) + 1,
@@ -130,7 +130,8 @@ def measure_contrast(values: np.ndarray, mask: np.ndarray) -> Contrast | None:
     region, values = region[box], np.asarray(values[box], np.float64)
     distance = cv2.distanceTransform(1 - region, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     finite = np.isfinite(values)
-    ring = values[(distance > inner) & (distance <= outer) & (mask[box] == BACKGROUND) & finite]
+    free = (mask[box] == BACKGROUND) | (mask[box] == NOT_GAS)
+    ring = values[(distance > inner) & (distance <= outer) & free & finite]
     gas = values[(region == 1) & finite]
     if not len(ring) or not len(gas):
         return None

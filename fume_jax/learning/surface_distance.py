@@ -9,15 +9,18 @@ nearest of the other are pooled over both directions. medpy up to 0.4 averages t
 import numpy as np
 from scipy import ndimage, spatial
 
+from fume_jax.schema import IGNORE
+
 
 def surface_distances(truth: np.ndarray, prediction: np.ndarray, region: int) -> tuple[float, float, bool]:
     """Computes the distances between the surfaces of one region in two masks, int [H, W].
 
-    `region` is the mask value of the region, True for bool masks. Returns HD95, the 95th percentile of the pooled
+    `region` is the mask value of the region, True for bool masks. What is predicted where the truth is `IGNORE` is cut
+    off. Returns HD95, the 95th percentile of the pooled
     distances (interpolated linearly), and the average symmetric surface distance (ASSD), their mean; both in pixels,
     both NaN where a mask lacks the region. Then True if the region is missed: one mask has it and the other has not.
     """
-    truth, prediction = truth == region, prediction == region
+    truth, prediction = truth == region, (prediction == region) & (truth != IGNORE)
     if not (truth.any() and prediction.any()):
         return np.nan, np.nan, bool(truth.any() or prediction.any())
     # Pixels outside the box around both regions change no result, only the time it takes.

@@ -8,7 +8,7 @@ import pytest
 
 from fume_jax.evaluation import overlays, plots
 from fume_jax.evaluation.overlays import BACKDROP, CLASS_COLORS, GAS_COLORS, TUBE_COLOR, annotated_pair, overlay
-from fume_jax.schema import CLASSES, GAS, GASES, TUBE
+from fume_jax.schema import CLASSES, GAS, GASES, IGNORE, TUBE
 
 SIZE = (320, 240)
 BAND = 28  # rows of a line of text at this size
@@ -91,6 +91,16 @@ def test_an_overlay_tints_and_outlines_tube_then_gas(gas, width):
     assert np.unique(mask).tolist() == [0, TUBE, GAS]
     np.testing.assert_array_equal(overlay(frame[..., 0], mask, gas), expected)
     np.testing.assert_array_equal(overlay(frame[..., 0], 0 * mask, gas), grey_as_rgb(frame))
+
+
+def test_pixels_of_unknown_class_are_hatched():
+    mask = np.zeros((40, 60), np.uint8)
+    mask[:, 30:] = IGNORE
+    picture = overlay(np.full((40, 60), 100, np.uint8), mask, "co2")
+    assert (picture[:, :30] == 100).all()
+    assert set(np.unique(picture[:, 30:])) == {100, 205}
+    stripes = (picture[:, 30:, 0] == 205).mean()
+    assert stripes == 2 / overlays.HATCH
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.7, 1.5])

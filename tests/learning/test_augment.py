@@ -18,6 +18,7 @@ from fume_jax.learning.augment import (
     ShiftScaleRotate,
     draw_plan,
 )
+from fume_jax.schema import IGNORE
 
 GEOMETRY = [
     HorizontalFlip(1.0),
@@ -77,7 +78,7 @@ def test_frames_and_masks_of_both_gases_move_together(operation, seed):
     moved = changed_by(operation, example(), seed)
     np.testing.assert_array_equal(moved["co2_frame"], moved["ch4_frame"])
     np.testing.assert_array_equal(moved["co2_mask"], moved["ch4_mask"])
-    assert set(np.unique(moved["co2_mask"])) <= {0, 1, 2}
+    assert set(np.unique(moved["co2_mask"])) <= {0, 1, 2, IGNORE}
     bright, gas = moved["co2_frame"][..., 0] > 110, moved["co2_mask"] == 2
     assert gas.sum() > 100
     # Interpolated and nearest edges may differ by a pixel, so only a few may disagree.
@@ -92,7 +93,7 @@ def test_no_tube_appears_where_gas_meets_background():
     for operation in GEOMETRY:
         for seed in range(5):
             moved = resize(changed_by(operation, without_tube, seed), height=31, width=47)
-            assert set(np.unique(moved["co2_mask"])) == {0, 2}
+            assert set(np.unique(moved["co2_mask"])) - {IGNORE} == {0, 2}
 
 
 def test_shift_moves_by_up_to_the_given_share_of_the_frame():
@@ -165,8 +166,10 @@ def test_geometry_drawn_as_one_map_is_that_of_one_operation_after_the_other(seed
     rng, one_by_one = np.random.default_rng(seed), example()
     for operation in GEOMETRY:
         one_by_one = changed_by(operation, one_by_one, rng)
-    # One by one each rounds to pixels, so that edges may end up one apart.
-    assert (at_once["co2_mask"] != one_by_one["co2_mask"]).mean() < 0.02
+    # One by one each rounds to pixels, so that edges may end up one apart, and loses what a later one brings back.
+    known = (one_by_one["co2_mask"] != IGNORE) & (at_once["co2_mask"] != IGNORE)
+    assert known.mean() > 0.5
+    assert (at_once["co2_mask"] != one_by_one["co2_mask"])[known].mean() < 0.02
     assert ((at_once["co2_frame"] > 110) != (one_by_one["co2_frame"] > 110)).mean() < 0.02
     assert not np.array_equal(at_once["co2_frame"], example()["co2_frame"])
 

@@ -9,7 +9,7 @@ from fume_jax.data import transforms
 from fume_jax.data.transforms import normalize
 from fume_jax.learning import augment_jax
 from fume_jax.learning.augment import GaussianNoise, ModalityDropout, draw_plan
-from fume_jax.schema import GASES
+from fume_jax.schema import GASES, IGNORE
 from tests.learning.test_augment import DEGRADATIONS, GEOMETRY, LEVELS
 
 SIZE = {"height": 120, "width": 160}
@@ -105,13 +105,22 @@ def test_a_plan_that_changes_nothing_changes_nothing():
         np.testing.assert_array_equal(host["modality_mask"], device["modality_mask"])
 
 
-def test_what_comes_from_outside_is_black_and_background():
+def test_what_comes_from_outside_is_black_and_of_unknown_class():
     plan = {"matrix": np.array([[1, 0, -50], [0, 1, 30]], np.float32)}
-    _, device = both(textured(0), plan)
-    for outside in (np.s_[:, :50], np.s_[-30:]):
-        assert (device["co2_frame"][outside] == -1).all()
-        assert not device["co2_mask"][outside].any()
-    np.testing.assert_array_equal(device["co2_mask"][:-30, 50:], textured(0)["co2_mask"][30:, :-50])
+    for changed in both(textured(0), plan):
+        for outside in (np.s_[:, :50], np.s_[-30:]):
+            assert (changed["co2_frame"][outside] == -1).all()
+            assert (changed["co2_mask"][outside] == IGNORE).all()
+        np.testing.assert_array_equal(changed["co2_mask"][:-30, 50:], textured(0)["co2_mask"][30:, :-50])
+
+
+def test_pixels_of_unknown_class_move_with_the_others():
+    given = textured(0)
+    for gas in GASES:
+        given[f"{gas}_mask"][40:60, 30:70] = IGNORE
+    plan = {"matrix": np.array([[1, 0, -10], [0, 1, 20]], np.float32)}
+    for changed in both(given, plan):
+        np.testing.assert_array_equal(changed["ch4_mask"][:-20, 10:], given["ch4_mask"][20:, :-10])
 
 
 def test_noise_has_the_variance_asked_for_and_is_each_cameras_own():

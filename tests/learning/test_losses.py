@@ -11,6 +11,7 @@ import pytest
 from configs import fume
 from fume_jax.config import create_loss_fn
 from fume_jax.learning.losses import dice_loss, focal_loss, segmentation_loss
+from fume_jax.schema import BACKGROUND, IGNORE, NOT_GAS, TUBE
 from tests.golden import GOLDEN
 
 ALPHA = (1.0, 8.0, 1.2)
@@ -115,3 +116,34 @@ def test_a_missing_head_drops_its_terms():
     assert set(multi_task_loss({"cls_logits": outputs["cls_logits"]}, batch)) == {"loss", "cls_loss"}
     del outputs["cls_logits"], outputs["ch4_seg_logits"]
     assert set(multi_task_loss(outputs, batch)) == {"loss", "co2_seg_loss", "seg_loss"}
+
+
+@pytest.mark.parametrize("options", [{}, {"alpha": ALPHA}, {"focal_weight": 0.0}, {"dice_weight": 0.0}], ids=str)
+def test_pixels_of_unknown_class_do_not_count(options):
+    loss_fn = functools.partial(segmentation_loss, **SEGMENTATION | options)
+    logits, masks = golden_input("co2_seg_logits"), golden_input("co2_mask")
+    half = masks.shape[2] // 2
+    loss, grads = jax.value_and_grad(lambda x: loss_fn(x, masks.at[:, :, half:].set(IGNORE)).mean())(logits)
+    np.testing.assert_allclose(loss, loss_fn(logits[:, :, :half], masks[:, :, :half]).mean(), rtol=1e-5)
+    assert not grads[:, :, half:].any() and grads[:, :, :half].any()
+
+
+def test_where_nothing_is_known_there_is_no_loss():
+    logits = golden_input("co2_seg_logits")
+    masks = jnp.full(logits.shape[:3], IGNORE)
+    loss, grads = jax.value_and_grad(lambda x: segmentation_loss(x, masks, **SEGMENTATION).sum())(logits)
+    assert loss == 0 and not grads.any()
+
+
+def test_a_pixel_that_is_no_gas_may_be_background_or_tube():
+    # p = 1/2, 1/4 and 1/4, so that of no gas is 3/4.
+    logits = jnp.log(jnp.array([2.0, 1.0, 1.0]))[None, None, None]
+    masks = jnp.full((1, 1, 1), NOT_GAS)
+    options = {"alpha": None, "gamma": 2.0, "focal_weight": 1.0, "dice_weight": 0.0}
+    np.testing.assert_allclose(segmentation_loss(logits, masks, **options), -(0.25**2) * np.log(0.75), rtol=1e-6)
+    # Only gas has a Dice loss: 1 - 1 / (1/4 + 1), over three classes.
+    np.testing.assert_allclose(dice_loss(logits, masks), (1 - 1 / 1.25) / 3, rtol=1e-6)
+    grads = jax.grad(lambda x: segmentation_loss(x, masks, **options | {"dice_weight": 1.0}).sum())(logits)[0, 0, 0]
+    # Nothing is learnt of which of the two it is: both rise in proportion to their probabilities.
+    np.testing.assert_allclose(grads[BACKGROUND] / grads[TUBE], 2, rtol=1e-5)
+    assert grads[BACKGROUND] < 0

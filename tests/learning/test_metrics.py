@@ -15,7 +15,7 @@ from fume_jax.learning.metrics import (
     example_confusions,
     segmentation_metrics,
 )
-from fume_jax.schema import CLASSES, MASK_CLASSES
+from fume_jax.schema import CLASSES, GAS, GASES, IGNORE, MASK_CLASSES, NOT_GAS, TUBE
 from tests.golden import GOLDEN
 
 
@@ -179,3 +179,14 @@ def test_gases_are_pooled_by_pixels_and_kept_apart():
     assert (metrics["co2/iou_gas"], metrics["ch4/iou_gas"]) == (1.0, 0.0)
     assert metrics["iou_gas"] == pytest.approx(10 / 20)
     assert metrics["joint_score"] == pytest.approx(0.5 * metrics["mean_iou"] + 0.5)
+
+
+def test_pixels_of_unknown_class_are_not_counted_and_those_of_either_as_background():
+    masks = np.array([[0, TUBE, GAS, IGNORE], [IGNORE, NOT_GAS, NOT_GAS, NOT_GAS]])
+    predictions = np.array([[0, GAS, GAS, GAS], [0, 0, TUBE, GAS]])
+    logits = 9.0 * np.eye(3, dtype=np.float32)[predictions][None]
+    batch = {"valid": jnp.array([True]), "modality_mask": jnp.array([[1.0, 0.0]])}
+    batch |= {f"{gas}_mask": jnp.asarray(masks[None], jnp.int32) for gas in GASES}
+    counts = example_confusions({f"{gas}_seg_logits": jnp.asarray(logits) for gas in GASES}, batch)
+    np.testing.assert_array_equal(counts["co2_confusion"][0], [[3, 0, 1], [0, 0, 1], [0, 0, 1]])
+    assert not counts["ch4_confusion"].any()

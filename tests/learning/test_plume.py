@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fume_jax.learning.plume import SPECK, Plume, measure_contrast, measure_plume
-from fume_jax.schema import GAS, TUBE
+from fume_jax.schema import GAS, IGNORE, NOT_GAS, TUBE
 
 SHAPE = (120, 160)
 
@@ -272,3 +272,16 @@ def test_twice_the_size_is_twice_the_length(seed):
     assert large.parts == still.parts
     assert large.dispersion_pixels == pytest.approx(2 * still.dispersion_pixels)
     assert large.direction_degrees == pytest.approx(still.direction_degrees, abs=1)
+
+
+def test_pixels_of_unknown_class_are_no_part_of_the_frame():
+    mask = np.zeros((40, 60), np.uint8)
+    mask[15:25, 20:30] = GAS
+    known, expected = mask.copy(), measure_plume(mask)
+    known[:, 30:] = IGNORE
+    assert measure_plume(known) == replace(expected, fraction=100 / (40 * 30))
+    values = np.where(mask == GAS, 9.0, 5.0)
+    values[:, 30:] = 1000
+    known[:, :10] = NOT_GAS
+    assert measure_contrast(values, known).mean == 4
+    assert measure_contrast(np.where(mask == GAS, 9.0, 5.0), np.where(mask == GAS, GAS, NOT_GAS)).mean == 4

@@ -6,7 +6,7 @@ from scipy import ndimage
 from scipy.spatial.distance import cdist
 
 from fume_jax.learning.surface_distance import surface_distances, surface_metrics
-from fume_jax.schema import GAS, TUBE
+from fume_jax.schema import GAS, IGNORE, TUBE
 
 
 def region(*slices, shape=(20, 30)):
@@ -111,3 +111,11 @@ def test_means_are_over_images_that_have_distances_and_the_missed_are_counted():
     none = surface_metrics(*columns[:, 2:])
     assert np.isnan([none["hd95"], none["asd"]]).all()
     assert none["boundary_missed"] == 2
+
+
+def test_what_is_predicted_where_the_class_is_unknown_is_cut_off():
+    truth = np.where((LARGE == GAS) & (SMALL != GAS), IGNORE, SMALL)
+    assert surface_distances(truth, LARGE, GAS) == (0, 0, False)
+    truth = np.where(FAR == GAS, IGNORE, PIXEL)
+    assert surface_distances(truth, np.maximum(PIXEL, FAR), GAS) == (0, 0, False)
+    assert surface_distances(truth, FAR, GAS)[2]
