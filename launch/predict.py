@@ -1,7 +1,7 @@
 """Predicts a list of recordings in shares: `python -m launch.predict --recordings=LIST --output=DIR --shares=N`.
 
 Each share is a `fume predict`, which takes the flags after `--`, such as `-- --workdir=runs/demo --save=overlays`. The
-same command goes on with what is not done. See launch/README.md.
+same command goes on with what is not done. `-- --help` shows these flags. See launch/README.md.
 """
 
 import functools

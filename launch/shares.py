@@ -62,7 +62,6 @@ class Share:
     def models(self) -> dict[str, str]:
         """Paths of the model by the flags that name it; empty for the pretrained one."""
         values = flags.FlagValues()
-        values.set_gnu_getopt()  # the value of a flag that is not defined here may be a word of its own
         for name in _MODEL_FLAGS:
             flags.DEFINE_string(name, None, "", flag_values=values)
         values(["", *canonical_arguments(self.options)], known_only=True)
