@@ -14,6 +14,7 @@ alone. The command writes to DIR
 | `timeline.png` | probabilities and gas over time |
 
 `--recordings=LIST` predicts many recordings instead, each into a folder of DIR, and sums them up in `recordings.csv`.
+`--share=K/N` predicts a part of them; the command without it then writes that table.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Backend that trains on TPUs and GPUs of a cloud, in managed jobs of SkyPilot, which recovers preempted ones."""
+"""Backend that runs commands on TPUs and GPUs of a cloud: managed jobs of SkyPilot, which recovers preempted ones."""
 
 import dataclasses
 import re
@@ -15,9 +15,9 @@ from fume_jax.runtime.preemption import StopRequest
 from launch import status
 from launch.command import Command
 
-# Mount point of the bucket, which holds data/ and runs/ as a checkout does.
-_BUCKET = "/fume/bucket"
-_DATA = "/fume/data"
+# Folder of what comes from the bucket: copies of some folders, and the mounted bucket, laid out as a checkout is.
+_FUME = "/fume"
+_BUCKET = f"{_FUME}/bucket"
 _PYTHON = "~/fume/bin/python"
 
 
@@ -25,7 +25,8 @@ _PYTHON = "~/fume/bin/python"
 class Cloud:
     """Writes a task for each run, launches the tasks and does not wait."""
 
-    workdir: Path  # folder of the sweep; that of the same name in `runs/` of the bucket receives the runs
+    workdir: Path  # holds the folders of the runs, with their states
+    name: str  # begins the names of the jobs; the folder of this name in `runs/` of the bucket receives the runs
     bucket: str  # address of the bucket, such as gs://NAME
     accelerator: str  # SkyPilot's name of the accelerator, such as tpu-v5litepod-16 or H100:8
     infra: str | None  # cloud, region and zone, such as gcp/us-west4; None chooses the cheapest
@@ -65,11 +66,12 @@ class Cloud:
     def task(self, run: Command) -> dict[str, Any]:
         """Returns the task of a run, as in SkyPilot's YAML files."""
         platform, extra = ("tpu", "tpu") if self.accelerator.startswith("tpu") else ("gpu", "cuda12")
-        arguments = run.arguments(f"{_BUCKET}/runs/{self.workdir.name}/{run.name}", platform)
+        arguments = run.arguments(f"{_BUCKET}/runs/{self.name}/{run.name}", platform)
+        needs = run.needs
         # Google's name of the runtime of a v5e; SkyPilot would choose that of a v5p.
         boots = {"accelerator_args": {"runtime_version": "v2-alpha-tpuv5-lite"}}
         return {
-            "name": f"{self.workdir.name}-{run.name}",
+            "name": f"{self.name}-{run.name}",
             "workdir": ".",
             "resources": {
                 **({"infra": self.infra} if self.infra else {}),
@@ -79,20 +81,25 @@ class Cloud:
                 "job_recovery": {"strategy": "EAGER_NEXT_REGION", "recover_on_exit_codes": [RUN_AGAIN]},
             },
             "file_mounts": {
-                # A recovered job resumes from the checkpoints in the mounted bucket.
+                # A recovered job goes on from what is in the mounted bucket.
                 _BUCKET: {"source": self.bucket, "mode": "MOUNT"},
-                # The dataset is copied, because it is read at random.
-                _DATA: f"{self.bucket}/data",
+                **{f"{_FUME}/{folder}": f"{self.bucket}/{folder}" for folder in needs.copied},
             },
             "setup": "set -e\n"
-            f"ln -sfn {_DATA} data\n"
-            f"ln -sfn {_BUCKET}/runs runs\n"
-            "pip install -q uv\n"
+            + "".join(f"ln -sfn {_FUME}/{folder} {folder}\n" for folder in needs.copied)
+            + "".join(f"mkdir -p {_BUCKET}/{folder}\nln -sfn {_BUCKET}/{folder} {folder}\n" for folder in needs.mounted)
+            + "".join(self._expect(path) for path in needs.files)
+            + "pip install -q uv\n"
             "uv venv -q --python 3.11 --allow-existing ~/fume\n"
-            f"uv pip install -q --python {_PYTHON} -e '.[{extra}]'\n",
+            f"uv pip install -q --python {_PYTHON} -e '.[{','.join((extra, *needs.extras))}]'\n",
             # Every host of a pod runs this; JAX finds the others.
             "run": f"{_PYTHON} {shlex.join(arguments)}\n",
         }
+
+    def _expect(self, path):
+        """Returns the command that ends a setup before it takes minutes, if the bucket lacks a file."""
+        message = shlex.quote(f"error: there is no {self.bucket}/{path}")
+        return f"test -e {shlex.quote(path)} || {{ echo {message}; exit 1; }}\n"
 
     def _path(self, run):
         return self.workdir / "tasks" / f"{run.name}.yaml"

@@ -1,7 +1,22 @@
 """What engines run: commands with a name, such as the trainings of a sweep and the shares of a list of recordings."""
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
+
+
+@dataclasses.dataclass(frozen=True)
+class Needs:
+    """Describes what a command needs of a machine that has the checkout, but of its ignored folders those of a bucket.
+
+    Folders, files and extras are named as in the checkout.
+    """
+
+    copied: Sequence[str] = ()  # folders that the machine copies from the bucket before the command starts
+    mounted: Sequence[str] = ()  # folders that are those of the bucket
+    files: Sequence[str] = ()  # files and folders in them, without which the command cannot start
+    extras: Sequence[str] = ()  # extras of the package, besides that of the device
 
 
 class Command(Protocol):
@@ -10,6 +25,10 @@ class Command(Protocol):
     @property
     def name(self) -> str:
         """Name of the folder."""
+
+    @property
+    def needs(self) -> Needs:
+        """What a machine of a cloud must have."""
 
     def arguments(self, workdir: str | Path, platform: str | None, *, alone: bool = False) -> list[str]:
         """Returns the arguments of `python`.

@@ -23,16 +23,21 @@ GPUS = flags.DEFINE_integer(
 NODES = flags.DEFINE_integer("nodes", 1, "slurm: number of nodes of each command.", lower_bound=1)
 _HOURS = flags.DEFINE_float("hours", 24.0, "slurm: hours after which a command saves and is requeued.", lower_bound=0.1)
 _SLURM = flags.DEFINE_multi_string("slurm", [], "slurm: KEY=VALUE, an option of sbatch, such as partition=gpu.")
-_ACCELERATOR = flags.DEFINE_string("accelerator", "tpu-v5litepod-16", "tpu, cloud: accelerator, as SkyPilot names it.")
+ACCELERATOR = flags.DEFINE_string("accelerator", "tpu-v5litepod-16", "tpu, cloud: accelerator, as SkyPilot names it.")
 _SPOT = flags.DEFINE_bool("spot", True, "tpu, cloud: use machines that are cheaper and may be taken away.")
 _INFRA = flags.DEFINE_string("infra", None, "tpu, cloud: cloud and region, e.g. gcp/us-west4; default: the cheapest.")
-_BUCKET = flags.DEFINE_string("bucket", None, "tpu, cloud: bucket gs://NAME that holds data/ and receives runs/.")
+BUCKET = flags.DEFINE_string(
+    "bucket", None, "tpu, cloud: bucket gs://NAME that stands in for folders of the checkout, such as data and runs."
+)
+
+# Backends whose machines have no disk in common with this one.
+CLOUDS = ("tpu", "cloud")
 
 # Backends of each flag that not all of them have.
 _BACKENDS = {
     **dict.fromkeys(("parallel", "gpus"), ("local", "slurm")),
     **dict.fromkeys(("nodes", "hours", "slurm"), ("slurm",)),
-    **dict.fromkeys(("accelerator", "spot", "infra", "bucket"), ("tpu", "cloud")),
+    **dict.fromkeys(("accelerator", "spot", "infra", "bucket"), CLOUDS),
 }
 
 
@@ -53,9 +58,10 @@ def create_backend(workdir: Path, name: str | None = None):
         options = {key: _literal(value) for key, value in pairs("slurm", _SLURM.value).items()}
         options = ({"job_name": name} if name else {}) | options
         return module.Slurm(workdir, NODES.value, gpus, minutes, _PARALLEL.value, options)
-    if not _BUCKET.value:
-        raise UserError(f"--backend={backend} needs --bucket, which holds the data and receives the runs.")
-    return module.Cloud(workdir, _BUCKET.value.rstrip("/"), _ACCELERATOR.value, _INFRA.value, _SPOT.value)
+    if not BUCKET.value:
+        raise UserError(f"--backend={backend} needs --bucket, which holds the data and receives the results.")
+    bucket = BUCKET.value.rstrip("/")
+    return module.Cloud(workdir, name or workdir.name, bucket, ACCELERATOR.value, _INFRA.value, _SPOT.value)
 
 
 def launch(backend, commands: Sequence[Command], stop: StopRequest, noun: str) -> dict[str, str]:
@@ -98,7 +104,7 @@ def pairs(flag: str, words: Sequence[str]) -> dict[str, str]:
 
 
 def _module(backend):
-    name = "cloud" if backend == "tpu" else backend
+    name = "cloud" if backend in CLOUDS else backend
     with needs_extra("cloud" if name == "cloud" else "launch", f"--backend={backend}"):  # extras of setup.cfg
         return importlib.import_module(f"launch.{name}")
 

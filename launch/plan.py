@@ -15,6 +15,7 @@ from ml_collections import config_flags
 from fume_jax.config import validate_config, with_local_paths
 from fume_jax.runtime import cli
 from fume_jax.runtime.errors import UserError, python_file
+from launch.command import Needs
 
 # Overrides that make a run take minutes on a laptop. The keys that a sweep varies override them.
 SMOKE = {
@@ -70,6 +71,11 @@ class Run:
     def config_arguments(self) -> list[str]:
         """Arguments of `python -m fume_jax.main` that describe the config."""
         return [f"--config={self.config}", *(f"--config.{key}={value}" for key, value in self.overrides.items())]
+
+    @property
+    def needs(self) -> Needs:
+        """The dataset, which is read at random, and the folder of all runs, where it resumes from its checkpoints."""
+        return Needs(copied=("data",), mounted=("runs",))
 
     def arguments(self, workdir: str | Path, platform: str | None, *, alone: bool = False) -> list[str]:
         """Returns the arguments of `python` that train the run, which fails if a given `platform` has no device.

@@ -1,10 +1,14 @@
 """Predicts a list of recordings in shares: `python -m launch.predict --recordings=LIST --output=DIR --shares=N`.
 
 Each share is a `fume predict`, which takes the flags after `--`, such as `-- --workdir=runs/demo --save=overlays`. The
-same command goes on with what is not done. See launch/README.md.
+same command goes on with what is not done. `-- --help` shows these flags. See launch/README.md.
 """
 
 import functools
+import os
+import re
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -22,15 +26,19 @@ _SHARES = flags.DEFINE_integer(
     "shares", None, "Number of shares, each of which one process predicts.", lower_bound=1, required=True
 )
 flags.adopt_module_key_flags(engines)
+flags.set_default(engines.ACCELERATOR, "tpu-v5litepod-1")
+_ONE_DEVICE = "a share has one GPU or TPU chip at most, so raise --shares instead."
 
 
 def main(options: list[str]) -> int:
     """Predicts the list, or shows how far it is, with these arguments for each share; returns the exit code."""
     # Imported after the flags are parsed, so that --help and a mistake in a flag answer at once.
     from fume_jax.data.recording_list import read_recordings
+    from fume_jax.inference.recordings import write_table
     from launch import shares as own
 
     _check_engine()
+    on_cloud = engines.BACKEND.value in engines.CLOUDS
     output = _OUTPUT.value
     recordings, folder = read_recordings(_RECORDINGS.value), Path(output) / own.FOLDER
     shares = own.divide(_RECORDINGS.value, output, recordings, _SHARES.value, options)
@@ -38,36 +46,50 @@ def main(options: list[str]) -> int:
     if engines.STATUS.value:
         text, damaged = own.shares_table(folder, shares, engines.find_states(folder, names))
         print(text, own.summary(output, recordings), sep="\n\n")
+        if Path(output).is_dir():
+            write_table(Path(output), recordings)
+        _tell_copy(output)
         return PARTLY_DONE if damaged else DONE
     check_folder(output)
     own.check(shares[0])
+    if on_cloud:
+        own.check_places(shares[0], recordings)
     backend = engines.create_backend(folder, Path(output).absolute().name)
+    if on_cloud and backend.devices > 1:
+        raise UserError(f"--accelerator is {engines.ACCELERATOR.value}; {_ONE_DEVICE}")
     if engines.DRY_RUN.value:
         print(backend.preview(shares))
         return DONE
     with lock(folder, doing="launching", flag="--output"), StopRequest() as stop:
         busy = _find_busy(folder, names)
         for share in shares:
-            if share.name not in busy and share.is_stale(folder):
+            # Results of a cloud are in the bucket, and here once they are copied.
+            if share.name not in busy and (share.is_other(folder) or (not on_cloud and share.lacks_results())):
                 status.forget_job(folder / share.name)
                 share.write(folder)
         states = engines.launch(backend, shares, stop, "shares")
+        write_table(Path(output), recordings)
     print(own.shares_table(folder, shares, states)[0], own.summary(output, recordings), sep="\n\n")
+    _tell_copy(output)
     return own.exit_code(folder, states, stop.requested)
 
 
 def _check_engine():
-    """Raises UserError if the flags describe an engine that cannot run shares."""
-    if engines.BACKEND.value in ("tpu", "cloud"):
-        raise UserError(
-            f"--backend={engines.BACKEND.value} does not predict: shares lock the table that they have in common, and "
-            "a bucket has no locks. Copy the recordings to this machine, --backend=local, or to a disk that the nodes "
-            "of a cluster share, --backend=slurm."
-        )
-    # Slurm would start the command once for each GPU and node.
+    """Raises UserError if the flags ask Slurm to start each share several times, for each GPU and node."""
     for flag in (engines.GPUS, engines.NODES) if engines.BACKEND.value == "slurm" else ():
         if (flag.value or 0) > 1:
-            raise UserError(f"--{flag.name} is {flag.value}; a share has one GPU at most, so raise --shares instead.")
+            raise UserError(f"--{flag.name} is {flag.value}; {_ONE_DEVICE}")
+
+
+def _tell_copy(output):
+    """Says how the results of a cloud come to this machine, if the flags name the bucket."""
+    if engines.BUCKET.value:
+        folder = os.path.relpath(output)
+        source = f"{engines.BUCKET.value.rstrip('/')}/{folder}"
+        tools = {"gs": "gcloud storage rsync -r", "s3": "aws s3 sync"}
+        tool = tools.get(source.partition("://")[0], "for example with rclone: copy")
+        print("The results are in the bucket. Copy them here; --status then writes their table:")
+        print(f"  {tool} {shlex.join((source, folder))}")
 
 
 def _find_busy(folder, names):
@@ -85,5 +107,7 @@ def _find_busy(folder, names):
 if __name__ == "__main__":
     words = sys.argv
     end = words.index("--") if "--" in words else len(words)
-    sys.argv = words[:end]
-    cli.run(functools.partial(main, words[end + 1 :]))
+    sys.argv, options = words[:end], words[end + 1 :]
+    if any(re.fullmatch(r"--?help\w*|-\?", option) for option in options):
+        sys.exit(subprocess.call([sys.executable, "-m", "fume_jax.predict", *options]))
+    cli.run(functools.partial(main, options))

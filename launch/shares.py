@@ -2,22 +2,32 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from absl import flags
+
 from fume_jax.data.recording_list import Recording
 from fume_jax.inference.recordings import TABLE, read_result, sum_codes
+from fume_jax.runtime.cli import canonical_arguments
 from fume_jax.runtime.errors import DONE, NOTHING_DONE, PARTLY_DONE, RUN_AGAIN, UserError
 from fume_jax.runtime.files import replace_text
 from fume_jax.runtime.names import printable
+from fume_jax.schema import GASES
 from launch import status, table
+from launch.command import Needs
 
 # Folder in that of the results, which holds the folders of the shares.
 FOLDER = ".shares"
 # Flags that a share has of its own.
 _OWN_FLAGS = ("recordings", "output", "share")
+# Flags of `fume predict` that name a model by its path.
+_MODEL_FLAGS = ("workdir", "model")
+# Folders of the checkout that those of a bucket stand in for on a cloud: of lists and frames, of results, of models.
+_RECORDINGS, _PREDICTIONS, _RUNS = "recordings", "predictions", "runs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,14 +52,32 @@ class Share:
         own = [f"--recordings={self.path}", f"--output={self.output}", f"--share={self.index}/{self.count}"]
         return ["-m", "fume_jax.predict", *own, *self.options]
 
-    def is_stale(self, folder: Path) -> bool:
-        """Returns whether the share in the folder is another one, or lacks results, so that it is not done."""
+    @property
+    def needs(self) -> Needs:
+        """The list and the model, and what reads the files of cameras and of any model."""
+        files = (self.path, *self.models.values())
+        return Needs(mounted=(_RECORDINGS, _PREDICTIONS, _RUNS), files=files, extras=("camera", "onnx"))
+
+    @property
+    def models(self) -> dict[str, str]:
+        """Paths of the model by the flags that name it; empty for the pretrained one."""
+        values = flags.FlagValues()
+        for name in _MODEL_FLAGS:
+            flags.DEFINE_string(name, None, "", flag_values=values)
+        values(["", *canonical_arguments(self.options)], known_only=True)
+        return {name: values[name].value for name in _MODEL_FLAGS if values[name].value}
+
+    def is_other(self, folder: Path) -> bool:
+        """Returns whether the share in the folder is another one, of other recordings or flags."""
         path = folder / self.name / "share.json"
-        same = path.exists() and path.read_text() == self._description
-        return not same or any(read_result(Path(self.output), recording) is None for recording in self.recordings)
+        return not path.exists() or path.read_text() != self._description
+
+    def lacks_results(self) -> bool:
+        """Returns whether a recording has no result."""
+        return any(read_result(Path(self.output), recording) is None for recording in self.recordings)
 
     def write(self, folder: Path) -> None:
-        """Writes what the share is, by which `is_stale` knows it again."""
+        """Writes what the share is, by which `is_other` knows it again."""
         (folder / self.name).mkdir(parents=True, exist_ok=True)
         replace_text(folder / self.name / "share.json", self._description)
 
@@ -76,6 +104,25 @@ def check(share: Share) -> None:
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
         raise UserError(f"fume predict says: {result.stderr.strip().removeprefix('error: ')}")
+
+
+def check_places(share: Share, recordings: Sequence[Recording]) -> None:
+    """Raises UserError unless all that is read and written lies in the folders that a bucket stands in for."""
+    places = [("--recordings", share.path, _RECORDINGS), ("--output", share.output, _PREDICTIONS)]
+    places += [(f"--{name}", path, _RUNS) for name, path in share.models.items()]
+    for recording in recordings:
+        paths = {gas: getattr(recording, gas) for gas in GASES}
+        places += [(f"{gas} of {printable(recording.id)}", path, _RECORDINGS) for gas, path in paths.items() if path]
+    faults = [
+        f"{what} is {printable(path)}, expected a path in {folder}/"
+        for what, path, folder in places
+        if Path(os.path.normpath(path)).parts[0] != folder
+    ]
+    if faults:
+        raise UserError(
+            "Machines of a cloud have the folders of the bucket that stand in for those of the checkout: "
+            f"{'; '.join(faults)}. Move it there, and copy it to the bucket; see launch/README.md."
+        )
 
 
 def shares_table(folder: Path, shares: Sequence[Share], states: Mapping[str, str]) -> tuple[str, list[str]]:
@@ -110,7 +157,14 @@ def exit_code(folder: Path, states: Mapping[str, str], stopped: bool) -> int:
         return RUN_AGAIN
     if not set(states.values()) <= {status.DONE, status.FAILED}:
         return DONE
-    return sum_codes(status.read_status(folder / name).exit_code for name in states)
+    return sum_codes(_code(folder / name, state) for name, state in states.items())
+
+
+def _code(workdir, state):
+    last, job = status.read_status(workdir), status.read_job(workdir)
+    if last is None or last.job != job.id:  # a job on a cloud leaves none here
+        return DONE if state == status.DONE else NOTHING_DONE
+    return last.exit_code
 
 
 def _results(output, recordings):

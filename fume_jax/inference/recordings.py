@@ -3,10 +3,10 @@
 import csv
 import dataclasses
 import json
+import os
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-
-import filelock
 
 from fume_jax.data.recording_list import AUTO, Recording
 from fume_jax.data.sources import open_source
@@ -20,8 +20,6 @@ from fume_jax.runtime.names import csv_text, file_name, printable
 from fume_jax.runtime.preemption import StopRequest
 
 TABLE = "recordings.csv"
-# Seconds that a process waits while another one writes the table.
-_WAIT = 60
 
 
 def predict_recordings(
@@ -38,11 +36,13 @@ def predict_recordings(
     """Predicts each recording into the folder of its id, and writes `recordings.csv`, a row each, in order of the list.
 
     What is done is skipped, so the same command goes on where it ended; a recording that was not finished begins anew.
-    One that cannot be predicted has a row that says why, and is tried again the next time.
+    One that cannot be predicted has a row that says why, and is tried again the next time. A share of the list writes
+    no table: `write_table` makes it from the folders once all shares have written theirs, in whatever place.
 
     Args:
       predictor, batch_size, products: as for `predict_recording`.
-      output: folder, created if missing. Processes that predict shares of a list may have it in common.
+      output: folder, created if missing. Processes that predict shares of a list may have it in common; it need not
+        know locks of several machines.
       rate: frames per second of files that state no times.
       share: (K, N) predicts recordings K, K + N, K + 2 N and so on.
       stop: a request ends the prediction after the current pair.
@@ -54,7 +54,7 @@ def predict_recordings(
     Raises:
       UserError: if a recording was predicted with other settings.
     """
-    own, folder = recordings[share[0] :: share[1]], Path(output)
+    own, folder, whole = recordings[share[0] :: share[1]], Path(output), share[1] == 1
     check_folder(folder)
     card = predictor.card
     model = {"model": card.model, "step": card.step, "config_hash": card.config_hash, "digest": card.digest}
@@ -76,10 +76,14 @@ def predict_recordings(
         if code != RUN_AGAIN and read_result(folder, recording) is None:
             reason = "no frame is readable" if code == NOTHING_DONE else "its summary could not be written"
             _write_fault(folder, recording, settings[recording.id], reason)
-        write_table(folder, recordings)
+        if whole:
+            write_table(folder, recordings)
         if code == RUN_AGAIN:
             return RUN_AGAIN
-    write_table(folder, recordings)
+    if whole:
+        write_table(folder, recordings)
+    else:
+        print(f"When all shares are done, the same command without --share writes {folder / TABLE}.", flush=True)
     return sum_codes(read_result(folder, recording)["code"] for recording in own)
 
 
@@ -134,18 +138,23 @@ def _write_fault(folder, recording, settings, reason):
 
 
 def write_table(folder: Path, recordings: Sequence[Recording]) -> None:
-    """Writes `recordings.csv` of the recordings that have been tried, in the order of the list."""
-    with filelock.FileLock(folder / ".table.lock", timeout=_WAIT):
-        rows = []
-        for recording in recordings:
-            if (found := read_result(folder, recording)) is not None:
-                notes = {"skipped_frames": found.get("skipped"), "fault": found.get("fault", "")}
-                rows.append({"id": recording.id} | found["summary"] | notes)
-        # Columns in the order of the fullest row; all have those of their gases alone.
-        columns = list(dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row))
-        with replacing(folder / TABLE) as part, part.open("w", newline="", encoding="utf-8") as file:
+    """Writes `recordings.csv` of the recordings that have been tried, in the order of the list.
+
+    It follows from their summaries alone, so any number of processes may write it.
+    """
+    rows = []
+    for recording in recordings:
+        if (found := read_result(folder, recording)) is not None:
+            notes = {"skipped_frames": found.get("skipped"), "fault": found.get("fault", "")}
+            rows.append({"id": recording.id} | found["summary"] | notes)
+    # Columns in the order of the fullest row; all have those of their gases alone.
+    columns = list(dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row))
+    # Two processes that write at once have each a file of their own.
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".table-") as own:
+        with replacing(Path(own, TABLE)) as part, part.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             table.writerow(columns)
             for row in rows:
                 values = [row.get(column) for column in columns]
                 table.writerow([csv_text(value) if isinstance(value, str) else cell(value) for value in values])
+        os.replace(Path(own, TABLE), folder / TABLE)

@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from fume_jax.data.recording_list import read_recordings
 from fume_jax.data.sources import open_source
 from fume_jax.inference.predictor import Predictor
 from fume_jax.inference.recording import find_offset, predict_recording
-from fume_jax.inference.recordings import predict_recordings
+from fume_jax.inference.recordings import predict_recordings, write_table
 from fume_jax.inference.summary import SHOWN
 from fume_jax.runtime.errors import DONE, NOTHING_DONE, PARTLY_DONE, RUN_AGAIN, UserError
 from tests.inference.test_predictor import Known
@@ -95,11 +96,38 @@ def test_what_is_done_is_skipped_and_the_table_is_the_same(listed, tmp_path, cap
     assert not list(killed.rglob("*.part"))
 
 
-def test_shares_make_the_same_table(listed, tmp_path):
-    predict(listed, tmp_path / "whole")
-    codes = [predict(listed, tmp_path / "shares", share=(k, 2)) for k in (1, 0)]
-    assert codes == [NOTHING_DONE, DONE]  # the damaged one is the second share
-    assert (tmp_path / "shares" / "recordings.csv").read_bytes() == (tmp_path / "whole" / "recordings.csv").read_bytes()
+def test_shares_write_no_table_and_the_command_without_share_writes_the_same_one(listed, tmp_path, capsys):
+    write_film(listed.parent / "b.npz", [10] * 3)
+    whole, folder = tmp_path / "whole", tmp_path / "shares"
+    predict(listed, whole)
+    for k in (1, 0):
+        assert predict(listed, folder, share=(k, 2)) == DONE
+        assert capsys.readouterr().out.endswith(
+            f"When all shares are done, the same command without --share writes {folder}/recordings.csv.\n"
+        )
+    assert {path.name for path in folder.iterdir()} == {"a 1", "b", "=c"}
+    before = [path.stat().st_mtime_ns for path in sorted(folder.rglob("recording.json"))]
+    assert predict(listed, folder) == DONE
+    assert "0 of 3 recordings to do" in capsys.readouterr().out
+    assert [path.stat().st_mtime_ns for path in sorted(folder.rglob("recording.json"))] == before
+    assert (folder / "recordings.csv").read_bytes() == (whole / "recordings.csv").read_bytes()
+    assert {path.name for path in folder.iterdir()} == {"a 1", "b", "=c", "recordings.csv"}
+
+
+def test_a_share_of_a_damaged_recording_alone_has_done_nothing(listed, tmp_path):
+    assert [predict(listed, tmp_path / "out", share=(k, 2)) for k in (1, 0)] == [NOTHING_DONE, DONE]
+    write_table(tmp_path / "out", read_recordings(str(listed)))
+    assert "b.npz is damaged" in table_of(tmp_path / "out")[1]["fault"]
+
+
+def test_processes_that_write_the_table_at_once_leave_it_whole(listed, tmp_path):
+    output, recordings = tmp_path / "out", read_recordings(str(listed))
+    predict(listed, output)
+    expected = (output / "recordings.csv").read_bytes()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: write_table(output, recordings), range(100)))
+    assert (output / "recordings.csv").read_bytes() == expected
+    assert not list(output.glob(".*"))
 
 
 def test_a_stop_ends_it_in_a_recording_which_then_begins_anew(listed, tmp_path):

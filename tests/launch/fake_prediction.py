@@ -16,13 +16,12 @@ from pathlib import Path
 
 def predict(path, output, share):
     from fume_jax.data.recording_list import read_recordings
-    from fume_jax.inference.recordings import read_result, sum_codes, write_table
+    from fume_jax.inference.recordings import read_result, sum_codes
 
     stops = []
     signal.signal(signal.SIGTERM, lambda *_: stops.append(True))
     index, count = map(int, share.split("/"))
-    recordings = read_recordings(path)
-    own = recordings[index::count]
+    own = read_recordings(path)[index::count]
     for recording in own:
         if (found := read_result(output, recording)) and found["code"] != 1:
             continue
@@ -31,7 +30,6 @@ def predict(path, output, share):
             found = {"code": 1, "fault": f"There is no file {recording.co2}", "summary": {}}
         (output / recording.id).mkdir(parents=True, exist_ok=True)
         (output / recording.id / "recording.json").write_text(json.dumps(found))
-        write_table(output, recordings)
         with (output / "predicted.txt").open("a") as file:
             print(recording.id, file=file)
         while (output / "hold").exists() and not stops:

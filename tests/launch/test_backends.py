@@ -11,10 +11,12 @@ import pytest
 import submitit
 import yaml
 
+from fume_jax.data.recording_list import Recording
 from fume_jax.runtime.errors import UserError
 from launch import status
 from launch.job import CommandJob
 from launch.plan import Run
+from launch.shares import divide
 from launch.slurm import Slurm, states
 from tests.commands import ROOT
 
@@ -218,7 +220,8 @@ def cloud():
 
 
 def tpu(cloud, workdir, **changes):
-    values = {"bucket": "gs://fume", "accelerator": "tpu-v5litepod-16", "infra": "gcp/us-west4", "spot": True} | changes
+    values = {"name": workdir.name, "bucket": "gs://fume", "accelerator": "tpu-v5litepod-16"}
+    values |= {"infra": "gcp/us-west4", "spot": True} | changes
     return cloud.Cloud(workdir, **values)
 
 
@@ -238,6 +241,7 @@ def test_skypilot_reads_the_tasks_as_they_are_meant(cloud, tmp_path):
     assert task.file_mounts == {"/fume/data": "gs://fume/data"}
     assert task.storage_mounts["/fume/bucket"].source == "gs://fume"
     assert task.storage_mounts["/fume/bucket"].mode.value == "MOUNT"
+    assert "\nln -sfn /fume/data data\nmkdir -p /fume/bucket/runs\nln -sfn /fume/bucket/runs runs\n" in task.setup
     assert "'.[tpu]'" in task.setup
     assert task.run == (
         "~/fume/bin/python -m fume_jax.main --config=demo --config.optimizer.learning_rate=0.001 "
@@ -252,6 +256,37 @@ def test_gpus_of_a_cloud_are_asked_for_as_such(cloud, tmp_path):
     assert task["resources"]["use_spot"] is False
     assert "'.[cuda12]'" in task["setup"]
     assert task["run"].endswith("--platform=gpu\n")
+
+
+def test_shares_find_in_the_bucket_what_the_checkout_has_here(cloud, tmp_path):
+    import sky
+
+    recordings = [Recording(name, co2=f"recordings/{name}.seq") for name in ("a", "b", "c")]
+    options = ["--batch_size", "4", "--workdir", "runs/my demo"]
+    shares = divide("recordings/list.csv", "predictions/spring", recordings, 2, options)
+    tpu(cloud, tmp_path / ".shares", name="spring", accelerator="tpu-v5litepod-1").preview(shares)
+    task = sky.Task.from_yaml(str(tmp_path / ".shares" / "tasks" / "1-of-2.yaml"))
+    assert task.name == "spring-1-of-2"
+    assert task.storage_mounts.keys() == {"/fume/bucket"} and not task.file_mounts
+    assert "'.[tpu,camera,onnx]'" in task.setup
+    assert task.run == (
+        "~/fume/bin/python -m fume_jax.predict --recordings=recordings/list.csv --output=predictions/spring "
+        "--share=1/2 --batch_size 4 --workdir 'runs/my demo'\n"
+    )
+
+    # What the setup does before it installs: at first the bucket has the list alone, then the model too.
+    bucket, checkout = tmp_path / "bucket", tmp_path / "checkout"
+    (bucket / "recordings").mkdir(parents=True)
+    (bucket / "recordings" / "list.csv").touch()
+    checkout.mkdir()
+    setup = task.setup.partition("pip install")[0].replace("/fume/bucket", str(bucket))
+    result = subprocess.run(["sh", "-c", setup], cwd=checkout, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (1, "error: there is no gs://fume/runs/my demo\n")
+    (bucket / "runs" / "my demo").mkdir(parents=True)
+    subprocess.run(["sh", "-c", setup], cwd=checkout, check=True)
+    assert (checkout / "runs" / "my demo").is_dir()
+    (checkout / "predictions" / "spring").mkdir()
+    assert (bucket / "predictions" / "spring").is_dir()
 
 
 def test_commands_of_a_task_are_written_as_one_types_them(cloud, tmp_path):

@@ -3,14 +3,19 @@
 import csv
 import json
 import os
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
 
-from launch.shares import divide
+from fume_jax.data.recording_list import Recording
+from fume_jax.runtime.errors import UserError
+from launch import status
+from launch.shares import check_places, divide, exit_code
 from tests.camera import write_sequence
-from tests.commands import assert_refused, run, start
+from tests.commands import ROOT, assert_refused, run, start
 from tests.launch.six import child
 
 NAMES = [f"bottle{i}" for i in range(5)]
@@ -104,11 +109,14 @@ def test_a_recording_that_fails_is_named_and_tried_again(fake, films):
     result = run(*fake)
     assert result.returncode == 2, result.stdout + result.stderr
     assert shares(result.stdout) == {"0-of-2": ["done", "3/3", "0"], "1-of-2": ["failed", "2/2", "1"]}
+    assert [row["fault"] for row in rows(films)] == [*[""] * 3, f"There is no file {films}/bottle3.seq", ""]
     assert result.stdout.splitlines()[-2:] == [
         f"{films}/out/recordings.csv: 5 of 5 recordings",
         f"failed: bottle3: There is no file {films}/bottle3.seq",
     ]
+    (films / "out" / "recordings.csv").unlink()
     shown = run(*fake, "--status")
+    assert [row["id"] for row in rows(films)] == NAMES, "the status brings the table up to date"
     assert shown.returncode == 0
     assert shares(shown.stdout) == shares(result.stdout)
     assert shown.stdout.splitlines()[-1] == result.stdout.splitlines()[-1]
@@ -137,6 +145,8 @@ def test_a_killed_share_goes_on_and_one_that_was_left_is_not_started_twice(fake,
     while not json.loads((films / "out/.shares/0-of-2/status.json").read_text())["exit_code"]:
         time.sleep(0.1)
     assert_refused(run(*fake), "Another process is launching")
+    assert run(*fake, "--status").returncode == 0
+    assert [row["id"] for row in rows(films)] == NAMES[:2], "those that are done, while the others are predicted"
     launcher.kill()  # the other share goes on without it
     launcher.wait()
     launcher.stdout.close()
@@ -177,9 +187,9 @@ def test_a_dry_run_shows_the_commands_and_writes_nothing(films):
 @pytest.mark.parametrize(
     "options, words",
     [
-        (["--backend=cloud", "--bucket=gs://none"], ["--backend=cloud does not predict", "--backend=slurm"]),
-        (["--backend=slurm", "--gpus=2"], ["--gpus is 2; a share has one GPU at most"]),
-        (["--backend=slurm", "--nodes=2"], ["--nodes is 2; a share has one GPU at most"]),
+        (["--backend=cloud", "--bucket=gs://none"], ["list.csv, expected a path in recordings/", "--output is"]),
+        (["--backend=slurm", "--gpus=2"], ["--gpus is 2; a share has one GPU or TPU chip at most"]),
+        (["--backend=slurm", "--nodes=2"], ["--nodes is 2; a share has one GPU or TPU chip at most"]),
         (["--bucket=gs://none"], ["--bucket is for --backend=tpu or cloud, not local"]),
         (["--", "--sav=masks"], ["fume predict says", "sav"]),
         (["--", "word"], ["Not understood: word"]),
@@ -193,6 +203,71 @@ def test_flags_that_do_not_fit_are_refused_before_anything_is_written(films, opt
     assert not (films / "out").exists()
 
 
+def test_help_after_the_flags_is_that_of_fume_predict(films):
+    result = run("launch.predict", "--shares=2", "--", "--help")
+    assert result.returncode == 0, result.stderr
+    assert "--mm_per_pixel" in result.stdout and "--backend: <local" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"path": "/disk/list.csv"}, "--recordings is /disk/list.csv, expected a path in recordings/"),
+        ({"path": "recordings/../list.csv"}, "--recordings is recordings/../list.csv"),
+        ({"output": "results"}, "--output is results, expected a path in predictions/"),
+        ({"options": ["--save=", "--model=~/a.onnx"]}, "--model is .*/a.onnx, expected a path in runs/"),
+        ({"options": ["--batch-size", "2", "-workdir", "demo"]}, "--workdir is demo, expected a path in runs/"),
+        ({"films": ["recordings/a.seq", "/disk/b.seq"]}, "machines.*: co2 of 1 is /disk/b.seq, .*and copy it"),
+    ],
+)
+def test_a_cloud_is_told_of_what_the_bucket_cannot_hold(changes, words):
+    values = {"path": "recordings/list.csv", "output": "predictions", "options": ["--workdir=runs/demo"]} | changes
+    films = values.pop("films", ["recordings/a.seq", "./recordings/b/*.png"])
+    recordings = [Recording(str(i), co2=film) for i, film in enumerate(films)]
+
+    def check(path, output, options):
+        check_places(divide(path, output, recordings, 2, options)[0], recordings)
+
+    with pytest.raises(UserError, match=f"(?i){words}"):
+        check(**values)
+    recordings = [Recording("0", ch4="recordings/a.seq")]
+    check("recordings", "predictions/spring", ["--model", "runs/a.onnx"])
+    check("./recordings/list.csv", "predictions", [])
+
+
+def test_shares_of_a_cloud_have_the_exit_code_that_skypilot_tells(tmp_path):
+    for name in ("0-of-2", "1-of-2"):
+        (tmp_path / name).mkdir()
+        status.write_job(tmp_path / name, status.Job("cloud", "7"))
+    assert exit_code(tmp_path, {"0-of-2": status.DONE, "1-of-2": status.DONE}, False) == 0
+    assert exit_code(tmp_path, {"0-of-2": status.DONE, "1-of-2": status.FAILED}, False) == 2
+    assert exit_code(tmp_path, {"0-of-2": status.DONE, "1-of-2": status.RUNNING}, False) == 0
+
+
+@pytest.mark.slow
+def test_a_dry_run_for_a_cloud_writes_tasks_of_the_checkout(tmp_path):
+    (tmp_path / "recordings").mkdir()
+    (tmp_path / "recordings" / "list.csv").write_text("id,co2,ch4\na,a.seq,\nb,b.seq,\n")
+
+    def predict(*flags):
+        own = ["--recordings=recordings/list.csv", "--output=predictions/spring", "--shares=2", "--bucket=gs://fume"]
+        command = [sys.executable, "-m", "launch.predict", *own, *flags]
+        variables = os.environ | {"PYTHONPATH": str(ROOT)}
+        return subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=600)
+
+    refused = predict("--backend=cloud", "--accelerator=L4:4")
+    assert_refused(refused, "--accelerator is L4:4; a share has one GPU or TPU chip at most")
+    assert not (tmp_path / "predictions").exists()
+    result = predict("--backend=tpu", "--dry_run")
+    assert result.returncode == 0, result.stderr
+    assert "accelerators: tpu-v5litepod-1\n" in result.stdout
+    tasks = tmp_path / "predictions" / "spring" / ".shares" / "tasks"
+    assert {path.name for path in tasks.iterdir()} == {"0-of-2.yaml", "1-of-2.yaml"}
+    shown = predict("--status")
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.endswith("\n  gcloud storage rsync -r gs://fume/predictions/spring predictions/spring\n")
+
+
 @pytest.mark.slow
 def test_real_shares_predict_real_recordings(tmp_path):
     frames = np.random.default_rng(0).integers(7000, 9000, (2, 48, 64))
@@ -200,10 +275,15 @@ def test_real_shares_predict_real_recordings(tmp_path):
         (tmp_path / "films" / name).mkdir(parents=True)
         for gas in ("co2", "ch4"):
             write_sequence(tmp_path / "films" / name / f"{gas}.seq", frames, start=1.7e9)
+    one = run(
+        "fume_jax.predict", f"--recordings={tmp_path}/films", f"--output={tmp_path}/one", "--save=", "--batch_size=1"
+    )
+    assert one.returncode == 0, one.stdout + one.stderr
     flags = [f"--recordings={tmp_path}/films", f"--output={tmp_path}/out", "--shares=2", "--gpus=0"]
     result = run("launch.predict", *flags, "--", "--save=", "--batch_size=1")
     assert result.returncode == 0, result.stdout + result.stderr
     assert shares(result.stdout) == {"0-of-2": ["done", "1/1", "0"], "1-of-2": ["done", "1/1", "0"]}
     assert [row["id"] for row in rows(tmp_path)] == ["left", "right"]
+    assert (tmp_path / "out" / "recordings.csv").read_bytes() == (tmp_path / "one" / "recordings.csv").read_bytes()
     again = run("launch.predict", *flags, "--", "--save=", "--batch_size=1")
     assert (again.returncode, "0 of 2 shares to do" in again.stdout) == (0, True)
