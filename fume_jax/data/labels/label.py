@@ -33,6 +33,11 @@ class Label:
     read_mask: Callable[[], np.ndarray]
 
 
+def place_of(label: Label) -> str:
+    """Names the frame of a label, for messages."""
+    return str(label.image) if label.frame_index < 0 else f"{label.image} frame {label.frame_index}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Fault:
     """Something that cannot be imported: its kind, the file and place in it, and what was expected."""
