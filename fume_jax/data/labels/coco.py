@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from fume_jax.data.labels.label import NAMES, Labels, Meaning
-from fume_jax.data.labels.reading import Reading, find_image, split_of
+from fume_jax.data.labels.reading import Reading, find_image, folder_of, split_of
 from fume_jax.data.labels.shapes import OUTLINE, Layer, box_of, decode_coco, encode_coco, paint, regions
 from fume_jax.runtime.errors import UserError
 from fume_jax.runtime.files import read_json, replacing
@@ -87,8 +87,8 @@ def _add(reading, path, place, image, words, layers):
         return
     size = reading.size(found, place, (image["height"], image["width"]))
     if size is not None:
-        recording = Path(name).parent.as_posix().strip("./")
-        reading.add(found, -1, found.stem, recording, split, functools.partial(paint, layers, *size))
+        read_mask = functools.partial(paint, layers, *size)
+        reading.add(found, -1, found.stem, folder_of(name), split, read_mask)
 
 
 def _by_id(reading, file, entries, kind, types):

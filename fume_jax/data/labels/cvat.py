@@ -15,9 +15,9 @@ from xml.etree import ElementTree
 import numpy as np
 
 from fume_jax.data.labels import cvat_masks, cvat_video
-from fume_jax.data.labels.cvat_shapes import AREAS, read_shape
+from fume_jax.data.labels.cvat_shapes import AREAS, read_shape, whole_number
 from fume_jax.data.labels.label import NAMES, Labels, Meaning
-from fume_jax.data.labels.reading import Reading, find_image, split_of
+from fume_jax.data.labels.reading import Reading, find_image, folder_of, split_of
 from fume_jax.data.labels.shapes import encode_cvat, paint, regions
 from fume_jax.runtime.errors import UserError
 from fume_jax.runtime.files import replacing
@@ -80,7 +80,12 @@ def _read_images(reading, path, root, empty_is_background):
     for element in root.iter("image"):
         name = element.get("name", "").replace("\\", "/")
         place = f"{reading.place(path)}, image {name}"
-        stated = tuple(int(text) if (text := element.get(key, "")).isdecimal() else 0 for key in ("height", "width"))
+        if not any(child.tag in AREAS for child in element):
+            taken = "taken as background" if empty_is_background else "left out"
+            reading.note(f"images without regions, which may show nothing or not be labelled, {taken}")
+            if not empty_is_background:
+                continue
+        stated = tuple(whole_number(element.get(key)) or 0 for key in ("height", "width"))
         image, frame = _find_frame(reading, path, root, name, element.get("subset", ""))
         if image is None:
             reading.missing(name, place, (path.parent, path.parent.parent))
@@ -89,14 +94,8 @@ def _read_images(reading, path, root, empty_is_background):
         if size is None:
             continue
         shapes = [found for child in element if (found := read_shape(reading, child, child.get("label"), place, size))]
-        if not any(child.tag in AREAS for child in element):
-            taken = "taken as background" if empty_is_background else "left out"
-            reading.note(f"images without regions, which may show nothing or not be labelled, {taken}")
-            if not empty_is_background:
-                continue
         layers = [layer for _, layer in sorted(shapes, key=lambda shape: shape[0])]
-        recording = image.stem if frame >= 0 else Path(name).parent.as_posix().strip("./")
-        frame_name = Path(name).name if frame >= 0 else image.stem
+        recording, frame_name = (image.stem, name) if frame >= 0 else (folder_of(name), image.stem)
         split = split_of(element.get("subset", ""))
         reading.add(image, frame, frame_name, recording, split, functools.partial(paint, layers, *size))
 
@@ -109,9 +108,9 @@ def _find_frame(reading, path, root, name, subset):
     bases = (path.parent, path.parent.parent)
     if image := find_image(name, bases, [subset] if subset else []):
         return image, -1
-    digits = name.removeprefix("frame_")
-    film = cvat_video.find_film(path, root) if digits.isdecimal() else None
-    return (film, int(digits)) if film else (None, -1)
+    position = whole_number(name.removeprefix("frame_"))
+    film = None if position is None else cvat_video.find_film(path, root)
+    return (film, position) if film else (None, -1)
 
 
 def write(path: Path, entries: Iterable[tuple[str, np.ndarray]]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from fume_jax.data.faults import UnreadableFrame
 from fume_jax.data.images import read_pixels
 from fume_jax.data.labels.label import UnusableMask
-from fume_jax.data.labels.reading import Reading, find_image, split_of
+from fume_jax.data.labels.reading import Reading, find_image, folder_of, split_of
 
 # Strange colours that a message lists.
 _SHOWN = 6
@@ -36,10 +36,9 @@ def read_folder(reading: Reading, folder: Path) -> None:
             continue
         stated = reading.size(mask, reading.place(mask), None)
         if stated and reading.size(image, reading.place(mask), stated):
-            recording = path.parent.as_posix().strip("./")
             split = split_of(subsets.get(name, ""))
             read_mask = functools.partial(_read_mask, mask, *meanings)
-            reading.add(image, -1, image.stem, recording, split, read_mask)
+            reading.add(image, -1, image.stem, folder_of(name), split, read_mask)
 
 
 def _read_labelmap(reading, path):

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 from xml.etree.ElementTree import Element
 
 import numpy as np
@@ -21,6 +22,11 @@ from fume_jax.data.labels.shapes import (
 # Elements with an area, and those without or with one that is none of a frame.
 AREAS = ("polygon", "box", "ellipse", "mask")
 _OTHERS = ("polyline", "points", "cuboid", "skeleton", "tag")
+
+
+def whole_number(text: str | None) -> int | None:
+    """Returns a number of at most nine digits, such as that of a frame; None if it is none."""
+    return int(text) if re.fullmatch("[0-9]{1,9}", text or "") else None
 
 
 def read_shape(

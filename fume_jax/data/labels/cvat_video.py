@@ -7,13 +7,13 @@ tracks show there.
 """
 
 import functools
-import re
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
-from fume_jax.data.labels.cvat_shapes import read_shape
+from fume_jax.data.labels.cvat_shapes import read_shape, whole_number
 from fume_jax.data.labels.reading import Reading, find_image, split_of
 from fume_jax.data.labels.shapes import paint
 
@@ -28,7 +28,7 @@ def find_film(path: Path, root: Element) -> Path | None:
     """Returns the film that a file names, beside it or in the folder above it; None if there is none."""
     name = Path((root.findtext("meta//source") or "").replace("\\", "/")).name
     paths = (base / folder / name for base in (path.parent, path.parent.parent) for folder in ("", "images", "videos"))
-    return next((film for film in paths if film.is_file()), None) if name else None
+    return next((film for film in paths if os.path.isfile(film)), None) if name else None
 
 
 def read_tracks(reading: Reading, path: Path, root: Element, empty_is_background: bool) -> None:
@@ -46,14 +46,13 @@ def read_tracks(reading: Reading, path: Path, root: Element, empty_is_background
         return
     tracks = [_track(reading, element, f"{file}, track {element.get('id')}") for element in elements]
     frames = sorted({frame for track in tracks for frame in track.shapes})
-    step = int(found[1]) if (found := re.fullmatch(r"step=(\d+)", root.findtext("meta//frame_filter") or "")) else 1
-    stop = root.findtext("meta//stop_frame") or ""
-    stop = int(stop) if stop.isdecimal() else max(frames, default=0)
-    if gaps := {frame for track in tracks for frame in _gaps(track.shapes, max(step, 1), stop)}:
-        reading.note(
-            "frames of films where a track has no shape and no end, which are not known and left out", len(gaps)
-        )
-    shown = {frame: [track for track in tracks if _is_shown(track, frame)] for frame in frames if frame not in gaps}
+    step = whole_number((root.findtext("meta//frame_filter") or "").removeprefix("step=")) or 1
+    stop = whole_number(root.findtext("meta//stop_frame"))
+    stop = max(frames, default=0) if stop is None else stop
+    if gaps := [gap for track in tracks for gap in _gaps(track.shapes, step, stop)]:
+        reading.note("gaps of tracks, with no shape and no end, whose frames are not known and left out", len(gaps))
+    known = [frame for frame in frames if not any(frame in gap for gap in gaps)]
+    shown = {frame: [track for track in tracks if _is_shown(track, frame)] for frame in known}
     if ends := [frame for frame, found in shown.items() if not found]:
         taken = "taken as background" if empty_is_background else "left out"
         reading.note(f"frames of films where tracks end and nothing else is, {taken}", len(ends))
@@ -65,12 +64,12 @@ def _track(reading, element, place):
     """Returns a track; shapes without a frame, and a second one of a frame, become faults."""
     shapes = {}
     for shape in element:
-        frame = shape.get("frame", "")
-        if not frame.isdecimal() or int(frame) in shapes:
-            problem = f"has two shapes in frame {frame}" if frame.isdecimal() else "has a shape without frame"
+        frame = whole_number(shape.get("frame"))
+        if frame is None or frame in shapes:
+            problem = "has a shape without frame" if frame is None else f"has two shapes in frame {frame}"
             reading.fault("layout", place, problem)
         else:
-            shapes[int(frame)] = shape
+            shapes[frame] = shape
     return _Track(element, place, dict(sorted(shapes.items())))
 
 
@@ -79,20 +78,20 @@ def _is_shown(track, frame):
 
 
 def _gaps(shapes, step, stop):
-    """Yields the frames after a shape that is not outside and before the next one, or the end of the film.
+    """Yields ranges of the frames after a shape that is not outside and before the next one, or the end of the film.
 
     For a shape in the frame before the last one, CVAT writes no end.
     """
     following = [*list(shapes)[1:], stop + 1]
     for (frame, shape), after in zip(shapes.items(), following, strict=True) if shapes else ():
         is_end = after == stop + 1 and frame + step >= stop
-        if shape.get("outside") != "1" and not is_end:
-            yield from range(frame + step, after, step)
+        if shape.get("outside") != "1" and not is_end and after > frame + step:
+            yield range(frame + 1, after)
 
 
 def _add_frames(reading, path, root, shown, split):
     film, file = find_film(path, root), reading.place(path)
-    size = tuple(int(root.findtext(f"meta//original_size/{key}") or 0) for key in ("height", "width"))
+    size = tuple(whole_number(root.findtext(f"meta//original_size/{key}")) for key in ("height", "width"))
     stated = size if all(size) else None
     for frame, tracks in shown.items():
         name, place = f"frame_{frame:06d}", f"{file}, frame {frame}"

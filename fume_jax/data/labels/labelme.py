@@ -11,6 +11,7 @@ import base64
 import functools
 import io
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -77,9 +78,9 @@ def _files(folder, suffixes):
 
 def _find_image(reading, path, content):
     name = str(content["imagePath"]).replace("\\", "/")
-    if (image := path.parent / name).is_file():
+    if os.path.isfile(image := path.parent / name):
         return image.parent.resolve() / image.name
-    if (image := path.parent / name.rpartition("/")[2]).is_file():
+    if os.path.isfile(image := path.parent / name.rpartition("/")[2]):
         reading.note("images that are not where `imagePath` says, taken from beside their file")
         return image
     remedy = "put the image beside the file"
@@ -94,9 +95,7 @@ def _read_file(reading, path, content, image):
     size = reading.size(image, reading.place(path), None if None in stated else stated)
     if size is None:
         return
-    for flag, is_set in (content.get("flags") or {}).items():
-        if is_set:
-            reading.note(f"images with the flag {flag!r}, which is not read")
+    _note_flags(reading, content, "images")
     layers = []
     for number, shape in enumerate(content["shapes"], 1):
         place = f"{reading.place(path)}, shape {number}"
@@ -120,12 +119,16 @@ def _read_shape(reading, shape, place, size):
     if kind in _THIN:
         reading.note(f"shapes of the type {kind}, which have no area and are left out")
         return None
-    for flag, is_set in (shape.get("flags") or {}).items():
-        if is_set:
-            reading.note(f"shapes with the flag {flag!r}, which is not read")
+    _note_flags(reading, shape, "shapes")
     draw = _region_of(reading, kind, shape, size)
     value = reading.value(shape["label"], place)
     return None if value is None else Layer(value, draw, place)
+
+
+def _note_flags(reading, entry, kind):
+    flags = entry.get("flags")
+    for flag in (name for name, is_set in flags.items() if is_set) if isinstance(flags, dict) else ():
+        reading.note(f"{kind} with the flag {flag!r}, which is not read")
 
 
 def _region_of(reading, kind, shape, size):

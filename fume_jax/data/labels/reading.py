@@ -1,6 +1,7 @@
 """Collects what a source of labels holds, and finds the frames that labels are of."""
 
 import collections
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -115,6 +116,12 @@ def split_of(*names: str) -> str:
     return next((_SPLITS[name.lower()] for name in names if name.lower() in _SPLITS), "")
 
 
+def folder_of(name: str) -> str:
+    """Returns the folder in the name of an image, "" if it has none."""
+    folder = Path(name).parent.as_posix()
+    return "" if folder == "." else folder
+
+
 def find_image(name: str, bases: Iterable[Path], folders: Iterable[str] = ()) -> Path | None:
     """Returns the image of a name, which may have folders, in one of `bases` or usual folders there; None if none is.
 
@@ -127,7 +134,7 @@ def find_image(name: str, bases: Iterable[Path], folders: Iterable[str] = ()) ->
         names += [name + form for suffix in IMAGE_SUFFIXES for form in (suffix, suffix.upper())]
     below = [*_FOLDERS, *folders, *(f"images/{folder}" for folder in folders)]
     paths = (base / folder / name for base in bases for folder in below for name in names)
-    return next((path.parent.resolve() / path.name for path in paths if path.is_file()), None)
+    return next((path.parent.resolve() / path.name for path in paths if os.path.isfile(path)), None)
 
 
 def _size(size):

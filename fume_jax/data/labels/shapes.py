@@ -62,7 +62,7 @@ def as_points(pairs: Sequence, height: int, width: int, at_least: int = 3) -> np
     """
     try:
         points = np.asarray(pairs, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         points = np.zeros(0)
     if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
         raise UnusableMask(OUTLINE, "its points are no pairs of numbers")

@@ -1,12 +1,20 @@
 """Masks of every form, and images to label."""
 
+import json
+
 import cv2
+import hypothesis.strategies as st
 import numpy as np
 
 from fume_jax.data.labels.label import Meaning
 from fume_jax.schema import IGNORE, NOT_GAS
 
 MEANING = Meaning(values={}, colors={}, names={"background": 0, "tube": 1, "gas": 2, "plume": 2})
+
+# What a damaged or strange JSON file may hold anywhere.
+VALUES_OF_JSON = st.sampled_from(
+    [None, True, -1, 10**400, 1e300, float("nan"), "", "x", "../..", [], [None], [[]], [[1, 2], [3]], {}, {"a": True}]
+)
 
 
 def random_mask(seed):
@@ -44,3 +52,14 @@ def box(left, top, right, bottom, height=20, width=30):
     region = np.zeros((height, width), bool)
     region[top:bottom, left:right] = True
     return region
+
+
+def put(path, key, value):
+    """Gives every entry of that key in a JSON file another value; the whole file without a key."""
+
+    def changed(content):
+        if isinstance(content, dict):
+            return {name: value if name == key else changed(entry) for name, entry in content.items()}
+        return [changed(entry) for entry in content] if isinstance(content, list) else content
+
+    path.write_text(json.dumps(changed(json.loads(path.read_text())) if key else value))

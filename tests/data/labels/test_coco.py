@@ -1,7 +1,10 @@
 """COCO: files as cocodataset.org describes them, regions as its library has them, and every fault by its kind."""
 
+import contextlib
 import json
 
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 from pycocotools import mask as library
@@ -10,7 +13,7 @@ from pycocotools.coco import COCO
 from fume_jax.data.labels import coco
 from fume_jax.data.labels.label import UnusableMask
 from fume_jax.schema import IGNORE
-from tests.data.labels.masks import MEANING, box, image, kinds, random_mask, text
+from tests.data.labels.masks import MEANING, VALUES_OF_JSON, box, image, kinds, put, random_mask, text
 
 POLYGON = [[5.0, 5.0, 15.0, 5.0, 15.0, 10.0, 5.0, 10.0]]
 IMAGES = [{"id": 7, "file_name": "a.png", "height": 20, "width": 30}]
@@ -176,3 +179,17 @@ def test_what_is_written_is_read_bit_for_bit_here_and_by_the_library(tmp_path):
             assert entry["bbox"] == library.toBbox(peer.annToRLE(entry)).tolist()
         np.testing.assert_array_equal(found, mask)
     assert {(label.recording, label.split) for label in labels.labels} == {("r0", "train"), ("r1", "train")}
+
+
+KEYS = dict.fromkeys(["", *IMAGES[0], *CATEGORIES[0], *annotation(), "counts", "size"])
+
+
+@hypothesis.given(st.sampled_from(list(KEYS)), VALUES_OF_JSON)
+@hypothesis.settings(max_examples=150, deadline=None, derandomize=True)
+def test_any_value_of_any_field_is_read_or_a_fault(once, key, value):
+    folder = once("coco", lambda path: image(path / "a.png"))
+    path = file(folder / "a.json", annotation(segmentation={"size": [20, 30], "counts": [100, 500]}), annotation(2))
+    put(path, key, value)
+    for label in coco.read(folder, MEANING).labels:
+        with contextlib.suppress(UnusableMask):
+            assert label.read_mask().shape == (20, 30)

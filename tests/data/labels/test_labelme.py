@@ -1,9 +1,12 @@
 """LabelMe: files as version 5 writes them, every shape, and every fault by its kind."""
 
 import base64
+import contextlib
 import io
 import json
 
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,7 +14,7 @@ from PIL import Image
 from fume_jax.data.labels import labelme
 from fume_jax.data.labels.label import UnusableMask
 from fume_jax.schema import IGNORE, NOT_GAS
-from tests.data.labels.masks import MEANING, box, image, kinds, random_mask, text
+from tests.data.labels.masks import MEANING, VALUES_OF_JSON, box, image, kinds, put, random_mask, text
 
 
 def png(patch):
@@ -232,3 +235,14 @@ def test_written_files_have_the_fields_of_the_tool(tmp_path):
     (written,) = json.loads((tmp_path / "a.json").read_text())["shapes"]
     assert written["points"] == [[5, 5], [14, 9]] and written["shape_type"] == "mask"
     assert np.asarray(Image.open(io.BytesIO(base64.b64decode(written["mask"])))).tolist() == [[1] * 10] * 5
+
+
+@hypothesis.given(st.sampled_from(["", "imagePath", "imageData", "shapes", "imageWidth", *shape()]), VALUES_OF_JSON)
+@hypothesis.settings(max_examples=150, deadline=None, derandomize=True)
+def test_any_value_of_any_field_is_read_or_a_fault(once, key, value):
+    folder = once("labelme", lambda path: image(path / "a.png"))
+    file(folder / "a.json", shape(shape_type="mask", points=((1, 1), (2, 2)), mask=png([[1, 1], [1, 1]])))
+    put(folder / "a.json", key, value)
+    for label in labelme.read(folder, MEANING).labels:
+        with contextlib.suppress(UnusableMask):
+            assert label.read_mask().shape == (20, 30)

@@ -1,5 +1,7 @@
 """Regions as polygons and run lengths: there and back without a pixel of difference, and as COCO's library has them."""
 
+import itertools
+
 import hypothesis
 import hypothesis.extra.numpy as arrays
 import hypothesis.strategies as st
@@ -27,12 +29,8 @@ def check(region):
 
 
 def runs(flat):
-    found, value = [0], False
-    for pixel in flat.tolist():
-        if pixel != value:
-            found, value = [*found, 0], pixel
-        found[-1] += 1
-    return found
+    first, *others = (len(list(group)) for _, group in itertools.groupby([False, *flat.tolist()]))
+    return [first - 1, *others]
 
 
 def test_a_thousand_masks_there_and_back():
