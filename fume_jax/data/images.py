@@ -109,6 +109,24 @@ def read_pixels(path: str | Path) -> Pixels:
         return _decode(data)
 
 
+def read_size(path: str | Path) -> tuple[int, int]:
+    """Returns height and width of an image file seen upright, from its header where that is certain.
+
+    Raises UnreadableFrame as `read_pixels` does, but not for damage behind such a header.
+    """
+    data = _read_bytes(path)
+    with _decoder_errors():
+        if data[:4] not in tiff.MAGIC:
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+                check_size(image.height, image.width)
+                # The EXIF data of PNG may be behind the pixels.
+                late = image.format == "PNG" and (b"eXIf" in data or b"Raw profile" in data)
+                if image.format in ("JPEG", "MPO", "PNG", "BMP") and not late:
+                    turned = _orientation(image) in (5, 6, 7, 8)
+                    return (image.width, image.height) if turned else (image.height, image.width)
+        return _decode(data).values.shape[:2]
+
+
 def read_values(path: str | Path) -> Values:
     """Reads what the camera measured: the temperatures in a radiometric JPEG of FLIR, else the pixels.
 

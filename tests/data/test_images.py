@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from fume_jax.data.faults import LIMIT
-from fume_jax.data.images import UnreadableFrame, pillow_to_gray, read_frame, read_pixels
+from fume_jax.data.images import UnreadableFrame, pillow_to_gray, read_frame, read_pixels, read_size
 from fume_jax.runtime.errors import UserError
 
 GREY = np.tile(np.arange(0, 200, 4, dtype=np.uint8), (40, 1))
@@ -386,3 +386,34 @@ def test_a_damaged_pillow_image_is_unreadable(tmp_path):
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:3000])
     with pytest.raises(UnreadableFrame, match="damaged"):
         pillow_to_gray(Image.open(tmp_path / "a.png"))
+
+
+def put_exif_at_the_end(path):
+    """Moves the EXIF data of a PNG file behind its pixels."""
+    data = path.read_bytes()
+    start = data.index(b"eXIf") - 4
+    stop = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    path.write_bytes(data[:start] + data[stop:-12] + data[start:stop] + data[-12:])
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("suffix", ["png", "late.png", "jpg", "tif", "webp", "bmp"])
+def test_size_is_that_of_the_upright_pixels(tmp_path, suffix, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(SCENE).save(path, **({} if suffix == "bmp" else {"exif": exif}))
+    if suffix == "late.png":
+        put_exif_at_the_end(path)
+    turned = orientation in (6, 8) and suffix != "bmp"
+    assert read_size(path) == read_pixels(path).values.shape[:2] == (SCENE.shape[::-1] if turned else SCENE.shape)
+
+
+def test_size_of_deep_images_and_of_none(tmp_path):
+    for name in ("a.png", "a.tiff"):
+        assert read_size(write(tmp_path / name, GREY.astype(np.uint16) * 9)) == GREY.shape
+    with pytest.raises(UnreadableFrame):
+        read_size(tmp_path / "b.png")
+    (tmp_path / "c.png").write_bytes(b"no image")
+    with pytest.raises(UnreadableFrame):
+        read_size(tmp_path / "c.png")

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fume_jax.schema import IGNORE, MASK_CLASSES
+from fume_jax.schema import IGNORE, MASK_CLASSES, NOT_GAS
 
 # Values of masks by the names that users give them.
-VALUES = {name: value for value, name in enumerate(MASK_CLASSES)} | {"ignore": IGNORE}
+VALUES = {name: value for value, name in enumerate(MASK_CLASSES)} | {"ignore": IGNORE, "not_gas": NOT_GAS}
+NAMES = {value: name for name, value in VALUES.items()}
 
 
 @dataclasses.dataclass(frozen=True)
