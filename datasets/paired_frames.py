@@ -37,7 +37,8 @@ STORED_SHARE = 0.3
 def paired_frames(height: int, width: int, extra: dict) -> tfds.features.FeaturesDict:
     """Returns the features of one pair of frames; `extra` adds those of a single dataset.
 
-    A missing gas has a frame and a mask of zeros and a 0 in `modality_mask`. `recording_index` numbers connected groups
+    Masks hold the values of `fume_jax.schema`: classes, and NOT_GAS and IGNORE. A missing gas has a frame and a mask of
+    zeros and a 0 in `modality_mask`. `recording_index` numbers connected groups
     of recordings over all splits: pairs that share a recording, directly or through other pairs, have one number, so
     pairs of different numbers are independent. `frame_index` counts within a group.
 

@@ -21,8 +21,14 @@ _NAME = flags.DEFINE_string(
 _SPLIT = flags.DEFINE_string(
     "split",
     "original",
-    "Split of the frames into train, val and test. original: by chance, all copies of an original in one split. K/N, "
+    "Split of the frames into train, val and test. original: by chance, every group (--group_by) in one split. K/N, "
     "such as 0/5: the same for fold K of N of a cross-validation. published: as the files say, which may leak.",
+)
+_GROUP_BY = flags.DEFINE_string(
+    "group_by",
+    None,
+    "Frames that stay in one split: those of an original, a recording or a subject, as original_sample_id, "
+    "recording_id or subject_id say. Default: the coarsest that every row has.",
 )
 _PAIRING = flags.DEFINE_string(
     "pairing",
@@ -55,7 +61,7 @@ def main() -> int:
     if not source.is_dir():
         raise UserError(f"There is no folder {source}, given by --source.")
     allow = tuple(sorted(set(_ALLOW.value)))
-    options = Options(_ANNOTATIONS.value or "", _SPLIT.value, _PAIRING.value, _SEED.value, allow)
+    options = Options(_ANNOTATIONS.value or "", _SPLIT.value, _PAIRING.value, _SEED.value, allow, _GROUP_BY.value or "")
     check_options(options)
     name = _NAME.value if _NAME.value is not None else _default_name(options)
     with preparing(_DATA_DIR.value, "fume_ogi", name):
@@ -64,14 +70,16 @@ def main() -> int:
 
 def _default_name(options):
     split = "fold" + options.split.replace("/", "of") if "/" in options.split else options.split
+    grouped = f"_by_{options.group_by}" if options.group_by else ""
     paired = f"_paired_by_{options.pairing}" if options.pairing != "random" else ""
-    return split + paired + (f"_seed{options.seed}" if options.seed else "")
+    return split + grouped + paired + (f"_seed{options.seed}" if options.seed else "")
 
 
 def _prepare(source, options, name):
     """Checks, prepares and writes everything; returns the exit code."""
     from datasets.fume_ogi.annotations import write_pairs
     from datasets.fume_ogi.faults import OF_NO_ROW, summary
+    from datasets.fume_ogi.groups import count_groups
     from datasets.fume_ogi.plan import FaultyRecordings, make_plan, statistics
 
     report, done = Path(_REPORT.value), DONE
@@ -89,6 +97,10 @@ def _prepare(source, options, name):
         listed = listed or f"\n{summary(faults)}"
     if faults:
         print(f"{rows} row(s) dropped, {len(plan.warnings)} warning(s). {where}{listed}")
+    print(f"Frames are grouped by {plan.group_by}: {count_groups(plan.pairs, plan.group_by)} groups.")
+    sources = plan.label_sources
+    if sources["prediction"]:
+        print(f"{sources['prediction']} of {sources.total()} masks are predictions that nobody corrected.")
     _print_table(statistics(plan.pairs))
     if plan.leak:
         print(f"WARNING: {plan.leak}")

@@ -24,9 +24,13 @@ _LABELS, _IDS = ("ph_value", "class_id", "class_name"), ("original_sample_id", "
 SINGLE_COLUMNS = ("frame_path", "mask_path", "gas_type", *_LABELS, *_IDS)
 _FRAMES = tuple(f"{gas}_{kind}" for gas in GASES for kind in ("frame", "mask"))
 PAIRED_COLUMNS = (*_FRAMES, *_LABELS, "is_paired", "missing_modality")
-# Position of a frame in a film, a column that tables may have; that of pairs has the name of the gas before it.
-INDEX_COLUMN = "frame_index"
-ID_COLUMNS = tuple(f"{gas}_{name}" for gas in GASES for name in _IDS)
+# Columns that tables may have besides; those of pairs have the name of the gas before them. The position of a frame in
+# a film, whose the labels are, and, from fine to coarse, the ids of frames that belong together.
+INDEX_COLUMN, SOURCE_COLUMN = "frame_index", "label_source"
+GROUP_COLUMNS = {"original": "original_sample_id", "recording": "recording_id", "subject": "subject_id"}
+_FURTHER = (*_IDS, "recording_id", "subject_id", SOURCE_COLUMN, INDEX_COLUMN)
+# Who made a mask: a person made or corrected it, or nobody has corrected what a model predicted.
+LABEL_SOURCES = ("person", "prediction")
 # Where the columns are described.
 README = "datasets/fume_ogi/README.md"
 # What absolute paths of Windows begin with.
@@ -43,17 +47,14 @@ class Frame:
     original: str  # id of the filmed frame that this one is, or is an augmented copy of; empty if unknown
     augmentation: str  # number of the copy
     frame_index: int = -1  # position in a film, from 0; -1 if the file is the frame
+    recording: str = ""  # id of what was filmed in one go; empty if unknown
+    subject: str = ""  # id of who or what was filmed, such as an animal; empty if unknown
+    label_source: str = "person"  # one of LABEL_SOURCES
 
     @property
     def key(self) -> str:
         """Names the frame among all of a source."""
         return self.frame_path if self.frame_index < 0 else f"{self.frame_path} frame {self.frame_index}"
-
-    @property
-    def stored(self) -> tuple:
-        """What a dataset stores of it."""
-        values = dataclasses.astuple(self)
-        return values if self.frame_index >= 0 else values[:-1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,10 +76,6 @@ class Annotations:
     paired: bool
     faults: list[Fault]
     warnings: list[Fault]
-
-    @property
-    def have_ids(self) -> bool:
-        return all(frame.original for _, _, frame in frames(self.rows))
 
 
 def frames(rows_by_split: dict[str, Iterable[Row]]) -> Iterator[tuple[str, Row, Frame]]:
@@ -125,23 +122,31 @@ def read_annotations(pattern: str, source: Path = Path()) -> Annotations:
 
 
 def write_pairs(path: Path, rows: list[Row]) -> None:
-    """Writes a paired file, which `read_annotations` reads, with the ids of both originals."""
+    """Writes a paired file, which `read_annotations` reads, with the ids of both frames."""
+    used = {name for row in rows for frame in row.frames for name, text in _further(frame).items() if text}
+    columns = [name for name in _FURTHER if name in used or name in _IDS]
     with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        films = any(frame.frame_index >= 0 for row in rows for frame in row.frames)
-        index_columns = [f"{gas}_{INDEX_COLUMN}" for gas in GASES] if films else []
-        writer = csv.DictWriter(file, (*PAIRED_COLUMNS, *ID_COLUMNS, *index_columns), restval="")
+        own = [f"{gas}_{name}" for gas in GASES for name in columns]
+        writer = csv.DictWriter(file, (*PAIRED_COLUMNS, *own), restval="")
         writer.writeheader()
         for row in rows:
             absent = set(GASES) - {frame.gas for frame in row.frames}
             line = {"ph_value": row.ph, "class_id": row.label, "class_name": CLASSES[row.label]}
             line |= {"is_paired": not absent, "missing_modality": "".join(absent)}
             for frame in row.frames:
+                further = _further(frame)
                 texts = {"frame": frame.frame_path, "mask": frame.mask_path}
-                texts |= {"original_sample_id": frame.original, "augmentation_id": frame.augmentation}
-                if frame.frame_index >= 0:
-                    texts[INDEX_COLUMN] = str(frame.frame_index)
+                texts |= {name: further[name] for name in columns}
                 line |= {f"{frame.gas}_{name}": csv_text(text) for name, text in texts.items()}
             writer.writerow(line)
+
+
+def _further(frame):
+    """Returns the cells of a frame besides its paths; "" for what need not be said."""
+    source = "" if frame.label_source == LABEL_SOURCES[0] else frame.label_source
+    index = "" if frame.frame_index < 0 else str(frame.frame_index)
+    values = (frame.original, frame.augmentation, frame.recording, frame.subject, source, index)
+    return dict(zip(_FURTHER, values, strict=True))
 
 
 def _parse(place, line, frames_of):
@@ -174,9 +179,8 @@ def _single_frame(source, cells):
     gas = cells["gas_type"].lower()
     if gas not in GASES:
         return (), [("gas", f"gas_type is {cells['gas_type']!r}; expected one of {', '.join(GASES)}")]
-    original, augmentation = cells["original_sample_id"], cells["augmentation_id"]
-    index = cells.get(INDEX_COLUMN, "")
-    frame, faults = _frame(source, gas, cells["frame_path"], cells["mask_path"], original, augmentation, index)
+    further = {name: cells.get(name, "") for name in _FURTHER}
+    frame, faults = _frame(source, gas, cells["frame_path"], cells["mask_path"], further)
     return (frame,), faults + [("original", "original_sample_id is empty")] * (not frame.original)
 
 
@@ -195,29 +199,43 @@ def _paired_frames(source, cells):
     elif paired == bool(absent):
         faults.append(("gas", f"is_paired is {cells['is_paired']!r}, but {absent or 'no'} frame is missing"))
     for gas in present:
-        further = (cells.get(f"{gas}_{name}", "") for name in (*_IDS, INDEX_COLUMN))
-        frame, frame_faults = _frame(source, gas, cells[f"{gas}_frame"], cells[f"{gas}_mask"], *further)
+        further = {name: cells.get(f"{gas}_{name}", "") for name in _FURTHER}
+        frame, frame_faults = _frame(source, gas, cells[f"{gas}_frame"], cells[f"{gas}_mask"], further)
         frames.append(frame)
         faults += frame_faults
     return tuple(frames), faults
 
 
-def _frame(source, gas, frame_path, mask_path, original, augmentation, index):
+def _frame(source, gas, frame_path, mask_path, further):
     paths = {"frame": _relative(source, frame_path), "mask": _relative(source, mask_path)}
     faults = [("missing_file", f"names no {gas} {kind}") for kind, path in paths.items() if not path]
     for path in paths.values():
         # A path that leaves the folder may name any file of the machine.
         if posixpath.isabs(path) or path.split("/")[0] in ("..", *_DRIVES):
             faults.append(("outside", f"{path} is not below {source}; let --source be a folder that holds all files"))
-    if is_shortened(original):
-        faults.append(("original", f"original_sample_id is {original!r}, a number that a spreadsheet has shortened"))
+    for level, column in GROUP_COLUMNS.items():
+        if is_shortened(further[column]):
+            kind = "original" if level == "original" else "group"
+            faults.append((kind, f"{column} is {further[column]!r}, a number that a spreadsheet has shortened"))
+    original, recording, subject = (as_id(further[column]) for column in GROUP_COLUMNS.values())
+    position, index_faults = _position(further[INDEX_COLUMN])
+    if not original and position >= 0:  # the frames of a film belong together without an id
+        original, recording = paths["frame"], recording or paths["frame"]
+    made_by = further[SOURCE_COLUMN].lower() or LABEL_SOURCES[0]
+    if made_by not in LABEL_SOURCES:
+        expected = " or ".join(LABEL_SOURCES)
+        faults.append(("label_source", f"{SOURCE_COLUMN} is {further[SOURCE_COLUMN]!r}; expected {expected}"))
+    augmentation = as_id(further["augmentation_id"])
+    frame = Frame(gas, *paths.values(), original, augmentation, position, recording, subject, made_by)
+    return frame, faults + index_faults
+
+
+def _position(index):
+    """Returns the position of a frame in a film, -1 if there is none, and faults."""
     position = as_id(index) if index else "-1"
     if index and not position.isdecimal():
-        faults.append(("missing_file", f"{INDEX_COLUMN} is {index!r}; expected the number of a frame, from 0"))
-        position = "-1"
-    # The frames of a film belong together without an id.
-    original = as_id(original) or (paths["frame"] if position != "-1" else "")
-    return Frame(gas, paths["frame"], paths["mask"], original, as_id(augmentation), int(position)), faults
+        return -1, [("missing_file", f"{INDEX_COLUMN} is {index!r}; expected the number of a frame, from 0")]
+    return int(position), []
 
 
 def _relative(source, path):

@@ -11,14 +11,19 @@ from PIL import Image
 
 from datasets.fume_ogi.annotations import Frame, Row
 from datasets.fume_ogi.faults import Fault
-from fume_jax.data.films import read_film_frame
-from fume_jax.data.images import UnreadableFrame, read_frame, read_pixels
+from datasets.fume_ogi.hashing import perceptual_hash
+from fume_jax.data.films import read_film_frame, scaled_film
+from fume_jax.data.gray import to_gray
+from fume_jax.data.images import PALETTE_NOTE, UnreadableFrame, read_frame, read_pixels, read_values
 from fume_jax.runtime.errors import UserError
-from fume_jax.schema import MASK_CLASSES
+from fume_jax.schema import IGNORE, MASK_CLASSES, NOT_GAS
 
 # Formats that keep the values of a mask; a WebP or TIFF file may be compressed with loss all the same.
 LOSSLESS = ("BMP", "DIB", "GIF", "PCX", "PNG", "PPM", "SGI", "TGA", "TIFF", "WEBP")
 LOSSY_COMPRESSIONS = ("jpeg", "tiff_jpeg", "webp")
+VALUES = (*range(len(MASK_CLASSES)), NOT_GAS, IGNORE)
+# Greys that no palette shows on purpose, so they are values of a mask.
+_VALUES_ONLY = {1, 2, NOT_GAS}
 # The most values of a mask that a message lists.
 SHOWN = 6
 
@@ -33,23 +38,32 @@ class UnusableMask(UnreadableFrame):
 
 @dataclasses.dataclass(frozen=True)
 class Content:
-    """Size in pixels and digests of a frame and its mask, and what the mask holds."""
+    """Size in pixels, digests and look of a frame and its mask, and what the mask holds."""
 
     height: int
     width: int
     frame_digest: str
     mask_digest: str
+    frame_hash: str  # perceptual hash
     class_pixels: tuple[int, ...]  # number of pixels of each of MASK_CLASSES
+    not_gas_pixels: int
+    ignored_pixels: int
     colors: tuple[tuple[int, tuple[int, ...]], ...]  # classes and their RGB colours, of a mask with a palette
+    note: str  # what the user should know of the file of the frame, "" if nothing
+
+    @property
+    def value_pixels(self) -> dict[int, int]:
+        """Number of pixels of each value of the mask."""
+        return dict(zip(VALUES, (*self.class_pixels, self.not_gas_pixels, self.ignored_pixels), strict=True))
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """Reads a mask, uint8 [H, W] of indices into MASK_CLASSES, upright as its EXIF orientation says.
+    """Reads a mask, uint8 [H, W] of indices into MASK_CLASSES, `NOT_GAS` and `IGNORE`, upright as its EXIF data say.
 
-    The classes are grey levels of any depth, three equal channels, or a palette: its indices, or its colours if these
-    are the grey levels 0, 1 and 2, as programs that make files smaller leave them.
+    The values are grey levels of any depth, three equal channels, or a palette: its indices, or its colours if these
+    are the grey levels 0, 1 and 2, or 254 and 255 besides, as programs that make files smaller leave them.
 
-    Raises UnusableMask if the pixels are no classes, and UnreadableFrame as `read_pixels` does.
+    Raises UnusableMask if the pixels are no such values or all are IGNORE, and UnreadableFrame as `read_pixels` does.
     """
     return _read_mask(path)[0]
 
@@ -63,7 +77,7 @@ def check_content(source: Path, row: Row) -> tuple[list[Content | None], list[Fa
 def _check(source, frame):
     images, faults = [], []
     readers = (
-        (source / frame.frame_path, functools.partial(read_labelled, source, frame)),
+        (source / frame.frame_path, functools.partial(_read_noted, source, frame)),
         (source / frame.mask_path, functools.partial(_read_mask, source / frame.mask_path)),
     )
     for path, read in readers:
@@ -76,12 +90,24 @@ def _check(source, frame):
             faults.append((getattr(error, "kind", "unreadable_file"), f"{path}: {error}"))
     if faults:
         return None, faults
-    pixels, (mask, colors) = images
+    (pixels, note), (mask, colors) = images
     (height, width), mask_size = pixels.shape[:2], mask.shape
     if mask_size != (height, width):
         faults.append(("size", f"{frame.frame_path} is {width}x{height}, its mask {mask_size[1]}x{mask_size[0]}"))
-    counts = np.bincount(mask.ravel(), minlength=len(MASK_CLASSES)).tolist()
-    return Content(height, width, _digest(pixels), _digest(mask), tuple(counts), colors), faults
+    *classes, not_gas, ignored = np.bincount(mask.ravel(), minlength=max(VALUES) + 1)[list(VALUES)].tolist()
+    content = Content(
+        height=height,
+        width=width,
+        frame_digest=_digest(pixels),
+        mask_digest=_digest(mask),
+        frame_hash=perceptual_hash(pixels),
+        class_pixels=tuple(classes),
+        not_gas_pixels=not_gas,
+        ignored_pixels=ignored,
+        colors=colors,
+        note=note,
+    )
+    return content, faults
 
 
 def read_labelled(source: Path, frame: Frame) -> np.ndarray:
@@ -91,6 +117,16 @@ def read_labelled(source: Path, frame: Frame) -> np.ndarray:
     """
     path = source / frame.frame_path
     return read_frame(path) if frame.frame_index < 0 else read_film_frame(str(path), frame.frame_index)
+
+
+def _read_noted(source, frame):
+    """Returns a frame as `read_labelled` does, and what the user should know of its file."""
+    path = source / frame.frame_path
+    if frame.frame_index < 0:
+        values, _, note = read_values(path)
+        return to_gray(values), note
+    pixels = read_labelled(source, frame)
+    return pixels, PALETTE_NOTE if PALETTE_NOTE in scaled_film(str(path))[0].notes else ""
 
 
 def _digest(pixels):
@@ -107,10 +143,12 @@ def _read_mask(path):
         values, colors = _of_palette(values, pixels.palette)
     elif values.ndim == 3:
         values = _of_channels(values)
-    if not np.isin(values, range(len(MASK_CLASSES))).all():
+    if not np.isin(values, VALUES).all():
         found = np.unique(values)  # NaN is the last one
         found = [*found[: SHOWN - 1], found[-1]] if len(found) > SHOWN else found
         raise UnusableMask("mask_values", f"holds {', '.join(f'{value:.7g}' for value in found)}")
+    if (values == IGNORE).all():
+        raise UnusableMask("mask_values", f"holds {IGNORE} alone, of which nothing can be learnt")
     return values.astype(np.uint8), colors
 
 
@@ -138,11 +176,13 @@ def _of_palette(indices, palette):
     colors = palette[used].astype(int)
     if (colors == colors[:, :1]).all():
         levels = colors[:, 0]
+        kinds = set(levels.tolist())
+        are_values = kinds <= set(VALUES) and (levels.max() < len(MASK_CLASSES) or bool(kinds & _VALUES_ONLY))
         # Grey levels that do not rise with the index may come from a grey mask whose palette was sorted anew.
-        if len(set(levels)) < len(levels) or (levels.max() >= len(MASK_CLASSES) and (np.diff(levels) < 0).any()):
+        if len(kinds) < len(levels) or (not are_values and (np.diff(levels) < 0).any()):
             greys = ", ".join(f"{index} is {level}" for index, level in zip(used, levels, strict=True))
             raise UnusableMask("mask_form", f"a palette of greys in another order than its indices: {greys}")
-        if levels.max() < len(MASK_CLASSES):
+        if are_values:
             return palette[..., 0][indices], ()
     return indices, tuple((index, tuple(color)) for index, color in zip(used.tolist(), colors.tolist(), strict=True))
 

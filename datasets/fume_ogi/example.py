@@ -25,7 +25,7 @@ flags.mark_flag_as_required("output")
 
 
 def main() -> None:
-    from datasets.fume_ogi.annotations import SINGLE_COLUMNS
+    from datasets.fume_ogi.annotations import GROUP_COLUMNS, SINGLE_COLUMNS
     from datasets.paired_frames import create_process_pool, prefetch_with_bar
     from datasets.synthetic_ogi.plan import SyntheticOgiConfig, counts_by_share
     from datasets.synthetic_ogi.synthetic_ogi import PUBLISHED_FRAMES
@@ -41,7 +41,7 @@ def main() -> None:
         width=_WIDTH.value,
         seed=_SEED.value,
     )
-    output = Path(_OUTPUT.value)
+    output, header = Path(_OUTPUT.value), (*SINGLE_COLUMNS, GROUP_COLUMNS["recording"])
     with create_process_pool() as pool:
         for split, plans in config.plan().items():
             write = functools.partial(_write, output, split)
@@ -49,12 +49,12 @@ def main() -> None:
             rows = [row for rows in written for row in rows]
             path = output / f"{split}_annotations.csv"
             with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-                csv.writer(file).writerows([SINGLE_COLUMNS, *rows])
+                csv.writer(file).writerows([header, *rows])
             print(f"{path}: {len(rows)} frames")
 
 
 def _write(output, split, plan):
-    """Writes the frames and masks of a recording that belong to a split; returns their rows, as SINGLE_COLUMNS."""
+    """Writes the frames and masks of a recording that belong to a split; returns their rows."""
     from datasets.synthetic_ogi.recording import render
     from fume_jax.evaluation.overlays import save
     from fume_jax.schema import CLASSES, GASES
@@ -70,7 +70,8 @@ def _write(output, split, plan):
                 save(path, example[f"{gas}_{kind}"])
             paths = [rf"mmseg_dataset\{folder}\{split}\{gas}\{name}" for folder in ("images", "masks")]
             label, copy = example["label"], example["copy_index"]
-            rows.append((*paths, gas, example["ph"], label, CLASSES[label], plan.number, copy))
+            # One frame of each recording is filmed, so it is the original and the recording.
+            rows.append((*paths, gas, example["ph"], label, CLASSES[label], plan.number, copy, plan.number))
     return rows
 
 

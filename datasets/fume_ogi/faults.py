@@ -16,12 +16,14 @@ KINDS = {
     "unreadable_file": "a frame or mask cannot be decoded as an image",
     "outside": "a path leaves the folder of the recordings",
     "size": "a frame and its mask differ in size",
-    "mask_values": "a mask has values other than 0 background, 1 tube, 2 gas",
+    "mask_values": "a mask has values other than 0 background, 1 tube, 2 gas, 254 not gas, 255 unknown, or only 255",
     "mask_form": "a mask is stored in a form that does not say its classes for certain",
     "gas": "the gas is unknown, or a pair contradicts itself",
     "class": "the class is unknown, or its name is not that of its number",
     "ph": "the pH is not between 0 and 14",
     "original": "original_sample_id, by which frames are split, is empty or shortened",
+    "group": "recording_id or subject_id, by which frames are split, is empty or shortened, or contradicts other ids",
+    "label_source": "who made the mask is unknown",
     "table": "a row does not fit the header of its file",
     "duplicate_row": "an earlier row has the same frame or pair",
     "duplicate_frame": "an earlier split has a frame of the same pixels: a leak",
@@ -33,6 +35,12 @@ OF_NO_ROW = ("empty_class", "no_gas")
 WARNINGS = {
     "class_against_ph": "the class is not the usual one of the pH; class_id is kept",
     "frame_used_twice": "a frame is in more than one pair of a split",
+    "no_recording": "nothing tells which frames are of one film, so neighbours may be in train and in test",
+    "partly_grouped": "only a part of the frames has an id, which is not used",
+    "near_duplicate": "a frame looks like one of an earlier split: the splits may leak",
+    "ignored_without_gas": "masks hold 255, which is unknown here and not gas, and no gas",
+    "colored_frame": "frames are coloured, and only their luminance is used",
+    "frame_note": "frames are read, but not as they should be",
 }
 EXAMPLES_PER_KIND = 3
 

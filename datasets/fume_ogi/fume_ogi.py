@@ -13,6 +13,7 @@ from scipy import sparse
 
 from datasets.fume_ogi.annotations import Row
 from datasets.fume_ogi.content import read_labelled, read_mask
+from datasets.fume_ogi.groups import LEVELS, group_of
 from datasets.fume_ogi.plan import Options, make_plan, statistics
 from datasets.paired_frames import PairedFramesBuilder
 from fume_jax.data.transforms import resize_frame, resize_mask
@@ -28,20 +29,27 @@ class FumeOgiConfig(tfds.core.BuilderConfig):
     options: Options = dataclasses.field(default_factory=Options)
 
 
+# Ids of a frame that are stored.
+IDS = (*LEVELS, "augmentation")
+
+
 class FumeOgi(PairedFramesBuilder):
     """Pairs of annotated OGI frames with plume masks and pH class."""
 
-    VERSION = tfds.core.Version("1.2.0")
-    RELEASE_NOTES = {"1.2.0": "Upright images, masks resized by vote, grey levels from the range of the scene."}
+    VERSION = tfds.core.Version("1.3.0")
+    RELEASE_NOTES = {
+        "1.3.0": "Splits and recording_index by recording or subject; masks may hold 254, not gas, and 255, unknown.",
+        "1.2.0": "Upright images, masks resized by vote, grey levels from the range of the scene.",
+    }
     MANUAL_DOWNLOAD_INSTRUCTIONS = "A folder of frames, masks and CSV files, see datasets/fume_ogi/README.md."
     # TFDS's own tools use these; the command makes a config for the size of the frames.
     BUILDER_CONFIGS = [
-        FumeOgiConfig(name="original", description="No original is in two splits."),
+        FumeOgiConfig(name="original", description="No original, recording or subject is in two splits."),
         FumeOgiConfig(name="published", description="The splits of the files.", options=Options(split="published")),
     ]
 
     def _info(self) -> tfds.core.DatasetInfo:
-        ids = (f"{gas}_{name}" for gas in GASES for name in ("original", "augmentation"))
+        ids = (f"{gas}_{name}" for gas in GASES for name in IDS)
         return self._create_info(dict.fromkeys(ids, tfds.features.Text()))
 
     def _create_pool(self):
@@ -52,6 +60,8 @@ class FumeOgi(PairedFramesBuilder):
         plan = make_plan(source, config.options)
         self.info.metadata.update(
             leak=plan.leak,
+            group_by=plan.group_by,
+            label_sources=dict(plan.label_sources),
             statistics=statistics(plan.pairs),
             fingerprint=plan.fingerprint(config.height, config.width),
             options=dataclasses.asdict(config.options),
@@ -59,21 +69,21 @@ class FumeOgi(PairedFramesBuilder):
         )
         read = functools.partial(_example, source, config.height, config.width)
         pairs = sum(len(rows) for rows in plan.pairs.values())
-        return self._shards(read, _numbered(plan.pairs), pairs=pairs, most_pairs=1)
+        return self._shards(read, _numbered(plan.pairs, plan.group_by), pairs=pairs, most_pairs=1)
 
     def _keyed(self, split, example):
         yield f"{example['recording_index']:06d}_{example['frame_index']:04d}", example
 
 
-def _numbered(pairs: dict[str, list[Row]]) -> dict[str, list[tuple[Row, int, int]]]:
-    """Numbers the connected group of originals of each pair, and the pair within its group.
+def _numbered(pairs: dict[str, list[Row]], level: str) -> dict[str, list[tuple[Row, int, int]]]:
+    """Numbers what is connected of the groups of `level` that each pair ties, and the pair within it.
 
-    Pairs that share an original, directly or through other pairs, are of one group. The numbers follow the first
-    original of each group, so they do not depend on the order of the pairs.
+    Pairs that share a group, directly or through other pairs, have one number. The numbers follow the first group of
+    each, so they do not depend on the order of the pairs.
     """
-    of_rows = [[_original(frame) for frame in row.frames] for rows in pairs.values() for row in rows]
-    place = {original: i for i, original in enumerate(sorted({o for originals in of_rows for o in originals}))}
-    ends = [(place[originals[0]], place[originals[-1]]) for originals in of_rows]
+    of_rows = [[group_of(frame, level) for frame in row.frames] for rows in pairs.values() for row in rows]
+    place = {group: i for i, group in enumerate(sorted({group for tied in of_rows for group in tied}))}
+    ends = [(place[tied[0]], place[tied[-1]]) for tied in of_rows]
     tied = sparse.coo_array((np.ones(len(ends)), np.transpose(ends)), (len(place), len(place)))
     component = sparse.csgraph.connected_components(tied, directed=False)[1]
     number = {label: i for i, label in enumerate(dict.fromkeys(component))}
@@ -81,14 +91,10 @@ def _numbered(pairs: dict[str, list[Row]]) -> dict[str, list[tuple[Row, int, int
     for split, rows in pairs.items():
         numbered[split] = []
         for row in rows:
-            group = number[component[place[_original(row.frames[0])]]]
-            numbered[split].append((row, group, seen[group]))
-            seen[group] += 1
+            index = number[component[place[group_of(row.frames[0], level)]]]
+            numbered[split].append((row, index, seen[index]))
+            seen[index] += 1
     return numbered
-
-
-def _original(frame):
-    return frame.original or frame.frame_path  # without an id every frame is an original of its own
 
 
 def _example(source, height, width, numbered):
@@ -103,13 +109,12 @@ def _example(source, height, width, numbered):
     }
     for gas in GASES:
         example |= {f"{gas}_frame": zeros[..., None], f"{gas}_mask": zeros}
-        example |= {f"{gas}_original": "", f"{gas}_augmentation": ""}
+        example |= {f"{gas}_{name}": "" for name in IDS}
     for frame in row.frames:
         example["modality_mask"][GASES.index(frame.gas)] = 1
         example |= {
             f"{frame.gas}_frame": resize_frame(read_labelled(source, frame), height, width),
             f"{frame.gas}_mask": resize_mask(read_mask(source / frame.mask_path), height, width),
-            f"{frame.gas}_original": frame.original,
-            f"{frame.gas}_augmentation": frame.augmentation,
+            **{f"{frame.gas}_{name}": getattr(frame, name) for name in IDS},
         }
     return example

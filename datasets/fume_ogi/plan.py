@@ -12,15 +12,15 @@ from pathlib import Path
 
 import cv2
 
-from datasets.fume_ogi import splits
-from datasets.fume_ogi.annotations import Annotations, Row, frames, read_annotations
+from datasets.fume_ogi import checks, groups, splits
+from datasets.fume_ogi.annotations import GROUP_COLUMNS, Annotations, Row, frames, read_annotations
 from datasets.fume_ogi.content import Content, check_content
 from datasets.fume_ogi.faults import KINDS, Fault, summary
 from datasets.fume_ogi.pairing import PAIRINGS, pair
 from datasets.paired_frames import prefetch_with_bar
 from fume_jax.data.films import scaled_film
 from fume_jax.runtime.errors import UserError
-from fume_jax.schema import CLASSES, GAS, GASES, MASK_CLASSES, SPLITS
+from fume_jax.schema import CLASSES, GASES, SPLITS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Options:
     pairing: str = "random"  # or "id"
     seed: int = 0
     allow: tuple[str, ...] = ()  # kinds of faults whose rows are dropped
+    group_by: str = ""  # one of groups.LEVELS, whose frames stay in one split; the coarsest that is known if empty
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Plan:
     pairs: dict[str, list[Row]]
     contents: dict[str, Content]  # by the key of the frame
     read: dict[str, int]  # number of rows of each annotation file
-    leak: str  # a sentence about originals that splits share; empty if there are none
+    group_by: str  # one of groups.LEVELS
+    leak: str  # a sentence about groups that splits share; empty if there are none
     dropped: list[Fault]
     warnings: list[Fault]
 
@@ -51,6 +53,11 @@ class Plan:
         contents = (self.contents[frame.key] for _, _, frame in frames(self.pairs))
         return collections.Counter((content.height, content.width) for content in contents)
 
+    @property
+    def label_sources(self) -> collections.Counter:
+        """Number of masks by who made them."""
+        return collections.Counter(frame.label_source for _, _, frame in frames(self.pairs))
+
     def ranges(self, source: Path) -> dict[str, list[float]]:
         """Returns the values of each film of deep frames that become black and white, by its path."""
         films = {frame.frame_path for _, _, frame in frames(self.pairs) if frame.frame_index >= 0}
@@ -59,11 +66,11 @@ class Plan:
 
     def fingerprint(self, height: int, width: int) -> str:
         """Returns a digest of all that is stored at this size; only equal datasets have equal ones."""
-        stored = [(height, width, self.leak)]
+        stored = [(height, width, self.leak, self.group_by)]
         for split, rows in self.pairs.items():
             for row in rows:
                 contents = [self.contents[frame.key] for frame in row.frames]
-                stored.append((split, row.ph, row.label, [frame.stored for frame in row.frames], contents))
+                stored.append((split, row.ph, row.label, row.frames, contents))
         return hashlib.blake2b(json.dumps(stored, default=dataclasses.astuple).encode(), digest_size=16).hexdigest()
 
 
@@ -88,24 +95,28 @@ def make_plan(source: Path, options: Options) -> Plan:
     """
     check_options(options)
     annotations = read_annotations(options.annotations or str(source / "{split}_annotations.csv"), source)
-    _check_split(options, annotations)
+    level = groups.choose_level(annotations.rows, options.group_by)
+    _check_split(options, annotations, level)
     contents, content_faults = _check_contents(source, annotations.rows)
-    faults = annotations.faults + content_faults + _contradicting_colors(annotations.rows, contents)
+    faults = annotations.faults + groups.group_faults(annotations.rows, options.group_by)
+    faults += content_faults + checks.contradicting_colors(annotations.rows, contents)
     sound = _without(annotations.rows, faults)
-    by_split, leak = _split(sound, annotations, options)
-    leaks = _duplicate_frames(by_split, contents)
+    by_split, leak = _split(sound, annotations, options, level)
+    leaks = checks.duplicate_frames(by_split, contents)
     by_split = _without(by_split, leaks)
-    faults += leaks + _empty_classes(by_split) + _without_gas(by_split, contents)
-    refused = [fault for fault in faults if fault.kind not in options.allow]
-    warnings = annotations.warnings + _frames_used_twice(by_split)
-    if refused:
+    faults += leaks + _empty_classes(by_split, level, given=annotations.paired or options.split == "published")
+    faults += checks.without_gas(by_split, contents)
+    warnings = annotations.warnings + groups.group_warnings(annotations.rows, options.group_by)
+    warnings += checks.near_duplicates(by_split, contents, level) + checks.frames_used_twice(by_split)
+    warnings += checks.ignored_without_gas(by_split, contents) + checks.noted_frames(by_split, contents)
+    if refused := [fault for fault in faults if fault.kind not in options.allow]:
         raise FaultyRecordings(refused, faults, warnings)
     if empty := [split for split, rows in by_split.items() if not rows]:
-        raise UserError(f"No row is left for {', '.join(empty)}; with few originals, --split=K/N shares them better.")
+        raise UserError(f"No row is left for {', '.join(empty)}; with few {level}s, --split=K/N shares them better.")
     if not annotations.paired:
         key = PAIRINGS[options.pairing]
         by_split = {split: pair(rows, key, options.seed) for split, rows in by_split.items()}
-    return Plan(by_split, contents, annotations.read, leak, faults, warnings)
+    return Plan(by_split, contents, annotations.read, level, leak, faults, warnings)
 
 
 def statistics(pairs: dict[str, list[Row]]) -> list[dict]:
@@ -128,11 +139,13 @@ def check_options(options):
         raise UserError(f"--split is {options.split!r}; expected original, published, or fold K of N such as 0/5.")
     if options.pairing not in PAIRINGS:
         raise UserError(f"--pairing is {options.pairing!r}; expected one of {', '.join(PAIRINGS)}.")
+    if options.group_by not in ("", *groups.LEVELS):
+        raise UserError(f"--group_by is {options.group_by!r}; expected one of {', '.join(groups.LEVELS)}.")
     if unknown := set(options.allow) - set(KINDS):
         raise UserError(f"--allow knows no kind {', '.join(sorted(unknown))}; expected of {', '.join(KINDS)}.")
 
 
-def _check_split(options, annotations: Annotations):
+def _check_split(options, annotations: Annotations, level):
     """Raises UserError unless the annotations allow the split and the pairing of the options."""
     split, whole = options.split, set(annotations.rows) == set(SPLITS)
     if split == "published" and not whole:
@@ -143,18 +156,18 @@ def _check_split(options, annotations: Annotations):
         )
     if not annotations.paired or split == "published":
         return
-    reason = "A pair ties two originals together, so paired files are used in the split they come in"
+    reason = f"A pair ties two {level}s together, so paired files are used in the split they come in"
     if split != "original" or not whole:
         raise UserError(f"{reason}, all three of them: --split={split} needs the single-gas files.")
-    if not annotations.have_ids:
+    if not groups.are_known(annotations.rows, level):
         raise UserError(
-            f"{reason}, and these do not say which originals they pair (no {{gas}}_original_sample_id), so whether "
+            f"{reason}, and these do not say which {level}s they pair (no {{gas}}_{GROUP_COLUMNS[level]}), so whether "
             "that split leaks is unknown. Take it nevertheless with --split=published, or use the single-gas files."
         )
-    shared, count = splits.shared_originals(annotations.rows)
+    shared, count = splits.shared_groups(annotations.rows, level)
     if shared:
         raise UserError(
-            f"{reason}, and that leaks: {shared} of {count} originals are in more than one split. Take it nevertheless "
+            f"{reason}, and that leaks: {shared} of {count} {level}s are in more than one split. Take it nevertheless "
             "with --split=published, or use the single-gas files."
         )
 
@@ -177,74 +190,34 @@ def _without(rows_by_split, faults):
     return {split: [row for row in rows if row.place not in places] for split, rows in rows_by_split.items()}
 
 
-def _split(rows_by_split, annotations, options):
+def _split(rows_by_split, annotations, options, level):
     """Returns the rows of each split, and a sentence about a leak; the sentence is empty if there is none."""
     if options.split == "published" or annotations.paired:
-        if not annotations.have_ids:
-            unknown = "The files do not say which original a frame is of: whether the splits leak is unknown."
+        if not groups.are_known(rows_by_split, level):
+            unknown = f"The files do not say which {level} a frame is of: whether the splits leak is unknown."
             return rows_by_split, unknown
-        shared, count = splits.shared_originals(rows_by_split)
-        leak = f"The splits leak: {shared} of {count} originals are in more than one, so a score may be memory."
+        shared, count = splits.shared_groups(rows_by_split, level)
+        leak = f"The splits leak: {shared} of {count} {level}s are in more than one, so a score may be memory."
         return rows_by_split, leak if shared else ""
     rows = [row for rows in rows_by_split.values() for row in rows]
     if options.split == "original":
-        return splits.by_original(rows, options.seed), ""
+        return splits.by_group(rows, level, options.seed), ""
     number, folds = map(int, options.split.split("/"))
-    return splits.fold(rows, number, folds, options.seed), ""
+    return splits.fold(rows, level, number, folds, options.seed), ""
 
 
-def _duplicate_frames(by_split, contents):
-    """Returns a fault for every frame whose pixels an earlier split has."""
-    first, faults = {}, []
+def _empty_classes(by_split, level, given):
+    """Returns a fault for every class that a split has not; why not, unless the split was `given`."""
+    found = collections.defaultdict(set)
     for split, row, frame in frames(by_split):
-        earlier, place = first.setdefault(contents[frame.key].frame_digest, (split, row.place))
-        if earlier != split:
-            message = f"{frame.key} ({split}) has the pixels of {place} ({earlier})"
-            faults.append(Fault("duplicate_frame", row.place, message))
-    return faults
-
-
-def _empty_classes(by_split):
-    present = {(split, row.label) for split, rows in by_split.items() for row in rows}
+        found[row.label].add((split, groups.group_of(frame, level)))
+    counts = ", ".join(f"{len(found[label])} of {name}" for label, name in enumerate(CLASSES))
+    finer = " or ".join(f"--group_by={fine}" for fine in reversed(groups.LEVELS[: groups.LEVELS.index(level)]))
+    remedy = f"divide by {finer}, or add {level}s" if finer else f"add {level}s"
+    reason = "" if given else f"; there are {level}s: {counts}, and each part of a split needs one: {remedy}"
     return [
-        Fault("empty_class", f"split {split}", f"has no {name} frame")
+        Fault("empty_class", f"split {split}", f"has no {name} frame{reason}")
         for split in by_split
         for label, name in enumerate(CLASSES)
-        if (split, label) not in present
+        if split not in {own for own, _ in found[label]}
     ]
-
-
-def _contradicting_colors(rows, contents):
-    """Returns a fault for every mask whose palette gives a colour to another class than an earlier one does."""
-    first, faults = {}, []
-    for _, row, frame in frames(rows):
-        content = contents[frame.key]
-        for label, color in content.colors if content else ():
-            earlier, path = first.setdefault(color, (label, frame.mask_path))
-            if earlier != label:
-                message = f"{frame.mask_path} has the colour {color} at the index {label}, {path} at {earlier}"
-                faults.append(Fault("mask_form", row.place, message))
-    return faults
-
-
-def _without_gas(by_split, contents):
-    """Returns a fault if no mask of all recordings holds gas, or else for every split and gas without any."""
-    pixels = collections.defaultdict(lambda: [0] * len(MASK_CLASSES))
-    for split, _, frame in frames(by_split):
-        for place in ("all recordings", f"split {split}", f"all {frame.gas} frames"):
-            pixels[place] = [a + b for a, b in zip(pixels[place], contents[frame.key].class_pixels, strict=True)]
-    faults = []
-    for place, counts in pixels.items():
-        if not counts[GAS] and not (faults and faults[0].place == "all recordings"):
-            shares = [f"{value} {MASK_CLASSES[value]} ({n / sum(counts):.2%})" for value, n in enumerate(counts) if n]
-            faults.append(Fault("no_gas", place, f"no mask holds {GAS}, gas; the masks hold {' and '.join(shares)}"))
-    return faults
-
-
-def _frames_used_twice(by_split):
-    first, warnings = {}, []
-    for split, row, frame in frames(by_split):
-        place = first.setdefault((split, frame.key), row.place)
-        if place != row.place:
-            warnings.append(Fault("frame_used_twice", row.place, f"{frame.key} as in {place}"))
-    return warnings

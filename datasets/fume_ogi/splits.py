@@ -1,4 +1,4 @@
-"""Splits of annotated rows into train, val and test; an original and its copies stay together."""
+"""Splits of annotated rows into train, val and test; a group of frames stays together, see `groups`."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -7,54 +7,62 @@ import numpy as np
 
 from datasets.apportion import divide
 from datasets.fume_ogi.annotations import Row, frames
+from datasets.fume_ogi.groups import group_of
 from fume_jax.runtime.errors import UserError
 from fume_jax.schema import SPLITS
 
 
-def by_original(rows: Sequence[Row], seed: int) -> dict[str, list[Row]]:
-    """Splits the originals of every class 70/15/15. The order of `rows` does not matter."""
-    part = _part_of_originals(rows, (0.7, 0.15, 0.15), seed)
-    return {split: [row for row in rows if part[_original(row)] == i] for i, split in enumerate(SPLITS)}
+def by_group(rows: Sequence[Row], level: str, seed: int) -> dict[str, list[Row]]:
+    """Splits the groups of every class 70/15/15. The order of `rows` does not matter."""
+    part = _part_of_groups(rows, level, (0.7, 0.15, 0.15), seed)
+    return {split: [row for row in rows if part[_group(row, level)] == i] for i, split in enumerate(SPLITS)}
 
 
-def fold(rows: Sequence[Row], number: int, folds: int, seed: int) -> dict[str, list[Row]]:
-    """Splits for cross-validation by original: fold `number` tests, the next one validates, the others train.
+def fold(rows: Sequence[Row], level: str, number: int, folds: int, seed: int) -> dict[str, list[Row]]:
+    """Splits for cross-validation by group: fold `number` tests, the next one validates, the others train.
 
     Raises UserError if there are fewer than three folds, or none of that number.
     """
     if folds < 3 or not 0 <= number < folds:
         raise UserError(f"Fold {number} of {folds}: expected at least 3 folds, and one of 0 to {max(3, folds) - 1}.")
-    part = _part_of_originals(rows, (1 / folds,) * folds, seed)
+    part = _part_of_groups(rows, level, (1 / folds,) * folds, seed)
     roles = {number: "test", (number + 1) % folds: "val"}
-    return {split: [row for row in rows if roles.get(part[_original(row)], "train") == split] for split in SPLITS}
+    return {split: [row for row in rows if roles.get(part[_group(row, level)], "train") == split] for split in SPLITS}
 
 
-def shared_originals(rows: dict[str, Sequence[Row]]) -> tuple[int, int]:
-    """Counts the originals that are in more than one split, and all originals."""
+def shared_groups(rows: dict[str, Sequence[Row]], level: str) -> tuple[int, int]:
+    """Counts the groups that are in more than one split, and all groups."""
     splits = defaultdict(set)
     for split, _, frame in frames(rows):
-        splits[frame.original].add(split)
+        splits[group_of(frame, level)].add(split)
     return sum(len(found) > 1 for found in splits.values()), len(splits)
 
 
-def _original(row):
-    return row.frames[0].original
+def _group(row, level):
+    return group_of(row.frames[0], level)
 
 
-def _part_of_originals(rows, shares, seed):
-    """Returns the part of each original; every class, and in it every gas and pH, is divided by the shares."""
-    gases, first = defaultdict(set), {}
-    for row in sorted(rows, key=lambda row: row.frames):
-        gases[_original(row)].add(row.frames[0].gas)
-        first.setdefault(_original(row), row)
-    by_class = defaultdict(list)
-    for original, row in sorted(first.items()):
-        by_class[row.label].append(original)
+def _part_of_groups(rows, level, shares, seed):
+    """Returns the part of each group; every class, and in it every gas and pH, is divided by the shares.
+
+    A group of several classes goes where the rarest of them needs it, and the others take that into account (after
+    Sechidis, Tsoumakas and Vlahavas 2011, doi:10.1007/978-3-642-23808-6_10).
+    """
+    members, by_class = defaultdict(list), defaultdict(set)
+    for row in rows:
+        members[_group(row, level)].append(row)
+        by_class[row.label].add(_group(row, level))
+    kind = {
+        group: (sorted({row.frames[0].gas for row in own}), sorted({row.ph for row in own}))
+        for group, own in members.items()
+    }
     part = {}
-    for label, originals in by_class.items():
-        rng = np.random.default_rng([seed, label, 2])  # the split of a class does not depend on other classes
-        shuffled = [originals[i] for i in rng.permutation(len(originals))]
+    for label, groups in sorted(by_class.items(), key=lambda item: (len(item[1]), item[0])):
+        rng = np.random.default_rng([seed, label, 2])  # the split of a class alone does not depend on other classes
+        before = np.bincount([part[group] for group in groups if group in part], minlength=len(shares))
+        free = sorted(groups - part.keys())
+        shuffled = [free[i] for i in rng.permutation(len(free))]
         # A stable sort keeps the shuffled order among those of equal gases and pH.
-        ordered = sorted(shuffled, key=lambda original: (sorted(gases[original]), first[original].ph))
-        part |= dict(zip(ordered, divide(len(ordered), shares, one_each=True), strict=True))
+        ordered = sorted(shuffled, key=kind.get)
+        part |= dict(zip(ordered, divide(len(ordered), shares, one_each=True, before=before), strict=True))
     return part

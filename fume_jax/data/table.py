@@ -71,8 +71,8 @@ def read_table(path: Path, forms: Sequence[Sequence[str]], page: str) -> Table:
 
 
 def as_number(text: str) -> float:
-    """Returns a number that may have a decimal comma; NaN if it is none."""
-    number = re.fullmatch(r"[+-]?\d+([.,]\d*)?(e[+-]?\d+)?", text, re.IGNORECASE)
+    """Returns a number that may have a decimal comma, and no zero before it; NaN if it is none."""
+    number = re.fullmatch(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", text, re.IGNORECASE)
     return float(text.replace(",", ".")) if number else math.nan
 
 

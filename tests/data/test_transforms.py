@@ -8,7 +8,7 @@ from fume_jax.data import transforms
 from fume_jax.data.transforms import resize, resize_frame, resize_mask
 from fume_jax.learning import augment_jax
 from fume_jax.learning.augment import Elastic, HorizontalFlip, ShiftScaleRotate, draw_plan
-from fume_jax.schema import GASES
+from fume_jax.schema import BACKGROUND, GAS, GASES, IGNORE, NOT_GAS
 
 SIZES = [
     ((480, 640), (120, 160)),
@@ -78,6 +78,17 @@ def test_a_mask_keeps_its_values_and_takes_the_largest_share():
     np.testing.assert_array_equal(resize_mask(mask, 8, 8), cv2.resize(mask, (8, 8), interpolation=cv2.INTER_NEAREST))
     assert resize_mask(mask, 4, 4) is mask
     np.testing.assert_array_equal(resize_mask(np.asfortranarray(mask)[::-1], 2, 2), [[7, 2], [0, 1]])
+
+
+def test_unknown_pixels_and_those_without_gas_are_resized_by_vote_too():
+    mask = np.full((240, 320), NOT_GAS, np.uint8)
+    mask[:120, :160], mask[:120, 160:], mask[120:, :160] = BACKGROUND, IGNORE, GAS
+    halves = np.array([[BACKGROUND, IGNORE], [GAS, NOT_GAS]], np.uint8)
+    np.testing.assert_array_equal(resize_mask(mask, 2, 2), halves)
+    for size in ((100, 130), (480, 640)):
+        found, counts = np.unique(resize_mask(mask, *size), return_counts=True)
+        assert found.tolist() == [BACKGROUND, GAS, NOT_GAS, IGNORE], "no value between"
+        np.testing.assert_allclose(counts / np.prod(size), 0.25, atol=0.01)
 
 
 def test_both_gases_of_an_example_are_resized():

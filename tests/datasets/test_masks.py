@@ -1,15 +1,21 @@
 """Masks in every form: their classes, or a fault that says what is wrong with them."""
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.fume_ogi.content import UnusableMask, read_mask
+from datasets.fume_ogi.annotations import Frame, Row
+from datasets.fume_ogi.checks import noted_frames
+from datasets.fume_ogi.content import UnusableMask, check_content, read_mask
 from datasets.fume_ogi.plan import FaultyRecordings, Options, make_plan
 from fume_jax.data.images import UnreadableFrame
+from fume_jax.data.video import VideoWriter
 from tests.datasets import recordings
 
+VALUES = np.array([0, 1, 2, 254, 255], np.uint8)
 MASK = np.random.default_rng(0).integers(0, 3, (20, 30), np.uint8)
 GREYS = np.array([2, 0, 1])
 
@@ -55,7 +61,9 @@ WRONG = {
         "holds 0, 1, nan",
     ),
     "ignored_is_minus_one.tif": (Image.fromarray(MASK.astype(np.int32) - 1), "mask_values", "holds -1, 0, 1"),
-    "black_and_white.png": (Image.fromarray(MASK == 2), "mask_values", "holds 0, 255"),
+    "black_and_white.png": (Image.fromarray(np.where(MASK == 2, 128, 0).astype(np.uint8)), "mask_values", "0, 128"),
+    "unknown.png": (Image.fromarray(0 * MASK + 255), "mask_values", "holds 255 alone, of which nothing"),
+    "unknown_and_sorted.png": (palette(MASK, grey(255, 100, 0)), "mask_form", "0 is 255, 1 is 100, 2 is 0"),
     "steps_of_127.png": (Image.fromarray(127 * MASK), "mask_values", "holds 0, 127, 254"),
     "wrapped_round.png": (deep(MASK.astype(np.uint16) + 256), "mask_values", "holds 256, 257, 258"),
     "deep_colour.png": (deep(np.dstack([MASK.astype(np.uint16) * 256] * 3)), "mask_values", "holds 0, 256, 512"),
@@ -80,6 +88,100 @@ def test_a_mask_whose_classes_are_clear_is_read_in_every_form(name, tmp_path):
     read = read_mask(tmp_path / name)
     assert read.dtype == np.uint8
     np.testing.assert_array_equal(read, MASK)
+
+
+OPEN = VALUES[np.random.default_rng(1).integers(0, 5, (20, 30))]  # with pixels that nobody knows
+# The colours of PASCAL VOC, whose index 255 is that of pixels that do not count.
+VOID = [*VOC, *[(0, 0, 0)] * 251, (1, 2, 3), (224, 224, 192)]
+OPEN_FORMS = {
+    "grey.png": Image.fromarray(OPEN),
+    "channels.png": Image.fromarray(np.dstack([OPEN] * 3)),
+    "16_bits.png": deep(OPEN.astype(np.uint16)),
+    "floats.tif": Image.fromarray(OPEN.astype(np.float32)),
+    "indices.png": palette(OPEN, VOID),
+    "greys_made_smaller.png": palette(np.searchsorted(VALUES, OPEN), grey(*VALUES)),
+    "greys_by_frequency.png": palette(
+        np.argsort([4, 2, 0, 3, 1])[np.searchsorted(VALUES, OPEN)], grey(*VALUES[[4, 2, 0, 3, 1]])
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPEN_FORMS)
+def test_unknown_pixels_are_read_in_every_form(name, tmp_path):
+    save(OPEN_FORMS[name], tmp_path / name)
+    np.testing.assert_array_equal(read_mask(tmp_path / name), OPEN)
+
+
+def test_a_palette_of_black_and_white_keeps_its_indices(tmp_path):
+    palette(MASK == 2, grey(0, 255)).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.png"), MASK == 2)
+
+
+def coded(values):
+    """Saves masks whose classes have other values."""
+    return lambda path, mask: Image.fromarray(np.array(values, np.uint8)[mask]).save(path)
+
+
+def test_only_classes_are_counted(tmp_path):
+    table = recordings.write(tmp_path)
+    mask = recordings.mask(0)
+    mask[0], mask[1] = 255, 254
+    Image.fromarray(mask).save(tmp_path / "masks/000.png")
+    content = make_plan(tmp_path, Options(annotations=str(table))).contents["images/000.png"]
+    assert content.class_pixels == tuple((mask == value).sum() for value in (0, 1, 2))
+    assert (content.not_gas_pixels, content.ignored_pixels) == (32, 32)
+
+
+def test_gas_that_is_coded_255_is_told_with_the_way_to_import_it(tmp_path):
+    table = recordings.write(tmp_path, save_mask=coded([0, 0, 255]))
+    with pytest.raises(FaultyRecordings) as caught:
+        make_plan(tmp_path, Options(annotations=str(table)))
+    (fault,) = caught.value.faults
+    assert (fault.kind, fault.place) == ("no_gas", "all recordings")
+    assert "the masks hold 0 background (90.62%) and 255 unknown (9.38%)" in fault.message
+    assert "255 means unknown here" in fault.message and "fume import --from=folders --values=255:gas" in fault.message
+
+
+def test_masks_of_254_alone_are_no_fault_of_form(tmp_path):
+    table = recordings.write(tmp_path, save_mask=coded([254, 254, 254]))
+    with pytest.raises(FaultyRecordings, match=r"the masks hold 254 not gas \(100.00%\)"):
+        make_plan(tmp_path, Options(annotations=str(table)))
+
+
+def test_some_masks_with_unknown_pixels_and_without_gas_are_counted_in_a_warning(tmp_path):
+    def save_mask(path, mask):
+        values = [0, 1, 255] if int(path.stem) in (3, 4) else [0, 1, 2]
+        coded(values)(path, mask)
+
+    plan = make_plan(tmp_path, Options(annotations=str(recordings.write(tmp_path, save_mask=save_mask))))
+    (warning,) = [fault for fault in plan.warnings if fault.kind == "ignored_without_gas"]
+    assert warning.message.startswith("2 of 18 masks hold 255 and no gas, such as masks/00")
+    assert "--values=255:gas" in warning.message
+
+
+def test_coloured_frames_are_a_warning_for_each_folder(tmp_path):
+    table = recordings.write(tmp_path)
+    for number in (3, 8):
+        path = tmp_path / f"images/{number:03d}.png"
+        Image.fromarray(cv2.applyColorMap(recordings.frame(number), cv2.COLORMAP_JET)).save(path)
+    (warning,) = [f for f in make_plan(tmp_path, Options(annotations=str(table))).warnings if f.kind == "colored_frame"]
+    assert warning.message.startswith("2 frame(s) of images: a coloured palette")
+
+
+def test_a_coloured_film_and_other_notes_are_told_too(tmp_path):
+    with VideoWriter(tmp_path / "a.mp4", 12) as film:
+        for position in range(3):
+            film.write(cv2.applyColorMap(recordings.frame(position), cv2.COLORMAP_JET), position / 12)
+    Image.fromarray(recordings.mask(0)).save(tmp_path / "mask.png")
+    row = Row("all.csv row 2", 5.6, 2, (Frame("co2", "a.mp4", "mask.png", "a.mp4", "", 1),))
+    (content,), faults = check_content(tmp_path, row)
+    assert faults == []
+    (warning,) = noted_frames({"": [row]}, {"a.mp4 frame 1": content})
+    assert (warning.kind, warning.place) == ("colored_frame", row.place)
+    assert warning.message.startswith("1 frame(s) of a.mp4: a coloured palette")
+    other = dataclasses.replace(content, note="the end of the file is missing")
+    assert noted_frames({"": [row]}, {"a.mp4 frame 1": other})[0].kind == "frame_note"
+    assert noted_frames({"": [row]}, {"a.mp4 frame 1": dataclasses.replace(content, note="")}) == []
 
 
 @pytest.mark.parametrize("name", WRONG)

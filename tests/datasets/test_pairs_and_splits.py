@@ -10,7 +10,7 @@ import pytest
 from datasets.fume_ogi.annotations import Frame, Row
 from datasets.fume_ogi.fume_ogi import _numbered
 from datasets.fume_ogi.pairing import PAIRINGS, pair
-from datasets.fume_ogi.splits import by_original, fold, shared_originals
+from datasets.fume_ogi.splits import by_group, fold, shared_groups
 from fume_jax.runtime.errors import UserError
 from fume_jax.schema import PH_CLASS, SPLITS
 
@@ -101,16 +101,16 @@ def test_pairs_by_id_are_the_same_copy_of_the_same_original():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_no_original_nor_any_copy_of_it_is_in_two_splits(seed):
-    split = by_original(recordings(), seed)
+    split = by_group(recordings(), "original", seed)
     assert sorted(frames(itertools.chain(*split.values()))) == sorted(frames(recordings()))
     for a, b in itertools.combinations(SPLITS, 2):
         assert not originals(split[a]) & originals(split[b])
-    assert shared_originals(split) == (0, sum(ORIGINALS.values()))
+    assert shared_groups(split, "original") == (0, sum(ORIGINALS.values()))
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_every_class_is_split_by_the_shares_and_everywhere(seed):
-    split = by_original(recordings(), seed)
+    split = by_group(recordings(), "original", seed)
     counts = {name: collections.Counter(r.label for r in rows) for name, rows in split.items()}
     totals = collections.Counter(r.label for r in recordings())
     for name, share in zip(SPLITS, (0.7, 0.15, 0.15), strict=True):
@@ -123,25 +123,25 @@ def test_every_class_is_split_by_the_shares_and_everywhere(seed):
 
 def test_three_originals_of_a_rare_class_give_one_to_each_split():
     rare = [row("co2", 100 + i, copy, 5.9) for i in range(3) for copy in range(COPIES)]
-    split = by_original([r for r in recordings() if r.ph != 5.9] + rare, seed=0)
+    split = by_group([r for r in recordings() if r.ph != 5.9] + rare, "original", seed=0)
     assert [len(originals(r for r in rows if r.label == 1)) for rows in split.values()] == [1, 1, 1]
 
 
 def test_a_split_depends_on_the_seed_and_not_on_the_order_of_the_rows():
     rows = recordings()
     shuffled = random.Random(0).sample(rows, len(rows))
-    split = by_original(rows, seed=0)
-    assert {k: originals(v) for k, v in by_original(shuffled, seed=0).items()} == {
+    split = by_group(rows, "original", seed=0)
+    assert {k: originals(v) for k, v in by_group(shuffled, "original", seed=0).items()} == {
         k: originals(v) for k, v in split.items()
     }
-    assert originals(by_original(rows, seed=1)["test"]) != originals(split["test"])
+    assert originals(by_group(rows, "original", seed=1)["test"]) != originals(split["test"])
 
 
 def test_folds_test_every_original_once_and_never_train_on_it():
     rows, folds, tested, validated = recordings(), 5, [], []
     for number in range(folds):
-        split = fold(rows, number, folds, seed=0)
-        assert shared_originals(split)[0] == 0
+        split = fold(rows, "original", number, folds, seed=0)
+        assert shared_groups(split, "original")[0] == 0
         assert sum(map(len, split.values())) == len(rows)
         assert abs(len(split["test"]) - len(rows) / folds) <= 3 * COPIES
         tested += frames(split["test"])
@@ -152,7 +152,7 @@ def test_folds_test_every_original_once_and_never_train_on_it():
 @pytest.mark.parametrize("number, folds", [(0, 2), (5, 5), (-1, 5)])
 def test_a_fold_that_cannot_be_is_refused(number, folds):
     with pytest.raises(UserError, match=f"Fold {number} of {folds}: expected at least 3"):
-        fold(recordings(), number, folds, seed=0)
+        fold(recordings(), "original", number, folds, seed=0)
 
 
 def test_shared_originals_are_counted():
@@ -161,7 +161,7 @@ def test_shared_originals_are_counted():
         "val": [row("co2", 2, 3)],
         "test": [row("co2", 4)],
     }
-    assert shared_originals(rows) == (1, 3)
+    assert shared_groups(rows, "original") == (1, 3)
 
 
 def joined(*rows):
@@ -174,7 +174,7 @@ def without_ids(joined):
 
 def groups_of(pairs):
     """The number of each pair's group by its frames."""
-    return {row.frames: group for rows in _numbered(pairs).values() for row, group, _ in rows}
+    return {row.frames: group for rows in _numbered(pairs, "original").values() for row, group, _ in rows}
 
 
 def test_pairs_that_share_an_original_even_through_others_are_of_one_group():
@@ -188,14 +188,14 @@ def test_pairs_that_share_an_original_even_through_others_are_of_one_group():
         ],
         "test": [joined(row("co2", 6), row("ch4", 6)), row("co2", 4, 1)],
     }
-    numbers = {split: [number[1:] for number in numbered] for split, numbered in _numbered(pairs).items()}
+    numbers = {split: [number[1:] for number in numbered] for split, numbered in _numbered(pairs, "original").items()}
     # Groups by their first original: {1, 5}, {2, 3, 4, 7}, {6}; then the place in the group.
     assert numbers == {"train": [(1, 0), (0, 0), (1, 1), (1, 2), (0, 1)], "test": [(2, 0), (1, 3)]}
 
 
 @pytest.mark.parametrize("strategy", PAIRINGS)
 def test_groups_share_no_original_and_none_can_be_divided(strategy):
-    pairs = {split: pair(rows, PAIRINGS[strategy], 0) for split, rows in by_original(recordings(), 0).items()}
+    pairs = {split: pair(rows, PAIRINGS[strategy], 0) for split, rows in by_group(recordings(), "original", 0).items()}
     members = collections.defaultdict(list)
     for tied, group in groups_of(pairs).items():
         members[group].append({frame.original for frame in tied})
