@@ -1,15 +1,17 @@
 """Runs a command by its name: `fume NAME ...` or `python -m fume_jax NAME ...`.
 
-A command is a module with flags and a `main` that calls one function. Seven lie beside this file, where `python -m
+A command is a module with flags and a `main` that calls one function. Most lie beside this file, where `python -m
 fume_jax.main` (`train`), `python -m fume_jax.predict` and so on run them; further ones belong in `fume_jax/commands/`.
 """
 
 import difflib
 import runpy
 import sys
+from pathlib import Path
 
 # The module and purpose of each command, in the order of use.
 COMMANDS = {
+    "import": ("datasets.fume_ogi.import_labels", "Import labels of annotation tools, to train on them."),
     "train": ("fume_jax.main", "Train a model, or resume a run."),
     "evaluate": ("fume_jax.evaluate", "Score the best checkpoint of a run again."),
     "predict": ("fume_jax.predict", "Segment and classify images, folders and videos."),
@@ -34,6 +36,12 @@ def main() -> None:
         print(f"error: {wrong or 'name a command'}\n\n{HELP}", file=sys.stderr)
         sys.exit(1)
     module, _ = COMMANDS[name]
+    if module.startswith("datasets."):
+        checkout = Path(__file__).parents[1]
+        if not (checkout / "datasets" / "fume_ogi").is_dir():
+            print(f"error: fume {name} runs from a checkout of the project, not from {checkout}", file=sys.stderr)
+            sys.exit(1)
+        sys.path.insert(0, str(checkout))
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

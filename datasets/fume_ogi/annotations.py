@@ -27,10 +27,14 @@ PAIRED_COLUMNS = (*_FRAMES, *_LABELS, "is_paired", "missing_modality")
 # Columns that tables may have besides; those of pairs have the name of the gas before them. The position of a frame in
 # a film, whose the labels are, and, from fine to coarse, the ids of frames that belong together.
 INDEX_COLUMN, SOURCE_COLUMN = "frame_index", "label_source"
+# Column of a single file that has the split of each row, where a split is given.
+SPLIT_COLUMN = "split"
 GROUP_COLUMNS = {"original": "original_sample_id", "recording": "recording_id", "subject": "subject_id"}
 _FURTHER = (*_IDS, "recording_id", "subject_id", SOURCE_COLUMN, INDEX_COLUMN)
 # Who made a mask: a person made or corrected it, or nobody has corrected what a model predicted.
 LABEL_SOURCES = ("person", "prediction")
+# File of all rows, as an import writes it; without one there is a file for each split.
+TABLE = "annotations.csv"
 # Where the columns are described.
 README = "datasets/fume_ogi/README.md"
 # What absolute paths of Windows begin with.
@@ -71,7 +75,7 @@ class Row:
 class Annotations:
     """Contents of the annotation files, and their faults."""
 
-    rows: dict[str, list[Row]]  # rows without fault by the split of their file, "" for a file of all splits
+    rows: dict[str, list[Row]]  # rows without fault by their split, "" where none is given
     read: dict[str, int]  # number of rows of each file, faulty ones included
     paired: bool
     faults: list[Fault]
@@ -86,8 +90,8 @@ def frames(rows_by_split: dict[str, Iterable[Row]]) -> Iterator[tuple[str, Row, 
 def read_annotations(pattern: str, source: Path = Path()) -> Annotations:
     """Reads the file of each split that `pattern` names, or a single file if `pattern` holds no `{split}`.
 
-    Paths in the files are relative to `source`; absolute ones become so. Raises UserError if there is no such file, a
-    file lacks columns, or the files are of different forms.
+    The rows of a single file may name their splits. Paths in the files are relative to `source`; absolute ones become
+    so. Raises UserError if there is no such file, a file lacks columns, or the files are of different forms.
     """
     names = {split: pattern.replace("{split}", split) for split in (SPLITS if "{split}" in pattern else ("",))}
     found = {split: Path(name) for split, name in names.items() if Path(name).is_file()}
@@ -101,9 +105,9 @@ def read_annotations(pattern: str, source: Path = Path()) -> Annotations:
     if len(set(paired.values())) > 1:
         forms = ", ".join(f"{path} has {'pairs' if pairs else 'single frames'}" for path, pairs in paired.items())
         raise UserError(f"Annotation files are of two forms: {forms}. Give those of one form by --annotations.")
-    rows, faults, warnings, seen = {}, [], [], {}
+    rows, faults, warnings, seen = {split: [] for split in found}, [], [], {}
     for split, path in found.items():
-        rows[split] = []
+        by_row = not split and all(line.cells.get(SPLIT_COLUMN) in SPLITS for line in tables[path].lines)
         frames_of = _paired_frames if paired[path] else _single_frame
         for line in tables[path].lines:
             place = f"{path} row {line.number}"
@@ -114,9 +118,11 @@ def read_annotations(pattern: str, source: Path = Path()) -> Annotations:
                     row_faults = [Fault("duplicate_row", place, f"{' and '.join(paths)} as in {seen[paths]}")]
                 else:
                     seen[paths] = place
-                    rows[split].append(row)
+                    rows.setdefault(line.cells[SPLIT_COLUMN] if by_row else split, []).append(row)
             faults += row_faults
             warnings += row_warnings
+    if "" in rows and len(rows) > 1:
+        rows = {split: rows.get(split, []) for split in SPLITS if split in rows}
     read = {str(path): len(table.lines) for path, table in tables.items()}
     return Annotations(rows, read, any(paired.values()), faults, warnings)
 

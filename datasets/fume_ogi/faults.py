@@ -30,6 +30,17 @@ KINDS = {
     "empty_class": "a split has no frame of a class",
     "no_gas": "no mask of a split, of a gas, or of all recordings holds gas",
 }
+# Kinds of faults that labels of annotation tools may have besides; none can be allowed.
+IMPORT_KINDS = {
+    "layout": "the source does not hold what the format asks for",
+    "missing_image": "the image of a label is missing",
+    "duplicate_id": "two images or labels have one id",
+    "label": "a label is none that is known, or a shape without an outline",
+    "outline": "a shape cannot be drawn",
+    "subject": "the subject contradicts itself",
+    "class_name": "the class contradicts itself",
+    "conflict": "a person has labelled the frame otherwise already",
+}
 # Kinds of faults that no row has; to allow one drops nothing.
 OF_NO_ROW = ("empty_class", "no_gas")
 WARNINGS = {
@@ -60,7 +71,7 @@ def summary(faults: Sequence[Fault], shown: int = EXAMPLES_PER_KIND) -> str:
     for fault in faults:
         by_kind[fault.kind].append(fault)
     lines = []
-    for kind, meaning in (KINDS | WARNINGS).items():
+    for kind, meaning in (KINDS | IMPORT_KINDS | WARNINGS).items():
         if found := by_kind[kind]:
             lines.append(f"  {len(found):6d} {kind}: {meaning}")
             lines += [f"           {fault.place}: {fault.message}" for fault in found[:shown]]

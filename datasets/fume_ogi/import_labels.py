@@ -26,6 +26,9 @@ _LABELS = flags.DEFINE_list("labels", [], "Classes of the names in the tool, suc
 _NEAREST = flags.DEFINE_bool(
     "nearest", False, "Take the nearest value or colour of mask images that were resized or compressed with loss."
 )
+_EMPTY = flags.DEFINE_bool(
+    "empty_is_background", False, "coco: take images without annotation as frames without gas, not as unlabelled ones."
+)
 _RECORDINGS = flags.DEFINE_string(
     "recordings", None, "Table with the columns recording, gas, ph, subject. Default: recordings.csv in the source."
 )
@@ -53,6 +56,8 @@ def main() -> int:
     from datasets.fume_ogi.recordings import Describer
 
     data_flags.apply()
+    if _EMPTY.value and _FROM.value != "coco":
+        raise UserError(f"--empty_is_background is for --from=coco, not {_FROM.value}.")
     source, output = Path(_SOURCE.value), Path(_OUTPUT.value)
     if not source.exists():
         raise UserError(f"There is no file or folder {source}, given by --source.")
@@ -62,7 +67,8 @@ def main() -> int:
     stated = {"gas": _GAS.value, "ph": _PH.value, "subject": _SUBJECT.value}
     describer = Describer(folder, _RECORDINGS.value and Path(_RECORDINGS.value), stated)
     reader = importlib.import_module(f"fume_jax.data.labels.{_FROM.value}")
-    found = reader.read(source, _meaning())
+    options = {"empty_is_background": _EMPTY.value} if _FROM.value == "coco" else {}
+    found = reader.read(source, _meaning(), **options)
     for note in (*describer.notes, *found.notes):
         print(f"note: {note}")
     reviewed = _reviewed(folder)

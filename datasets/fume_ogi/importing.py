@@ -13,7 +13,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from datasets.fume_ogi.annotations import README, SINGLE_COLUMNS
+from datasets.fume_ogi.annotations import (
+    LABEL_SOURCES,
+    README,
+    SINGLE_COLUMNS,
+    SOURCE_COLUMN,
+    SPLIT_COLUMN,
+    TABLE,
+)
 from datasets.fume_ogi.content import read_mask
 from datasets.fume_ogi.recordings import Described, Describer
 from datasets.paired_frames import prefetch_with_bar
@@ -29,12 +36,8 @@ from fume_jax.runtime.files import replacing
 from fume_jax.runtime.names import csv_text, file_name
 from fume_jax.schema import BACKGROUND, CLASSES, IGNORE, NOT_GAS, TUBE
 
-TABLE = "annotations.csv"
-# Values of stored masks by their names.
-STORED = VALUES | {"background or tube": NOT_GAS}
-COLUMNS = (*SINGLE_COLUMNS, "recording_id", "subject_id", "label_source", "split")
-# Who made a mask; a prediction never replaces what a person drew.
-PERSON, PREDICTION = "person", "prediction"
+COLUMNS = (*SINGLE_COLUMNS, "recording_id", "subject_id", SOURCE_COLUMN, SPLIT_COLUMN)
+PERSON, PREDICTION = LABEL_SOURCES
 
 
 # What becomes of a frame: `kept` means that the label that is there was kept.
@@ -47,7 +50,7 @@ class Frame:
 
     label: Label
     row: dict[str, str]
-    pixels: dict[str, int]  # by the names in STORED
+    pixels: dict[str, int]  # by the names in VALUES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +114,7 @@ def _check(label, describer, reviewed, confirm, tube_unknown) -> Frame | list[Fa
         return faults
     predicted = known is not None and not confirm and mask_digest(mask) == known.mask_digest
     counts = np.bincount(finished_mask(mask, tube_unknown).ravel(), minlength=IGNORE + 1)
-    pixels = {name: int(counts[value]) for name, value in STORED.items()}
+    pixels = {name: int(counts[value]) for name, value in VALUES.items()}
     return Frame(label, _row(label, described, PREDICTION if predicted else PERSON), pixels)
 
 
@@ -153,8 +156,8 @@ def merge(frames: Sequence[Frame], output: Path, *, tube_unknown: bool, replace:
         collections.deque(prefetch_with_bar(pool, write, todo, desc="write", unit="frame"), maxlen=0)
     rows |= {frame.row["mask_path"]: rows.get(frame.row["mask_path"], {}) | frame.row for frame in todo}
     for frame in frames_by["unchanged"]:
-        if frame.row["label_source"] == PERSON:  # a prediction that a person found right
-            rows[frame.row["mask_path"]]["label_source"] = PERSON
+        if frame.row[SOURCE_COLUMN] == PERSON:  # a prediction that a person found right
+            rows[frame.row["mask_path"]][SOURCE_COLUMN] = PERSON
     _write_rows(output / TABLE, list(rows.values()))
     return Imported(frames_by, conflicts, len(rows))
 
@@ -166,9 +169,9 @@ def summary(imported: Imported, output: Path) -> str:
     lines = [f"{len(frames)} labelled frames of {len({frame.row['recording_id'] for frame in frames})} recordings:"]
     lines += [f"  {gas} {name:<14}{number:>6}" for (gas, name), number in sorted(count.items())]
     pixels = sum((collections.Counter(frame.pixels) for frame in frames), collections.Counter())
-    shares = ", ".join(f"{name} {pixels[name] / pixels.total():.2%}" for name in STORED if pixels[name])
+    shares = ", ".join(f"{name} {pixels[name] / pixels.total():.2%}" for name in VALUES if pixels[name])
     lines.append(f"pixels: {shares}; {sum(not frame.pixels['gas'] for frame in frames)} frames without gas")
-    if predicted := sum(frame.row["label_source"] == PREDICTION for frame in frames):
+    if predicted := sum(frame.row[SOURCE_COLUMN] == PREDICTION for frame in frames):
         lines.append(
             f"{predicted} masks are predictions that nobody changed, which later labels replace; --confirm takes them "
             "for those of a person"
@@ -184,9 +187,9 @@ def _compare(frame, row, output, tube_unknown):
         return "added"
     if np.array_equal(read_mask(path), finished_mask(frame.label.read_mask(), tube_unknown)):
         return "unchanged"
-    if row.get("label_source") == PREDICTION:
+    if row.get(SOURCE_COLUMN) == PREDICTION:
         return "replaced"
-    return "conflict" if frame.row["label_source"] == PERSON else "kept"
+    return "conflict" if frame.row[SOURCE_COLUMN] == PERSON else "kept"
 
 
 def _row(label: Label, described: Described, source: str):
@@ -204,8 +207,8 @@ def _row(label: Label, described: Described, source: str):
         "augmentation_id": "0",
         "recording_id": described.recording,
         "subject_id": described.subject,
-        "label_source": source,
-        "split": label.split,
+        SOURCE_COLUMN: source,
+        SPLIT_COLUMN: label.split,
     }
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 
 from datasets.fume_ogi import checks, groups, splits
-from datasets.fume_ogi.annotations import GROUP_COLUMNS, Annotations, Row, frames, read_annotations
+from datasets.fume_ogi.annotations import GROUP_COLUMNS, TABLE, Annotations, Row, frames, read_annotations
 from datasets.fume_ogi.content import Content, check_content
 from datasets.fume_ogi.faults import KINDS, Fault, summary
 from datasets.fume_ogi.pairing import PAIRINGS, pair
@@ -27,7 +27,7 @@ from fume_jax.schema import CLASSES, GASES, SPLITS
 class Options:
     """Options that make a dataset of recordings; README.md explains them."""
 
-    annotations: str = ""  # path of the CSV files; SOURCE/{split}_annotations.csv if empty
+    annotations: str = ""  # path of the CSV files; those in the source if empty
     split: str = "original"  # or "published", or fold K of N as "K/N"
     pairing: str = "random"  # or "id"
     seed: int = 0
@@ -94,7 +94,9 @@ def make_plan(source: Path, options: Options) -> Plan:
     there are no annotations or they do not fit the options.
     """
     check_options(options)
-    annotations = read_annotations(options.annotations or str(source / "{split}_annotations.csv"), source)
+    single = source / TABLE
+    by_split = source / "{split}_annotations.csv"
+    annotations = read_annotations(options.annotations or str(single if single.is_file() else by_split), source)
     level = groups.choose_level(annotations.rows, options.group_by)
     _check_split(options, annotations, level)
     contents, content_faults = _check_contents(source, annotations.rows)

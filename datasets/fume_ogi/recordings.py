@@ -16,6 +16,8 @@ TABLE = "recordings.csv"
 README = "datasets/fume_ogi/README.md"
 # Columns that a table has, and those that it may have.
 COLUMN, FURTHER_COLUMNS = "recording", ("gas", "ph", "class_name", "subject")
+# Folders between that of a recording and its frames.
+_FOLDERS = ("images", "frames", "img", "imgs", "data", "jpegimages")
 _NAMES = [name.lower() for name in CLASSES]
 # pH in a name, such as bottle3_pH5.9 or ph-6,2.
 _PH = re.compile(r"(?:^|[^a-z])ph[-_ ]?(\d{1,2}(?:[.,]\d+)?)(?!\d)", re.IGNORECASE)
@@ -64,7 +66,7 @@ class Describer:
 
     def describe(self, label: Label, reviewed: Reviewed | None) -> Described | list[Fault]:
         """Describes a frame, which a review may have chosen, or returns what is missing or contradicts itself."""
-        recording = (reviewed and reviewed.recording) or label.recording or self._source.resolve().name
+        recording = reviewed.recording if reviewed else self._recording(label)
         row, place, faults, texts = self._rows.get(recording, {}), place_of(label), [], {}
         for key, of_name in (("gas", gas_of), ("ph", _ph_of), ("subject", lambda _: ""), ("class_name", lambda _: "")):
             said = {
@@ -87,6 +89,11 @@ class Describer:
         return Described(
             *(text.replace("/", "_") for text in bare), texts["gas"].lower(), ph, class_id, texts["subject"]
         )
+
+    def _recording(self, label):
+        """Returns the recording of a label, without folders that are named for what they hold."""
+        parts = [part for part in Path(label.recording).parts if part.lower() not in _FOLDERS]
+        return "/".join(parts) or self._source.resolve().name
 
     def _names(self, label):
         """Returns names of a frame and of the folders that it is in below the source, the nearest first."""
