@@ -132,10 +132,15 @@ def spotted(count):
     return values
 
 
+SPOTTED_WITH_A_BLOCK = spotted(12)
+SPOTTED_WITH_A_BLOCK[-6:-3, :3] = 7
+
 REFUSED = {
     "an_unlisted_value": (np.where(BLOCKS == GAS, 7, 0).astype(np.uint8), PLAIN, "mask_values", "--values=7:gas"),
     "black_and_white": (255 * BLOCKS.clip(0, 1), Meaning({1: GAS}, {}, {}), "mask_values", "--values=255:gas"),
     "many_values": (spotted(9), PLAIN, "mask_values", "54 (1 pixel), 55 (1 pixel), 3 more (3 pixels), few pixels each"),
+    "a_block_of_few_pixels": (SPOTTED_WITH_A_BLOCK, PLAIN, "mask_values", "holds 7 (9 pixels), 50 (1 pixel), "),
+    "many_values_and_a_block": (SPOTTED_WITH_A_BLOCK, PLAIN, "mask_values", "few pixels each"),
     "steps_of_127": (127 * BLOCKS, PLAIN, "mask_values", "holds 127 (280 pixels); expected 0, 1, 2, 254, 255"),
     "wrapped_round": (
         BLOCKS.astype(np.uint16) + 256,
