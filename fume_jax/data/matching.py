@@ -33,7 +33,7 @@ def match_images(given: dict[str, str]) -> dict[str, dict[str, Path]]:
         co2, ch4 = (f"{given[gas]} (such as {next(iter(files.values())).name})" for gas, files in found.items())
         remedy = "Give the two frames of a pair one name, or predict one gas at a time."
         raise UserError(f"No frame of {co2} has the name of one of {ch4}. {remedy}")
-    names = sorted(set().union(*found.values()), key=_natural)
+    names = sorted(set().union(*found.values()), key=natural)
     return {name: {gas: files[name] for gas, files in found.items() if name in files} for name in names}
 
 
@@ -65,7 +65,7 @@ def _find(path, gas):
     return frames
 
 
-def _natural(name):
+def natural(name):
     """Returns a key by which frame_2 comes before frame_10."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)], name
 
