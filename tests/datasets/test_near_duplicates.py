@@ -1,6 +1,7 @@
 """Frames that look alike across splits: the hash by hand, the nearest by brute force, and what is told."""
 
 import csv
+import dataclasses
 import time
 
 import cv2
@@ -113,6 +114,14 @@ def test_a_frame_has_one_warning_however_many_look_like_it(tmp_path):
     # Three recordings of two frames each validate, and three test.
     assert [fault.kind for fault in plan.warnings] == ["near_duplicate"] * 12
     assert len({fault.place for fault in plan.warnings}) == 12
+    of_one = {
+        split: [
+            dataclasses.replace(r, frames=tuple(dataclasses.replace(f, recording="A") for f in r.frames)) for r in rows
+        ]
+        for split, rows in plan.pairs.items()
+    }
+    assert checks.near_duplicates(of_one, plan.contents, "recording") == [], "what is known to be shared is a leak"
+    assert checks.near_duplicates(of_one, plan.contents, "original")
 
 
 def test_neighbours_in_simulated_films_look_alike_and_other_recordings_do_not():
