@@ -13,6 +13,8 @@ from fume_jax.runtime import cli
 from fume_jax.runtime.errors import DONE, NOTHING_DONE, PARTLY_DONE, UserError
 
 FORMATS = ("folders", "labelme", "coco", "cvat", "yolo")
+# Formats in which an image without annotation may be one without gas, or one that nobody labelled.
+_WITH_EMPTY = ("coco", "cvat")
 _FROM = flags.DEFINE_enum("from", None, FORMATS, "Format of the labels; folders are those of images and masks.")
 _SOURCE = flags.DEFINE_string("source", None, "Folder, or file, of the labels, as the tool exported them.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder that receives frames, masks and annotations.csv.")
@@ -27,7 +29,7 @@ _NEAREST = flags.DEFINE_bool(
     "nearest", False, "Take the nearest value or colour of mask images that were resized or compressed with loss."
 )
 _EMPTY = flags.DEFINE_bool(
-    "empty_is_background", False, "coco: take images without annotation as frames without gas, not as unlabelled ones."
+    "empty_is_background", False, "coco, cvat: images without annotation are frames without gas, not unlabelled ones."
 )
 _RECORDINGS = flags.DEFINE_string(
     "recordings", None, "Table with the columns recording, gas, ph, subject. Default: recordings.csv in the source."
@@ -56,18 +58,20 @@ def main() -> int:
     from datasets.fume_ogi.recordings import Describer
 
     data_flags.apply()
-    if _EMPTY.value and _FROM.value != "coco":
-        raise UserError(f"--empty_is_background is for --from=coco, not {_FROM.value}.")
+    if _EMPTY.value and _FROM.value not in _WITH_EMPTY:
+        raise UserError(f"--empty_is_background is for --from={' or '.join(_WITH_EMPTY)}, not {_FROM.value}.")
     source, output = Path(_SOURCE.value), Path(_OUTPUT.value)
     if not source.exists():
         raise UserError(f"There is no file or folder {source}, given by --source.")
+    if source.suffix.lower() == ".zip":
+        raise UserError(f"{source} is packed; unpack it, and give its folder by --source.")
     folder = source if source.is_dir() else source.parent
     if output.resolve() == folder.resolve():
         raise UserError("--output is the folder of --source; choose another one, so that nothing there is replaced.")
     stated = {"gas": _GAS.value, "ph": _PH.value, "subject": _SUBJECT.value}
     describer = Describer(folder, _RECORDINGS.value and Path(_RECORDINGS.value), stated)
     reader = importlib.import_module(f"fume_jax.data.labels.{_FROM.value}")
-    options = {"empty_is_background": _EMPTY.value} if _FROM.value == "coco" else {}
+    options = {"empty_is_background": _EMPTY.value} if _FROM.value in _WITH_EMPTY else {}
     found = reader.read(source, _meaning(), **options)
     for note in (*describer.notes, *found.notes):
         print(f"note: {note}")
@@ -105,14 +109,12 @@ def _reviewed(folder):
 def _meaning():
     """Returns what the flags say of values, colours and names."""
     from fume_jax.data.labels.label import VALUES, Meaning
-    from fume_jax.schema import BACKGROUND, NOT_GAS
 
-    stored = {value: value for value in (*VALUES.values(), NOT_GAS)}
     values = {int(key): value for key, value in _pairs(_VALUES, r"\d+", "255:gas,0:background").items()}
     colors = _pairs(_COLORS, r"#[0-9a-f]{6}", "#ff8800:gas").items()
     colors = {tuple(bytes.fromhex(key[1:])): value for key, value in colors}
     names = {key.lower(): value for key, value in _pairs(_LABELS, r".+", "plume:gas").items()}
-    return Meaning({BACKGROUND: BACKGROUND} | values if values else stored, colors, VALUES | names, _NEAREST.value)
+    return Meaning(values, colors, VALUES | names, _NEAREST.value)
 
 
 def _pairs(flag, form, example):

@@ -29,6 +29,7 @@ from fume_jax.data.films import read_film_frame
 from fume_jax.data.images import read_frame
 from fume_jax.data.labels.label import VALUES, Fault, Label, UnusableMask, place_of
 from fume_jax.data.labels.manifest import Reviewed, mask_digest
+from fume_jax.data.labels.pixels import MaskFile
 from fume_jax.data.table import read_table
 from fume_jax.evaluation.overlays import save
 from fume_jax.runtime.errors import UserError
@@ -51,6 +52,7 @@ class Frame:
     label: Label
     row: dict[str, str]
     pixels: dict[str, int]  # by the names in VALUES
+    moved: int  # number of pixels of a mask image that took the nearest value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +104,8 @@ def _check(label, describer, reviewed, confirm, tube_unknown) -> Frame | list[Fa
     faults = described if isinstance(described, list) else []
     place = place_of(label)
     try:
-        size, mask = read_image(label).shape[:2], label.read_mask()
+        size, reader = read_image(label).shape[:2], label.read_mask
+        mask, moved = reader.read() if isinstance(reader, MaskFile) else (reader(), 0)
         if mask.shape != size:
             message = f"the frame is {size[1]}x{size[0]}, its mask {mask.shape[1]}x{mask.shape[0]}"
             faults = [*faults, Fault("size", place, message)]
@@ -115,7 +118,7 @@ def _check(label, describer, reviewed, confirm, tube_unknown) -> Frame | list[Fa
     predicted = known is not None and not confirm and mask_digest(mask) == known.mask_digest
     counts = np.bincount(finished_mask(mask, tube_unknown).ravel(), minlength=IGNORE + 1)
     pixels = {name: int(counts[value]) for name, value in VALUES.items()}
-    return Frame(label, _row(label, described, PREDICTION if predicted else PERSON), pixels)
+    return Frame(label, _row(label, described, PREDICTION if predicted else PERSON), pixels, moved)
 
 
 def finished_mask(mask: np.ndarray, tube_unknown: bool) -> np.ndarray:
@@ -171,6 +174,8 @@ def summary(imported: Imported, output: Path) -> str:
     pixels = sum((collections.Counter(frame.pixels) for frame in frames), collections.Counter())
     shares = ", ".join(f"{name} {pixels[name] / pixels.total():.2%}" for name in VALUES if pixels[name])
     lines.append(f"pixels: {shares}; {sum(not frame.pixels['gas'] for frame in frames)} frames without gas")
+    if moved := sum(frame.moved for frame in frames):
+        lines.append(f"{moved:,} pixels ({moved / pixels.total():.2%}) took the nearest value or colour (--nearest)")
     if predicted := sum(frame.row[SOURCE_COLUMN] == PREDICTION for frame in frames):
         lines.append(
             f"{predicted} masks are predictions that nobody changed, which later labels replace; --confirm takes them "

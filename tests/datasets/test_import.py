@@ -55,7 +55,25 @@ def as_cvat(folder):
     cvat.write(folder / "annotations.xml", [(f"{bottle}/{name}.png", mask) for (bottle, name), mask in MASKS.items()])
 
 
-FORMATS = {"labelme": as_labelme, "coco": as_coco, "cvat": as_cvat}
+def as_folders(folder):
+    write_images(folder / "images")
+    for (bottle, name), mask in MASKS.items():
+        path = folder / "masks" / bottle / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(path)
+
+
+def as_yolo(folder):
+    """Masks as PNG files of indices."""
+    write_images(folder / "images")
+    for (bottle, name), mask in MASKS.items():
+        path = folder / "masks" / bottle / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(path)
+    (folder / "data.yaml").write_text("path: .\ntrain: images\nmasks_dir: masks\nnames: [background, tube, gas]\n")
+
+
+FORMATS = {"labelme": as_labelme, "coco": as_coco, "cvat": as_cvat, "folders": as_folders, "yolo": as_yolo}
 
 
 def import_from(source, *arguments, format="labelme"):
@@ -284,3 +302,25 @@ def test_a_split_that_the_format_gives_is_kept(source):
     result = run("datasets.fume_ogi", *arguments, "--allow=empty_class,duplicate_frame,no_gas")
     assert result.returncode == 0, result.stderr
     assert "train         Healthy" in result.stdout and "test          Transitional" in result.stdout
+
+
+def test_values_have_the_meaning_that_the_user_gives_and_nearest_ones_are_counted(tmp_path):
+    source = tmp_path / "source"
+    as_folders(source)
+    coded = np.array([0, 128, 255], np.uint8)
+    for path in source.rglob("masks/*/*.png"):
+        known = np.where(np.asarray(Image.open(path)) == IGNORE, 0, np.asarray(Image.open(path)))
+        Image.fromarray(coded[known]).save(path)
+    first = source / "masks" / BOTTLES[0] / "f2.png"
+    expected = np.where(MASKS[FRAMES[0]] == IGNORE, 0, MASKS[FRAMES[0]])
+    blurred = np.asarray(Image.open(first)).copy()
+    blurred[4, 6:9] = 200, 250, 60  # nearest to gas, gas and background
+    Image.fromarray(blurred).save(first)
+    values = "--values=255:gas,128:tube,0:background"
+    assert_refused(import_from(source, values, format="folders"), "mask_values", "200", "--nearest")
+    result = import_from(source, values, "--nearest", format="folders")
+    assert result.returncode == 0, result.stderr
+    assert "3 pixels (0.05%) took the nearest value" in result.stdout
+    expected[4, 8] = 0
+    np.testing.assert_array_equal(mask_in(source), expected)
+    assert "255" in import_from(source, format="folders").stderr

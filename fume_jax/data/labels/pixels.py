@@ -32,13 +32,17 @@ _SIZE_IN_HEADER = ("PNG", "JPEG", "BMP", "WEBP")
 
 @dataclasses.dataclass(frozen=True)
 class MaskFile:
-    """Reads the mask of a `Label` from an image; `read_mask_image` of its path and meaning also counts what moved."""
+    """Reads the mask of a `Label` from an image."""
 
     path: Path
     meaning: Meaning
 
     def __call__(self) -> np.ndarray:
-        return read_mask_image(self.path, self.meaning)[0]
+        return self.read()[0]
+
+    def read(self) -> tuple[np.ndarray, int]:
+        """Returns the mask and the number of pixels that moved, as `read_mask_image` does."""
+        return read_mask_image(self.path, self.meaning)
 
 
 def read_mask_image(path: Path, meaning: Meaning) -> tuple[np.ndarray, int]:
