@@ -94,9 +94,14 @@ def from_polygons(polygons: Iterable[np.ndarray], height: int, width: int) -> np
     # A polygon crosses each row an even number of times, by turns into it and out of it.
     owner = np.repeat(np.arange(len(polygons)), [len(polygon) for polygon in polygons])[edge]
     place = (row * (width + 1) + column)[np.lexsort((column, row, owner))]
-    size = height * (width + 1)
-    changes = np.bincount(place[0::2], minlength=size) - np.bincount(place[1::2], minlength=size)
-    return np.cumsum(changes.reshape(height, width + 1), axis=1)[:, :width] > 0
+    region = np.zeros((height, width), bool)
+    if len(place):
+        # In the rows that are crossed alone, since there may be many small polygons in a large frame.
+        top, stop = row.min(), row.max() + 1
+        place, size = place - top * (width + 1), (stop - top) * (width + 1)
+        changes = np.bincount(place[0::2], minlength=size) - np.bincount(place[1::2], minlength=size)
+        region[top:stop] = np.cumsum(changes.reshape(-1, width + 1), axis=1)[:, :width] > 0
+    return region
 
 
 def to_polygons(region: np.ndarray) -> list[np.ndarray]:
