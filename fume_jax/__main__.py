@@ -15,6 +15,7 @@ COMMANDS = {
     "train": ("fume_jax.main", "Train a model, or resume a run."),
     "evaluate": ("fume_jax.evaluate", "Score the best checkpoint of a run again."),
     "predict": ("fume_jax.predict", "Segment and classify images, folders and videos."),
+    "review": ("fume_jax.commands.review", "Choose frames to label next."),
     "app": ("fume_jax.app", "Try a model on a web page."),
     "export": ("fume_jax.export", "Write a model as ONNX, PyTorch, StableHLO or small weights."),
     "convert": ("fume_jax.convert", "Convert a PyTorch checkpoint to a run folder."),

@@ -18,6 +18,7 @@ alone. The command writes to DIR
 """
 
 import re
+from pathlib import Path
 
 from absl import flags
 
@@ -54,12 +55,13 @@ flags.adopt_module_key_flags(model_flags)
 
 def main() -> int:
     """Predicts as the flags say; returns the exit code."""
-    from fume_jax.data.recording_list import AUTO, read_recordings
+    from fume_jax.data.recording_list import AUTO, Recording, read_recordings
     from fume_jax.data.scale import parse_range
     from fume_jax.data.sources import open_source
     from fume_jax.inference.output import PRODUCTS, output_folder
-    from fume_jax.inference.recording import find_offset, predict_recording
-    from fume_jax.inference.recordings import predict_recordings
+    from fume_jax.inference.recording import predict_recording
+    from fume_jax.inference.recordings import find_settings, predict_recordings
+    from fume_jax.inference.settings import FOUND, open_predicted
     from fume_jax.runtime.preemption import StopRequest
 
     unknown = set(_SAVE.value) - {"", *PRODUCTS}
@@ -75,18 +77,20 @@ def main() -> int:
         with StopRequest() as stop:
             options |= {"batch_size": _BATCH_SIZE.value, "rate": _RATE.value, "share": share, "stop": stop}
             return predict_recordings(_load(), recordings, _OUTPUT.value, **options)
-    paths, opening = (_CO2.value, _CH4.value), {"range": parse_range(_RANGE.value), "rate": _RATE.value}
-    auto = _OFFSET.value == AUTO
-    source = open_source(*paths, **opening, offset=None if auto else _seconds(_OFFSET.value))
+    paths, limits = (_CO2.value, _CH4.value), parse_range(_RANGE.value)
+    offset = _OFFSET.value if _OFFSET.value == AUTO else _seconds(_OFFSET.value)
+    # Before the model is loaded, so that what is wrong is said at once.
+    source = open_source(*paths, range=limits, rate=_RATE.value, offset=None if offset == AUTO else offset)
+    recording = Recording(Path(_OUTPUT.value).absolute().name, *paths, offset, limits, _MM_PER_PIXEL.value)
     with output_folder(_OUTPUT.value, paths):
         predictor = _load()
         batch_size = min(_BATCH_SIZE.value, source.total or _BATCH_SIZE.value)
-        if auto and None not in paths:
-            offset = find_offset(predictor, *paths, batch_size, **opening).seconds
-            source = open_source(*paths, **opening, offset=offset)
+        settings = find_settings(predictor, recording, _RATE.value, batch_size)
+        if FOUND in settings:
+            source = open_predicted(settings)
         with StopRequest() as stop:
             options |= {"batch_size": batch_size, "mm_per_pixel": _MM_PER_PIXEL.value, "stop": stop}
-            return predict_recording(predictor, source, _OUTPUT.value, **options)
+            return predict_recording(predictor, source, _OUTPUT.value, settings=settings, **options)
 
 
 def _load():

@@ -287,6 +287,8 @@ def test_a_film_of_two_gases_is_predicted_by_the_model_shipped_whatever_is_missi
         "recording.json",
         "timeline.png",
     }
+    settings = json.loads((output / "recording.json").read_text())["settings"]
+    assert settings["ch4"] == str(films / "ch4.mp4") and (settings["model"], settings["rate"]) == ("fume", None)
 
 
 @pytest.mark.slow
@@ -367,6 +369,7 @@ def test_folders_without_a_frame_in_common_or_at_all_are_refused(tmp_path, frame
     "module",
     [
         *(f"fume_jax.{name}" for name in ("main", "evaluate", "predict", "convert", "export", "app", "summary")),
+        "fume_jax.commands.review",
         "datasets.synthetic_ogi",
         "datasets.synthetic_ogi.film",
         "datasets.fume_ogi",

@@ -17,7 +17,7 @@ FLOORS = (
     ("evaluation",),
     ("training",),
     ("inference",),
-    ("main", "evaluate", "predict", "export", "convert", "summary", "app", "__main__"),
+    ("main", "evaluate", "predict", "export", "convert", "summary", "app", "commands", "__main__"),
 )
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 FILES = sorted(path for path in (ROOT / "fume_jax").rglob("*.py") if path != ROOT / "fume_jax" / "__init__.py")

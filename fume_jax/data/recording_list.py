@@ -10,14 +10,14 @@ from fume_jax.data.images import IMAGE_SUFFIXES
 from fume_jax.data.matching import gas_of, name_without_gas
 from fume_jax.data.scale import RECORDING, Limits, parse_range
 from fume_jax.data.stacks import SUFFIXES
-from fume_jax.data.table import as_number, read_table
+from fume_jax.data.table import as_id, as_number, read_table
 from fume_jax.runtime.errors import UserError
 from fume_jax.runtime.names import file_name
-from fume_jax.schema import GASES
+from fume_jax.schema import CLASSES, GASES
 
 # Columns that a table has, and those that it may have.
 COLUMNS = ("id", "co2", "ch4")
-FURTHER_COLUMNS = ("offset_s", "range", "mm_per_pixel", "start_s", "stop_s")
+FURTHER_COLUMNS = ("offset_s", "range", "mm_per_pixel", "start_s", "stop_s", "ph", "class_name", "subject")
 # Where they are described.
 PAGE = "docs/prediction.md"
 AUTO = "auto"
@@ -32,7 +32,7 @@ class Recording:
 
     `id` names it, and its folder of results. `offset`, `start` and `stop` are in seconds, see `open_source`; None where
     nothing is stated, and `AUTO` for an offset that is to be estimated. `mm_per_pixel` is the size of a pixel in the
-    scene, in millimetres.
+    scene, in millimetres. `ph`, `class_name` and `subject` are labels, which prediction hands on and does not read.
     """
 
     id: str
@@ -43,6 +43,9 @@ class Recording:
     mm_per_pixel: float | None = None
     start: float | None = None
     stop: float | None = None
+    ph: float | None = None
+    class_name: str | None = None
+    subject: str | None = None
 
 
 def read_recordings(path: str) -> list[Recording]:
@@ -98,7 +101,16 @@ def _parse(cells, folder):
         numbers[column.removesuffix("_s")] = number
     if None not in (numbers["start"], numbers["stop"]) and numbers["start"] >= numbers["stop"]:
         raise UserError(f"start_s is {numbers['start']:g} and stop_s {numbers['stop']:g}; expected it to be later")
-    return Recording(name, **paths, **numbers, range=parse_range(cells.get("range") or RECORDING))
+    return Recording(name, **paths, **numbers, range=parse_range(cells.get("range") or RECORDING), **_labels(cells))
+
+
+def _labels(cells):
+    ph, label, subject = (cells.get(column) or None for column in ("ph", "class_name", "subject"))
+    if ph is not None and not 0 <= as_number(ph) <= 14:
+        raise UserError(f"ph is {ph!r}; expected a number from 0 to 14, or nothing")
+    if label not in (None, *CLASSES):
+        raise UserError(f"class_name is {label!r}; expected {', '.join(CLASSES)}, or nothing")
+    return {"ph": ph and as_number(ph), "class_name": label, "subject": subject and as_id(subject)}
 
 
 def _of_folder(folder):

@@ -24,6 +24,7 @@ class Pair(NamedTuple):
     name: str
     time: float | None  # seconds from the start of the recording; None for images
     frames: dict[str, Path | np.ndarray | UnreadableFrame]  # by gas: a file, or numbers [H, W] or [H, W, C]
+    positions: dict[str, int] | None = None  # of the frames in their films, from 0, by gas; None for images
 
 
 class Loaded(NamedTuple):
@@ -110,10 +111,11 @@ def open_source(
         raise UserError(f"--co2 and --ch4 are the same file, {co2}. Give one of them, or a file for each gas.")
     films = {gas: film for gas, path in given.items() if (film := open_film(path, rate)) is not None}
     if not films:
+        source = _of_images(given, range)  # first, since it says what is missing
         if (start, stop) != (None, None):
             path = next(iter(given.values()))
             raise UserError(f"{path} holds images, which have no times; start and stop are for films.")
-        return _of_images(given, range)
+        return source
     if len(films) < len(given):
         (film,), (images,) = (films, set(given) - set(films))
         remedy = "Give two films or the images of both gases, or predict one gas at a time."
@@ -180,15 +182,18 @@ class _Pairs:
     def __iter__(self):
         streams = [self._stream(gas) if gas in self._films else iter(()) for gas in GASES]
         for position, timed in enumerate(match_times(*streams, self._tolerance)):
-            frames = {gas: frame for gas, (_, frame) in zip(GASES, timed, strict=True) if frame is not None}
-            time = next(time for time, frame in timed if frame is not None)
+            found = {gas: item for gas, (_, item) in zip(GASES, timed, strict=True) if item is not None}
+            time = next(time for time, item in timed if item is not None)
             if time > self._span[1]:
                 return
             if time >= self._span[0]:
-                yield Pair(f"frame_{position:06d}", time, frames)
+                positions, frames = ({gas: item[i] for gas, item in found.items()} for i in (0, 1))
+                yield Pair(f"frame_{position:06d}", time, frames, positions)
 
     def _stream(self, gas):
-        return ((time + self._shifts[gas], frame) for time, frame in self._films[gas].read())
+        """Yields the times of a film in the recording, and its frames with their positions."""
+        read = enumerate(self._films[gas].read())
+        return ((time + self._shifts[gas], (position, frame)) for position, (time, frame) in read)
 
 
 def _align(films, offset):

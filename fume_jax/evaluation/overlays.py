@@ -1,5 +1,6 @@
 """Draws masks and attention on frames: overlays, panels of pairs, frames of an annotated video."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -127,6 +128,27 @@ def annotated_pair(
     return np.concatenate([*rows, np.concatenate(panels, axis=1)])
 
 
+def contact_sheet(tiles: Sequence[tuple[np.ndarray, Sequence[str]]], size: tuple[int, int]) -> np.ndarray:
+    """Arranges pictures with lines of text on them in a grid about as wide as high, RGB uint8.
+
+    Each is RGB uint8 and fits in `size`, width and height; see `fit`.
+    """
+    columns = math.ceil(math.sqrt(len(tiles)))
+    sheet = np.full((math.ceil(len(tiles) / columns) * size[1], columns * size[0], 3), BACKDROP, np.uint8)
+    for i, (picture, lines) in enumerate(tiles):
+        top, left = i // columns * size[1], i % columns * size[0]
+        tile = _center(picture, size)
+        for line, text in enumerate(lines):
+            tile = _write(tile, text, line=line)
+        sheet[top : top + size[1], left : left + size[0]] = tile
+    return sheet
+
+
+def fit(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes a picture to the largest that fits in `size`, width and height; keeps the aspect ratio."""
+    return _enlarge(picture, *size)
+
+
 def save(path: Path, picture: np.ndarray, options: Sequence[int] = ()) -> None:
     """Writes an RGB or grey picture whole or not at all; OSError says why it cannot be written.
 
@@ -143,14 +165,19 @@ def save(path: Path, picture: np.ndarray, options: Sequence[int] = ()) -> None:
 
 def _panel(frame, mask, gas, size, scale):
     """Draws one gas in the middle of a panel."""
-    panel = np.full((*size[::-1], 3), BACKDROP, np.uint8)
     if frame is None:
-        return _write(panel, f"{gas.upper()} absent", line=0, scale=scale)
+        empty = np.full((*size[::-1], 3), BACKDROP, np.uint8)
+        return _write(empty, f"{gas.upper()} absent", line=0, scale=scale)
     picture = cv2.cvtColor(frame, cv2.COLOR_GRAY2RGB) if mask is None else overlay(frame[..., 0], mask, gas)
-    picture = _enlarge(picture, *size)
+    return _write(_center(_enlarge(picture, *size), size), gas.upper(), line=0, scale=scale)
+
+
+def _center(picture, size):
+    """Puts a picture in the middle of a panel that is at least as large."""
+    panel = np.full((*size[::-1], 3), BACKDROP, np.uint8)
     top, left = (size[1] - picture.shape[0]) // 2, (size[0] - picture.shape[1]) // 2
     panel[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
-    return _write(panel, gas.upper(), line=0, scale=scale)
+    return panel
 
 
 def _bar(height, width, name, color, probability, scale):

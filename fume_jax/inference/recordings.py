@@ -1,7 +1,6 @@
 """Predicts a list of recordings, a folder each, and sums them up in one table."""
 
 import csv
-import dataclasses
 import json
 import os
 import tempfile
@@ -9,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fume_jax.data.recording_list import AUTO, Recording
-from fume_jax.data.sources import open_source
 from fume_jax.inference.output import PRODUCTS, output_folder
 from fume_jax.inference.predictor import Predictor
 from fume_jax.inference.recording import find_offset, predict_recording
+from fume_jax.inference.settings import FOUND, LABELS, open_predicted, to_settings
 from fume_jax.inference.summary import SUMMARY, cell
 from fume_jax.runtime.errors import DONE, NOTHING_DONE, PARTLY_DONE, RUN_AGAIN, UserError
 from fume_jax.runtime.files import check_folder, read_json, replace_text, replacing
@@ -56,19 +55,17 @@ def predict_recordings(
     """
     own, folder, whole = recordings[share[0] :: share[1]], Path(output), share[1] == 1
     check_folder(folder)
-    card = predictor.card
-    model = {"model": card.model, "step": card.step, "config_hash": card.config_hash, "digest": card.digest}
-    settings = {
-        recording.id: json.loads(json.dumps(dataclasses.asdict(recording) | model | {"rate": rate}))
-        for recording in own
-    }
+    settings = {recording.id: to_settings(recording, predictor.card, rate) for recording in own}
     todo = [recording for recording in own if not _is_done(folder, recording, settings[recording.id])]
+    for recording in own:
+        if recording not in todo:
+            _hand_on_labels(folder, recording, settings[recording.id])
     print(f"{len(todo)} of {len(own)} recordings to do in {output}", flush=True)
     for number, recording in enumerate(todo, 1):
         print(f"[{number}/{len(todo)}] {printable(recording.id)}", flush=True)
         options = {"batch_size": batch_size, "products": products, "stop": stop}
         try:
-            code = _predict(predictor, recording, folder, settings[recording.id], rate, options)
+            code = _predict(predictor, recording, folder, rate, options)
         except UserError as error:
             code = NOTHING_DONE
             print(f"skipped: {printable(recording.id)}: {error}", flush=True)
@@ -95,16 +92,25 @@ def sum_codes(codes: Iterable[int]) -> int:
     return PARTLY_DONE if codes & {DONE, PARTLY_DONE} else NOTHING_DONE
 
 
-def _predict(predictor, recording, folder, settings, rate, options):
-    paths, output = (recording.co2, recording.ch4), str(folder / file_name(recording.id))
-    with output_folder(output, paths):
-        opening = {"range": recording.range, "rate": rate, "start": recording.start, "stop": recording.stop}
-        offset = recording.offset
-        if offset == AUTO and None not in paths:
-            offset = find_offset(predictor, *paths, options["batch_size"], **opening).seconds
-        source = open_source(*paths, **opening, offset=None if offset == AUTO else offset)
+def _predict(predictor, recording, folder, rate, options):
+    output = str(folder / file_name(recording.id))
+    with output_folder(output, (recording.co2, recording.ch4)):
+        settings = find_settings(predictor, recording, rate, options["batch_size"])
         named = {"mm_per_pixel": recording.mm_per_pixel, "title": recording.id, "settings": settings}
-        return predict_recording(predictor, source, output, **named, **options)
+        return predict_recording(predictor, open_predicted(settings), output, **named, **options)
+
+
+def find_settings(predictor: Predictor, recording: Recording, rate: float | None, batch_size: int) -> dict:
+    """Returns the settings of a recording that is to be predicted, with its offset if that is to be found.
+
+    Raises UserError as `find_offset` does.
+    """
+    settings = to_settings(recording, predictor.card, rate)
+    paths = (recording.co2, recording.ch4)
+    if recording.offset == AUTO and None not in paths:
+        opening = {"range": recording.range, "rate": rate, "start": recording.start, "stop": recording.stop}
+        settings[FOUND] = float(find_offset(predictor, *paths, batch_size, **opening).seconds)
+    return settings
 
 
 def _is_done(folder, recording, settings):
@@ -112,13 +118,21 @@ def _is_done(folder, recording, settings):
     if found is None or found["code"] == NOTHING_DONE:
         return False
     before = found["settings"]
-    if different := sorted(key for key in settings if before.get(key) != settings[key]):
+    if different := sorted(key for key in settings.keys() - set(LABELS) if before.get(key) != settings[key]):
         changes = ", ".join(f"{key} was {before.get(key)} and is {settings[key]}" for key in different)
         raise UserError(
             f"{folder / file_name(recording.id)} was predicted with other settings: {changes}. Choose another "
             "--output, or remove that folder."
         )
     return True
+
+
+def _hand_on_labels(folder, recording, settings):
+    """Writes the labels of a recording to the summary of its prediction, if the list has other ones by now."""
+    found, labels = read_result(folder, recording), {name: settings[name] for name in LABELS}
+    if any(found["settings"].get(name) != label for name, label in labels.items()):
+        found["settings"] |= labels
+        replace_text(folder / file_name(recording.id) / SUMMARY, json.dumps(found, indent=1))
 
 
 def read_result(folder: Path, recording: Recording) -> dict | None:

@@ -2,11 +2,14 @@
 
 import hashlib
 import os
+import re
 
 # The most bytes of a file's name on usual file systems, less those of the ending of a file that is being written.
 MAX_BYTES = 255 - len(".part")
 # How a spreadsheet's formula may begin.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# What names of files on Windows may not hold, besides what they end in.
+_FORBIDDEN = re.compile(r'[\\/<>:"|?*\x00-\x1f]')
 
 
 def file_name(name: str, ending: str = "") -> str:
@@ -33,3 +36,12 @@ def csv_text(text: str) -> str:
     """Returns the CSV cell of a text from outside: printable, and after an apostrophe if spreadsheets would run it."""
     text = printable(text)
     return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def portable(name: str) -> str:
+    """Returns a name as every file system and program takes it, for files that go to another machine.
+
+    Characters that Windows forbids become `_`, and a digest of the name at the end keeps two such names apart.
+    """
+    taken = _FORBIDDEN.sub("_", printable(name))
+    return taken if taken == name else f"{taken}~{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"

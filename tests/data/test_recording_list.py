@@ -45,6 +45,27 @@ def test_all_columns_of_a_table_are_read(tmp_path, monkeypatch):
     ]
 
 
+def test_labels_are_read_where_they_are_known(tmp_path):
+    header = "id,co2,ch4,ph,class_name,subject"
+    path = table(tmp_path, 'a,x,,"5,9",Transitional,7.0', "b,x,,,,Ada", "c,x,,0,,", header=header)
+    found = [(recording.ph, recording.class_name, recording.subject) for recording in read_recordings(path)]
+    assert found == [(5.9, "Transitional", "7"), (None, None, "Ada"), (0.0, None, None)]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("b,x,,14.5,", "ph is '14.5'; expected a number from 0 to 14"),
+        ("b,x,,-1,", "ph is '-1'; expected a number from 0 to 14"),
+        ("b,x,,sour,", "ph is 'sour'; expected a number from 0 to 14"),
+        ("b,x,,5.9,healthy", "class_name is 'healthy'; expected Healthy, Transitional, Acidotic"),
+    ],
+)
+def test_a_label_that_is_none_is_named_with_its_row(tmp_path, row, message):
+    with pytest.raises(UserError, match=f"row 3: {message}"):
+        read_recordings(table(tmp_path, "a,x,,,", row, header="id,co2,ch4,ph,class_name"))
+
+
 def test_three_columns_are_enough(tmp_path):
     path = table(tmp_path, "a;x.seq;y.seq", header="ID;CO2;CH4")
     assert read_recordings(path) == [Recording("a", f"{tmp_path}/x.seq", f"{tmp_path}/y.seq")]

@@ -467,6 +467,18 @@ def test_start_and_stop_are_times_of_the_first_and_the_last_pair(tmp_path):
         open_source(str(make_images(tmp_path / "png", "a.png")), None, start=1.0)
 
 
+def test_pairs_of_films_have_the_positions_of_their_frames(tmp_path):
+    for gas, times in (("co2", [0, 1, 2, 3]), ("ch4", [0, 2])):
+        np.savez(tmp_path / f"{gas}.npz", frames=np.zeros((len(times), 8, 8), np.uint8), times=np.array(times) / 10)
+    source = open_source(str(tmp_path / "co2.npz"), str(tmp_path / "ch4.npz"), offset=0, start=0.1)
+    assert [pair.positions for pair in source.pairs] == [{"co2": 1}, {"co2": 2, "ch4": 1}, {"co2": 3}]
+
+
+def test_a_part_of_a_film_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"There is no file or folder .*gone\.npz"):
+        open_source(str(tmp_path / "gone.npz"), None, start=1.0)
+
+
 def test_the_rate_counts_for_files_without_times(tmp_path):
     np.save(tmp_path / "a.npy", ramps(*range(4)))
     source = open_source(str(tmp_path / "a.npy"), None, rate=10)

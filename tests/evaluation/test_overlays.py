@@ -263,6 +263,18 @@ def test_one_frame_of_gas_in_very_many_can_be_seen():
     assert not (columns_of(timeline(areas={"co2": np.sort(areas)[:-1]}), pale, 45) > 100).any()
 
 
+def test_a_contact_sheet_has_a_tile_for_each_picture():
+    wide, flat = np.full((120, 160, 3), 90, np.uint8), np.full((30, 90, 3), 200, np.uint8)
+    tiles = [(overlays.fit(picture, SIZE), ("bottle 3", "CO2 jump 0.75")) for picture in (wide, flat, wide, flat, wide)]
+    assert [picture.shape for picture, _ in tiles[:2]] == [(240, 320, 3), (107, 320, 3)]
+    sheet = overlays.contact_sheet(tiles, SIZE)
+    assert sheet.shape == (2 * 240, 3 * 320, 3)
+    assert sheet[230, [5, 325, 645], 0].tolist() == [90, BACKDROP, 90]
+    assert sheet[120, [319, 639, 959], 0].tolist() == [90, 200, 90]
+    assert (sheet[240:, 640:] == BACKDROP).all(), "of six places the last is empty"
+    assert (sheet[:100, :320] > 240).any(), "text"
+
+
 def test_times_are_to_scale():
     # Ten frames in the first second, then ten in nine.
     times = np.concatenate([np.linspace(0, 1, 10, endpoint=False), np.linspace(1, 10, 10)])

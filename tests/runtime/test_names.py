@@ -5,7 +5,7 @@ import os
 import pytest
 
 from fume_jax.runtime.files import PART
-from fume_jax.runtime.names import csv_text, file_name, printable
+from fume_jax.runtime.names import csv_text, file_name, portable, printable
 
 NOT_UTF8 = os.fsdecode(b"pr\xe9_1")
 
@@ -40,3 +40,16 @@ def test_a_cell_that_a_spreadsheet_would_run_is_quoted(text):
 def test_other_cells_stay_and_what_is_not_unicode_is_escaped():
     assert csv_text("frame-1=2") == "frame-1=2" and csv_text("") == ""
     assert csv_text(NOT_UTF8) == printable(NOT_UTF8) == "pr\\udce9_1"
+
+
+@pytest.mark.parametrize("name", ["bottle 3", "frame_000012", "ü.1", "=1+1", "a~b"])
+def test_a_name_that_every_machine_takes_stays_as_it_is(name):
+    assert portable(name) == name
+
+
+def test_other_names_are_mended_and_stay_apart():
+    names = ["12:30", "12?30", "12_30", "a\\b", "a/b", "a\nb", NOT_UTF8]
+    found = [portable(name) for name in names]
+    assert len(set(found)) == len(names)
+    assert found[0].startswith("12_30~") and not any(set(name) & set("\\/:?\n") for name in found)
+    assert all(name.isprintable() and name.encode() for name in found)

@@ -1,0 +1,152 @@
+"""Which predicted frames a person should label next: scores of frames, and a choice among them; in numpy.
+
+Three signs that a mask may be wrong need no annotation. A model that is uncertain of its pixels says so (Settles 2009,
+"Active Learning Literature Survey", 3.1). A plume has inertia, so that an area that differs from those of the frames
+before and after is seldom one of the plume. And the mask of a mirrored frame should be the mirrored mask; where
+predictions of one frame under such changes disagree, they err (Gal et al. 2017, arXiv:1703.02910, with dropout).
+
+Frames with the highest scores are often one moment of one film. So the choice is spread: of several times as many
+frames as are asked for, k-means makes groups of similar pictures, and of each group the frame with the highest score is
+taken (Zhdanov 2019, arXiv:1901.05954).
+"""
+
+from collections.abc import Hashable, Sequence
+
+import cv2
+import numpy as np
+from scipy.spatial.distance import cdist
+from scipy.special import entr, softmax
+from scipy.stats import rankdata
+
+from fume_jax.schema import BACKGROUND
+
+# The scores of a frame, in their order.
+SCORES = ("uncertainty", "jump", "disagreement")
+# Probability from which background is certain.
+CERTAIN = 0.95
+# Share of the frame below which gas, or what is not certainly background, counts as if it were as much: a few pixels
+# must not decide a score that is relative to an area.
+LEAST = 0.001
+# Number of frames before and after one by which a jump is judged.
+NEIGHBORS = 2
+# Side of a small picture, in pixels.
+SIDE = 16
+# Frames that the choice is made from, in multiples of its size.
+POOL = 5
+# The most steps of k-means.
+STEPS = 100
+
+
+def uncertainty(logits: np.ndarray) -> float:
+    """Returns the mean entropy of the pixels that are not certainly background, in [0, 1] of its maximum.
+
+    `logits` are float [H, W, C] of the classes of masks. Almost all pixels of a frame are background beyond doubt. A
+    mean over the frame would be proportional to the length of the outlines, and so rank frames by the size of the
+    plume. Among the pixels that are tube or gas, or may be, it says how doubtful the mask is, large or small.
+    """
+    probabilities = softmax(logits.astype(np.float64), axis=-1)
+    entropy = entr(probabilities).sum(-1) / np.log(logits.shape[-1])
+    doubtful = probabilities[..., BACKGROUND] < CERTAIN
+    return float(entropy[doubtful].sum() / max(doubtful.sum(), LEAST * doubtful.size))
+
+
+def jumps(shares: np.ndarray) -> np.ndarray:
+    """Returns by how much the gas of each frame differs from that of its neighbours, float [N] in [0, 1].
+
+    `shares` of the frames that are gas, float [N], are in order of time. A share is compared with the median of the
+    `NEIGHBORS` frames on either side, at the ends with that of as many on one side, relative to the larger of the two:
+    one frame with a wrong mask is seen, and does not make its neighbours look wrong. A frame without neighbours has 0.
+    """
+    if len(shares) < 2:
+        return np.zeros(len(shares))
+    own, width = np.arange(len(shares))[:, None], min(2 * NEIGHBORS + 1, len(shares))
+    window = np.clip(own - NEIGHBORS, 0, len(shares) - width) + np.arange(width)
+    usual = np.median(shares[window[window != own]].reshape(-1, width - 1), axis=1)
+    return np.abs(shares - usual) / np.maximum(np.maximum(shares, usual), LEAST)
+
+
+def disagreement(gas: np.ndarray, mirrored: np.ndarray) -> float:
+    """Returns 1 - IoU of the gas in a frame, bool [H, W], and of that in the mirrored frame, mirrored back."""
+    different, either = (gas ^ mirrored).sum(), (gas | mirrored).sum()
+    return float(different / max(either, LEAST * gas.size))
+
+
+def to_ranks(scores: np.ndarray) -> np.ndarray:
+    """Replaces each of several scores, float [N, S], by its rank among the frames, in (0, 1), the mean one for ties.
+
+    Ranks have no scale: the scores count alike in their mean, however they are distributed.
+    """
+    return (rankdata(scores, axis=0) - 0.5) / max(1, len(scores))
+
+
+def candidates(jump: np.ndarray, count: int) -> np.ndarray:
+    """Returns positions of at most `count` frames to score, ascending: half evenly spread, half with the largest jumps.
+
+    `jump` is float [N], in order of time.
+    """
+    if len(jump) <= count:
+        return np.arange(len(jump))
+    even = np.linspace(0, len(jump) - 1, (count + 1) // 2).round().astype(int)
+    others = np.setdiff1d(np.arange(len(jump)), even)
+    largest = others[np.argsort(-jump[others], kind="stable")][: count - len(even)]
+    return np.sort(np.concatenate([even, largest]))
+
+
+def small_picture(frame: np.ndarray) -> np.ndarray:
+    """Shrinks a grey frame, uint8 [H, W], to float32 [SIDE * SIDE] of mean 0 and norm 1, 0 if all of it is one grey."""
+    small = cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
+    small -= small.mean()
+    norm = np.linalg.norm(small)
+    return small / norm if norm else small
+
+
+def choose(
+    scores: np.ndarray,
+    recordings: Sequence[Hashable],
+    pictures: np.ndarray,
+    count: int,
+    *,
+    per_recording: int | None = None,
+    seed: int = 0,
+) -> np.ndarray:
+    """Chooses frames with high scores that look different.
+
+    Args:
+      scores: float [N].
+      recordings: recording of each frame.
+      pictures: float [N, D], of which the distances say how different frames look; see `small_picture`.
+      count: number of frames to choose; fewer if there are not as many.
+      per_recording: the most frames of one recording.
+      seed: of the groups.
+
+    Returns:
+      Positions, int [count], of the highest score first.
+    """
+    pool, taken = [], {}
+    for i in np.argsort(-scores, kind="stable"):
+        if per_recording is None or taken.get(recordings[i], 0) < per_recording:
+            taken[recordings[i]] = taken.get(recordings[i], 0) + 1
+            pool.append(i)
+    pool = np.array(pool[: POOL * count], int)
+    if len(pool) <= count:
+        return pool
+    groups = _group(pictures[pool].astype(np.float64), count, np.random.default_rng(seed))
+    # The pool is in order of the scores, so the first frame of a group is its best.
+    first = np.unique(groups, return_index=True)[1]
+    # Frames that look the same leave groups empty; the best of the others fill up.
+    rest = np.setdiff1d(np.arange(len(pool)), first)[: count - len(first)]
+    return pool[np.sort(np.concatenate([first, rest]))]
+
+
+def _group(points, count, rng):
+    """Returns the group of each point by k-means, whose centres begin apart (Arthur & Vassilvitskii 2007)."""
+    centers = points[[rng.integers(len(points))]]
+    while len(centers) < count and (squares := cdist(points, centers, "sqeuclidean").min(1)).any():
+        centers = np.append(centers, points[[rng.choice(len(points), p=squares / squares.sum())]], axis=0)
+    for _ in range(STEPS):
+        groups = cdist(points, centers, "sqeuclidean").argmin(1)
+        means = [points[groups == k].mean(0) if (groups == k).any() else center for k, center in enumerate(centers)]
+        if np.array_equal(means, centers):
+            break
+        centers = np.array(means)
+    return groups
