@@ -11,11 +11,11 @@ from pathlib import Path
 
 # The module and purpose of each command, in the order of use.
 COMMANDS = {
-    "import": ("datasets.fume_ogi.import_labels", "Import labels of annotation tools, to train on them."),
     "train": ("fume_jax.main", "Train a model, or resume a run."),
     "evaluate": ("fume_jax.evaluate", "Score the best checkpoint of a run again."),
     "predict": ("fume_jax.predict", "Segment and classify images, folders and videos."),
     "review": ("fume_jax.commands.review", "Choose frames to label next."),
+    "import": ("datasets.fume_ogi.import_labels", "Import labels of annotation tools, to train on them."),
     "app": ("fume_jax.app", "Try a model on a web page."),
     "export": ("fume_jax.export", "Write a model as ONNX, PyTorch, StableHLO or small weights."),
     "convert": ("fume_jax.convert", "Convert a PyTorch checkpoint to a run folder."),
