@@ -53,7 +53,7 @@ def test_a_word_that_is_no_flag_is_refused(module):
         ("fume_jax.main", "--config and --workdir"),
         ("fume_jax.evaluate", "--workdir"),
         ("fume_jax.predict", "--output"),
-        ("fume_jax.commands.review", "--output and --predictions"),
+        ("fume_jax.commands.review", "--predictions and --output"),
         ("fume_jax.export", "--format"),
         ("fume_jax.convert", "--from_torch"),
         ("datasets.fume_ogi", "--source"),
