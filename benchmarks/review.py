@@ -90,22 +90,21 @@ def make_films(folder: Path, size: tuple[int, int], first: int) -> Path:
 
 def all_frames(films: Path) -> list[tuple[Path, str, int]]:
     """Returns folder, gas and position of every frame of films."""
-    from datasets.synthetic_ogi.film import TRUTH
+    from datasets.synthetic_ogi.recording import TRUTH
 
     found = []
     for path in sorted(films.glob(f"*/{TRUTH}")):
-        for gas, masks in read_truth(path.parent).items():
+        for gas, masks in truth_of(path.parent).items():
             found += [(path.parent, gas, position) for position in range(len(masks))]
     return found
 
 
 @functools.lru_cache(maxsize=64)
-def read_truth(folder: Path) -> dict[str, np.ndarray]:
-    """Reads the masks of a recording, uint8 [T, H, W] by gas."""
-    from datasets.synthetic_ogi.film import TRUTH
+def truth_of(folder: Path) -> dict[str, np.ndarray]:
+    """Returns the masks of a recording, uint8 [T, H, W] by gas."""
+    from datasets.synthetic_ogi.recording import read_truth
 
-    with np.load(folder / TRUTH) as masks:
-        return {gas: masks[gas] for gas in masks.files}
+    return read_truth(folder)
 
 
 def choose(films: Path, count: int, folder: Path) -> list[tuple[Path, str, int]]:
@@ -170,7 +169,7 @@ def write_recordings(folder: Path, splits: dict[str, list]) -> int:
             ph = phs(recording.parent)[recording.name]
             name = f"{recording.name}_{position:04d}_{gas}.png"
             save(folder / "images" / name, read_film_frame(str(recording / f"{gas}.mp4"), position))
-            save(folder / "masks" / name, read_truth(recording)[gas][position])
+            save(folder / "masks" / name, truth_of(recording)[gas][position])
             label = PH_CLASS[ph]
             rows.append((f"images/{name}", f"masks/{name}", gas, ph, label, CLASSES[label], recording.name, position))
         with (folder / f"{split}_annotations.csv").open("w", newline="") as file:
@@ -194,7 +193,7 @@ def gas_iou(predictor, films: Path) -> float:
 
     hits = either = 0
     for recording, gas, position in all_frames(films):
-        frame, truth = read_film_frame(str(recording / f"{gas}.mp4"), position), read_truth(recording)[gas][position]
+        frame, truth = read_film_frame(str(recording / f"{gas}.mp4"), position), truth_of(recording)[gas][position]
         found = predictor.predict([{gas: frame}])[0].masks[gas]
         hits += np.count_nonzero((found == GAS) & (truth == GAS))
         either += np.count_nonzero((found == GAS) | (truth == GAS))

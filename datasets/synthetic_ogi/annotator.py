@@ -17,9 +17,7 @@ _FILMS = flags.DEFINE_string("films", "films", "Folder of the films.")
 
 
 def main() -> None:
-    import numpy as np
-
-    from datasets.synthetic_ogi.film import TRUTH
+    from datasets.synthetic_ogi.recording import TRUTH, read_truth
     from fume_jax.data.labels import labelme
     from fume_jax.data.labels.manifest import MANIFEST, mask_digest, read_manifest
 
@@ -31,8 +29,7 @@ def main() -> None:
         path = Path(_FILMS.value) / row.recording / TRUTH
         if not path.is_file():
             raise UserError(f"There is no {path}; write films by python -m datasets.synthetic_ogi.film --recordings=9.")
-        with np.load(path) as truth:
-            mask = truth[row.gas][row.frame_index]
+        mask = read_truth(path.parent)[row.gas][row.frame_index]
         image = review / "images" / row.image
         labelme.write(image.with_suffix(".json"), image.name, mask, exact=True)
         changed += mask_digest(mask) != row.mask_digest

@@ -30,12 +30,13 @@ _OTHER = flags.DEFINE_bool(
     "other_camera", False, "Film with a camera of other polarity, half the contrast and less sharpness."
 )
 _MISSING = flags.DEFINE_integer("ch4_missing", 0, "Leave out every K-th CH4 frame (K > 1), or none (0).", lower_bound=0)
-TABLE, TRUTH = "recordings.csv", "truth.npz"
+TABLE = "recordings.csv"
 
 
 def main() -> None:
     import dataclasses
 
+    from datasets.synthetic_ogi.recording import write_truth
     from datasets.synthetic_ogi.synthetic_ogi import config_named
     from fume_jax.schema import CLASSES, GASES, PH_CLASS
 
@@ -55,8 +56,7 @@ def main() -> None:
     for plan in plans:
         name = f"recording{plan.number:04d}"
         examples = _write_films(plan, output / name)
-        masks = {gas: np.stack([example[f"{gas}_mask"] for example in examples]) for gas in GASES}
-        np.savez_compressed(output / name / TRUTH, **masks)
+        write_truth(output / name, examples)
         rows.append((name, f"{name}/co2.mp4", f"{name}/ch4.mp4", plan.ph))
         print(f"{name}: pH {plan.ph}, {CLASSES[PH_CLASS[plan.ph]]}", flush=True)
     with (output / TABLE).open("w", newline="", encoding="utf-8") as file:

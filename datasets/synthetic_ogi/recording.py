@@ -1,6 +1,7 @@
 """One recording: the plan that decides it, and the examples rendered from it."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +19,10 @@ COPY_OPERATIONS = (
 )
 # Tags of random streams, besides that of the scene. They are not 0, because zeros at the end do not change a seed.
 FILM, COPY = 1, 2
+
+
+# File beside the films of a recording, with its masks.
+TRUTH = "truth.npz"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +67,17 @@ def render(plan: RecordingPlan) -> list[dict]:
 def render_film(plan: RecordingPlan, frames: int) -> list[dict]:
     """Renders so many frames of a recording, without copies."""
     return render(dataclasses.replace(plan, frames=frames, copies=0, kept=tuple(range(frames))))
+
+
+def write_truth(folder: Path, examples: list[dict]) -> None:
+    """Writes the masks of a film beside it."""
+    np.savez_compressed(folder / TRUTH, **{gas: np.stack([x[f"{gas}_mask"] for x in examples]) for gas in GASES})
+
+
+def read_truth(folder: Path) -> dict[str, np.ndarray]:
+    """Reads the masks of the films in a folder, uint8 [T, H, W] by gas."""
+    with np.load(folder / TRUTH) as masks:
+        return {gas: masks[gas] for gas in GASES}
 
 
 def _film(plan, scene, gas):
