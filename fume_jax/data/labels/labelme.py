@@ -77,7 +77,7 @@ def _find_image(collector, path, content):
     beside = path.parent / name.rpartition("/")[2]
     if image := find_image(name, [path.parent]) or find_image(beside.name, [path.parent]):
         if image != Path(os.path.normpath(path.parent / name)):
-            collector.count("images that are not where `imagePath` says, taken from beside their file")
+            collector.count("images that are not where `imagePath` says, found by their name beside their file")
         return image
     remedy = "put the image beside the file"
     if content.get("imageData"):
