@@ -13,7 +13,7 @@ import string
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from datasets.fume_ogi.faults import Fault
+from fume_jax.data.labels.label import Fault
 from fume_jax.data.table import as_bool, as_id, as_number, is_shortened, read_table
 from fume_jax.runtime.errors import UserError
 from fume_jax.runtime.files import replacing

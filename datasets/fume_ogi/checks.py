@@ -8,9 +8,9 @@ import numpy as np
 from datasets.fume_ogi import hashing
 from datasets.fume_ogi.annotations import Row, frames
 from datasets.fume_ogi.content import Content
-from datasets.fume_ogi.faults import Fault
 from datasets.fume_ogi.groups import group_of
 from fume_jax.data.images import PALETTE_NOTE
+from fume_jax.data.labels.label import Fault
 from fume_jax.schema import GAS, GASES, IGNORE, MASK_CLASSES, NOT_GAS
 
 # The most bits, of 256, in which the hashes of frames that look alike differ. README.md has what this finds.

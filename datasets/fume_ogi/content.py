@@ -7,33 +7,20 @@ import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from datasets.fume_ogi.annotations import Frame, Row
-from datasets.fume_ogi.faults import Fault
+from datasets.fume_ogi.annotations import Row
 from datasets.fume_ogi.hashing import perceptual_hash
 from fume_jax.data.films import read_film_frame, scaled_film
 from fume_jax.data.gray import to_gray
 from fume_jax.data.images import PALETTE_NOTE, UnreadableFrame, read_frame, read_pixels, read_values
+from fume_jax.data.labels.label import Fault, UnusableMask
+from fume_jax.data.labels.pixels import SHOWN, lossy_form
 from fume_jax.runtime.errors import UserError
 from fume_jax.schema import IGNORE, MASK_CLASSES, NOT_GAS
 
-# Formats that keep the values of a mask; a WebP or TIFF file may be compressed with loss all the same.
-LOSSLESS = ("BMP", "DIB", "GIF", "PCX", "PNG", "PPM", "SGI", "TGA", "TIFF", "WEBP")
-LOSSY_COMPRESSIONS = ("jpeg", "tiff_jpeg", "webp")
 VALUES = (*range(len(MASK_CLASSES)), NOT_GAS, IGNORE)
 # Greys that no palette shows on purpose, so they are values of a mask.
 _VALUES_ONLY = {1, 2, NOT_GAS}
-# The most values of a mask that a message lists.
-SHOWN = 6
-
-
-class UnusableMask(UnreadableFrame):
-    """Signals a mask whose pixels are no classes; `kind` is that of the fault, and the message gives the reason."""
-
-    def __init__(self, kind: str, message: str):
-        super().__init__(message)
-        self.kind = kind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,13 +97,12 @@ def _check(source, frame):
     return content, faults
 
 
-def read_labelled(source: Path, frame: Frame) -> np.ndarray:
-    """Reads a frame, uint8 [H, W, 1]: an image, or one of a film by the scale of the film.
+def read_labelled(path: Path, frame_index: int) -> np.ndarray:
+    """Reads a frame, uint8 [H, W, 1]: an image if the index is -1, else one of a film by the scale of the film.
 
     Raises UnreadableFrame, or UserError if the file is no film although the frame has a position in one.
     """
-    path = source / frame.frame_path
-    return read_frame(path) if frame.frame_index < 0 else read_film_frame(str(path), frame.frame_index)
+    return read_frame(path) if frame_index < 0 else read_film_frame(str(path), frame_index)
 
 
 def _read_noted(source, frame):
@@ -125,7 +111,7 @@ def _read_noted(source, frame):
     if frame.frame_index < 0:
         values, _, note = read_values(path)
         return to_gray(values), note
-    pixels = read_labelled(source, frame)
+    pixels = read_labelled(path, frame.frame_index)
     return pixels, PALETTE_NOTE if PALETTE_NOTE in scaled_film(str(path))[0].notes else ""
 
 
@@ -136,7 +122,7 @@ def _digest(pixels):
 def _read_mask(path):
     """Returns the classes of a mask, and the colours of those that its palette has."""
     pixels = read_pixels(path)
-    if lossy := _lossy(path, pixels.format):
+    if lossy := lossy_form(path, pixels.format):
         raise UnusableMask("mask_form", f"{lossy}, which changes values; expected PNG or another lossless format")
     values, colors = pixels.values, ()
     if pixels.palette is not None:
@@ -150,24 +136,6 @@ def _read_mask(path):
     if (values == IGNORE).all():
         raise UnusableMask("mask_values", f"holds {IGNORE} alone, of which nothing can be learnt")
     return values.astype(np.uint8), colors
-
-
-def _lossy(path, kind):
-    """Returns the name of a format, or of the compression in it, that does not keep values; "" if it does."""
-    if kind not in LOSSLESS:
-        return kind
-    if kind == "WEBP":
-        data = path.read_bytes()
-        offset = 12
-        while offset < len(data):  # chunks: name, size, content to an even size
-            if data[offset : offset + 4] == b"VP8 ":
-                return "lossy WebP"
-            offset += 8 + (int.from_bytes(data[offset + 4 : offset + 8], "little") + 1) // 2 * 2
-    if kind == "TIFF":
-        with Image.open(path) as image:
-            compression = image.info.get("compression")
-        return f"TIFF compressed as {compression}" if compression in LOSSY_COMPRESSIONS else ""
-    return ""
 
 
 def _of_palette(indices, palette):

@@ -5,9 +5,10 @@ import contextlib
 import csv
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fume_jax.data.labels.label import Fault
 from fume_jax.runtime.files import replacing
 from fume_jax.runtime.names import csv_text
 
@@ -30,17 +31,6 @@ KINDS = {
     "empty_class": "a split has no frame of a class",
     "no_gas": "no mask of a split, of a gas, or of all recordings holds gas",
 }
-# Kinds of faults that labels of annotation tools may have besides; none can be allowed.
-IMPORT_KINDS = {
-    "layout": "the source does not hold what the format asks for",
-    "missing_image": "the image of a label is missing",
-    "duplicate_id": "two images or labels have one id",
-    "label": "a label is none that is known, or a shape without an outline",
-    "outline": "a shape cannot be drawn",
-    "subject": "the subject contradicts itself",
-    "class_name": "the class contradicts itself",
-    "conflict": "a person has labelled the frame otherwise already",
-}
 # Kinds of faults that no row has; to allow one drops nothing.
 OF_NO_ROW = ("empty_class", "no_gas")
 WARNINGS = {
@@ -53,25 +43,35 @@ WARNINGS = {
     "colored_frame": "frames are coloured, and only their luminance is used",
     "frame_note": "frames are read, but not as they should be",
 }
+# Kinds of faults of labels that are imported; none can be allowed.
+IMPORT_KINDS = {
+    "layout": "the source, or a file in it, does not hold what the format asks for",
+    "missing_file": "a file is missing, or an image that a label is of is not listed",
+    "unreadable_file": "a file is damaged, or of no kind that is read",
+    "duplicate": "a frame, a name or an id is there twice",
+    "size": "a frame and its labels differ in size",
+    "label": "nobody says what a label stands for, or it contradicts itself",
+    "outline": "a shape has no outline, or one that cannot be drawn",
+    "mask_values": "a mask has values or colours that stand for nothing",
+    "mask_form": "a mask is stored in a form that does not say its classes for certain",
+    "gas": "the gas is unknown, or contradicts itself",
+    "ph": "the pH is unknown, not between 0 and 14, or contradicts itself",
+    "class": "the class is unknown, or contradicts itself",
+    "subject": "the subject contradicts itself",
+    "conflict": "a person has labelled the frame otherwise already",
+}
 EXAMPLES_PER_KIND = 3
 
 
-@dataclasses.dataclass(frozen=True)
-class Fault:
-    """A fault, or a warning, in a row of an annotation file or in a split."""
-
-    kind: str  # key of KINDS or WARNINGS
-    place: str  # file and row number, or split
-    message: str
-
-
-def summary(faults: Sequence[Fault], shown: int = EXAMPLES_PER_KIND) -> str:
+def summary(
+    faults: Sequence[Fault], shown: int = EXAMPLES_PER_KIND, kinds: Mapping[str, str] = KINDS | WARNINGS
+) -> str:
     """Returns lines that count the faults of each kind and show the first ones, `shown` of each."""
     by_kind = collections.defaultdict(list)
     for fault in faults:
         by_kind[fault.kind].append(fault)
     lines = []
-    for kind, meaning in (KINDS | IMPORT_KINDS | WARNINGS).items():
+    for kind, meaning in kinds.items():
         if found := by_kind[kind]:
             lines.append(f"  {len(found):6d} {kind}: {meaning}")
             lines += [f"           {fault.place}: {fault.message}" for fault in found[:shown]]

@@ -113,7 +113,9 @@ def _example(source, height, width, numbered):
     for frame in row.frames:
         example["modality_mask"][GASES.index(frame.gas)] = 1
         example |= {
-            f"{frame.gas}_frame": resize_frame(read_labelled(source, frame), height, width),
+            f"{frame.gas}_frame": resize_frame(
+                read_labelled(source / frame.frame_path, frame.frame_index), height, width
+            ),
             f"{frame.gas}_mask": resize_mask(read_mask(source / frame.mask_path), height, width),
             **{f"{frame.gas}_{name}": getattr(frame, name) for name in IDS},
         }

@@ -3,7 +3,7 @@
 import itertools
 
 from datasets.fume_ogi.annotations import GROUP_COLUMNS, Frame, Row, frames
-from datasets.fume_ogi.faults import Fault
+from fume_jax.data.labels.label import Fault
 
 # From fine to coarse; each is an attribute of a frame.
 LEVELS = tuple(GROUP_COLUMNS)

@@ -136,14 +136,13 @@ def _pairs(flag, form, example):
 
 def _report(faults):
     """Writes the report; returns a summary of the faults, all of them if the report fails."""
-    from datasets.fume_ogi.faults import Fault, summary, write_report
+    from datasets.fume_ogi.faults import IMPORT_KINDS, summary, write_report
 
-    faults = [Fault(fault.kind, fault.place, fault.message) for fault in faults]
     try:
         write_report(Path(_REPORT.value), faults)
     except OSError as error:
-        return f"{summary(faults, len(faults))}\n{_REPORT.value} could not be written: {error.strerror}."
-    return f"{summary(faults)}\nEvery one is in {_REPORT.value}."
+        return f"{summary(faults, len(faults), IMPORT_KINDS)}\n{_REPORT.value} could not be written: {error.strerror}."
+    return f"{summary(faults, kinds=IMPORT_KINDS)}\nEvery one is in {_REPORT.value}."
 
 
 if __name__ == "__main__":

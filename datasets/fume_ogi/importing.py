@@ -21,13 +21,11 @@ from datasets.fume_ogi.annotations import (
     SPLIT_COLUMN,
     TABLE,
 )
-from datasets.fume_ogi.content import read_mask
+from datasets.fume_ogi.content import read_labelled, read_mask
 from datasets.fume_ogi.recordings import Described, Describer
 from datasets.paired_frames import prefetch_with_bar
 from fume_jax.data.faults import UnreadableFrame
-from fume_jax.data.films import read_film_frame
-from fume_jax.data.images import read_frame
-from fume_jax.data.labels.label import VALUES, Fault, Label, UnusableMask, place_of
+from fume_jax.data.labels.label import VALUES, Fault, Label, place_of
 from fume_jax.data.labels.manifest import Reviewed, mask_digest
 from fume_jax.data.labels.pixels import MaskFile
 from fume_jax.data.table import read_table
@@ -93,7 +91,7 @@ def check_labels(
                 continue
             path, image = found.row["mask_path"], place_of(found.label)
             if first.setdefault(path, image) != image:
-                faults.append(Fault("duplicate_row", image, f"is {path}, and so is {first[path]}"))
+                faults.append(Fault("duplicate", image, f"is {path}, and so is {first[path]}"))
             frames.append(found)
     return frames, faults
 
@@ -104,15 +102,13 @@ def _check(label, describer, reviewed, confirm, tube_unknown) -> Frame | list[Fa
     faults = described if isinstance(described, list) else []
     place = place_of(label)
     try:
-        size, reader = read_image(label).shape[:2], label.read_mask
+        size, reader = read_labelled(label.image, label.frame_index).shape[:2], label.read_mask
         mask, moved = reader.read() if isinstance(reader, MaskFile) else (reader(), 0)
         if mask.shape != size:
             message = f"the frame is {size[1]}x{size[0]}, its mask {mask.shape[1]}x{mask.shape[0]}"
             faults = [*faults, Fault("size", place, message)]
-    except UnusableMask as error:
-        faults = [*faults, Fault(error.kind, place, str(error))]
     except (UnreadableFrame, UserError) as error:
-        faults = [*faults, Fault("unreadable_file", place, str(error))]
+        faults = [*faults, Fault(getattr(error, "kind", "unreadable_file"), place, str(error))]
     if faults:
         return faults
     predicted = known is not None and not confirm and mask_digest(mask) == known.mask_digest
@@ -126,12 +122,6 @@ def finished_mask(mask: np.ndarray, tube_unknown: bool) -> np.ndarray:
     if tube_unknown and not (mask == TUBE).any():
         return np.where(mask == BACKGROUND, NOT_GAS, mask).astype(np.uint8)
     return mask
-
-
-def read_image(label: Label) -> np.ndarray:
-    """Reads the frame of a label, uint8 [H, W, 1]; raises UnreadableFrame or UserError."""
-    film = label.frame_index >= 0
-    return read_film_frame(str(label.image), label.frame_index) if film else read_frame(label.image)
 
 
 def merge(frames: Sequence[Frame], output: Path, *, tube_unknown: bool, replace: bool) -> Imported:
@@ -220,7 +210,7 @@ def _row(label: Label, described: Described, source: str):
 def _write(frame, output, tube_unknown):
     target = output / frame.row["frame_path"]
     if frame.label.frame_index >= 0:
-        save(target, read_image(frame.label))
+        save(target, read_labelled(frame.label.image, frame.label.frame_index))
     else:
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target, synced=False) as part:

@@ -15,10 +15,11 @@ import cv2
 from datasets.fume_ogi import checks, groups, splits
 from datasets.fume_ogi.annotations import GROUP_COLUMNS, TABLE, Annotations, Row, frames, read_annotations
 from datasets.fume_ogi.content import Content, check_content
-from datasets.fume_ogi.faults import KINDS, Fault, summary
+from datasets.fume_ogi.faults import KINDS, summary
 from datasets.fume_ogi.pairing import PAIRINGS, pair
 from datasets.paired_frames import prefetch_with_bar
 from fume_jax.data.films import scaled_film
+from fume_jax.data.labels.label import Fault
 from fume_jax.runtime.errors import UserError
 from fume_jax.schema import CLASSES, GASES, SPLITS
 

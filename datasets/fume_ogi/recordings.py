@@ -68,7 +68,8 @@ class Describer:
         """Describes a frame, which a review may have chosen, or returns what is missing or contradicts itself."""
         recording = reviewed.recording if reviewed else self._recording(label)
         row, place, faults, texts = self._rows.get(recording, {}), place_of(label), [], {}
-        for key, of_name in (("gas", gas_of), ("ph", _ph_of), ("subject", lambda _: ""), ("class_name", lambda _: "")):
+        for key in ("gas", "ph", "subject", "class_name"):
+            of_name = {"gas": gas_of, "ph": _ph_of}.get(key, lambda _: "")
             said = {
                 MANIFEST: _text(getattr(reviewed, key, None)),
                 TABLE: row.get(key, ""),
@@ -77,7 +78,8 @@ class Describer:
             }
             said = {who: text for who, text in said.items() if text}
             if len({as_number(text) if key == "ph" else as_id(text).lower() for text in said.values()}) > 1:
-                faults.append(Fault(key, place, " but ".join(f"{who} says {text}" for who, text in said.items())))
+                kind = "class" if key == "class_name" else key
+                faults.append(Fault(kind, place, " but ".join(f"{who} says {text}" for who, text in said.items())))
             texts[key] = next(iter(said.values()), "")
         faults += _check(place, recording, texts) if not faults else []
         if faults:

@@ -1,12 +1,19 @@
 """Labels of every format become the same recordings; what is at fault, is missing or would be lost is said."""
 
+import ast
 import csv
+import importlib
+import inspect
+import pkgutil
 import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from datasets.fume_ogi import importing, recordings
+from datasets.fume_ogi.faults import IMPORT_KINDS
+from fume_jax.data import labels
 from fume_jax.data.labels import coco, cvat, labelme
 from fume_jax.data.labels.manifest import Reviewed, mask_digest, write_manifest
 from fume_jax.schema import GAS, IGNORE, NOT_GAS, TUBE
@@ -171,7 +178,7 @@ FAULTS = {
     "image": (lambda s: (s / BOTTLES[0] / "f2.png").unlink(), ["missing_file", "f2.png"]),
     "damage": (lambda s: (s / BOTTLES[0] / "f2.png").write_bytes(b"\x89PNG"), ["unreadable_file", "f2.png"]),
     "size": (lambda s: Image.new("L", (8, 8)).save(s / BOTTLES[0] / "f2.png"), ["size", "8x8"]),
-    "twice": (lambda s: shutil.copytree(s / BOTTLES[0], s / "b1_pH6.5_co2"), ["duplicate_row", "f2_co2.png"]),
+    "twice": (lambda s: shutil.copytree(s / BOTTLES[0], s / "b1_pH6.5_co2"), ["duplicate", "f2_co2.png"]),
     "table": (lambda s: table(s, f"recording,ph\n{BOTTLES[0]},6.5\n{BOTTLES[0]},6.2\n"), ["row 3", "there already"]),
 }
 
@@ -324,3 +331,20 @@ def test_values_have_the_meaning_that_the_user_gives_and_nearest_ones_are_counte
     expected[4, 8] = 0
     np.testing.assert_array_equal(mask_in(source), expected)
     assert "255" in import_from(source, format="folders").stderr
+
+
+def kinds_in(module):
+    """Kinds of faults that a module names: the first argument of what makes one, if it is a constant."""
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
+        name = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
+        if name in ("fault", "Fault", "UnusableMask"):
+            kind = node.args[0]
+            yield kind.value if isinstance(kind, ast.Constant) else getattr(module, getattr(kind, "id", ""), None)
+
+
+def test_every_kind_of_fault_is_listed_and_every_one_listed_occurs():
+    names = [module.name for module in pkgutil.iter_modules(labels.__path__)]
+    formats = [importlib.import_module(f"{labels.__name__}.{name}") for name in names]
+    found = {kind for module in (importing, recordings, *formats) for kind in kinds_in(module)} - {None}
+    # That a subject contradicts itself has no constant of its own.
+    assert found | {"subject"} == IMPORT_KINDS.keys()

@@ -9,9 +9,10 @@ from PIL import Image
 
 from datasets.fume_ogi.annotations import Frame, Row
 from datasets.fume_ogi.checks import noted_frames
-from datasets.fume_ogi.content import UnusableMask, check_content, read_mask
+from datasets.fume_ogi.content import check_content, read_mask
 from datasets.fume_ogi.plan import FaultyRecordings, Options, make_plan
 from fume_jax.data.images import UnreadableFrame
+from fume_jax.data.labels.label import UnusableMask
 from fume_jax.data.video import VideoWriter
 from tests.datasets import recordings
 

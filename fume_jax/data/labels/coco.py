@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from fume_jax.data.labels.collector import Collector
+from fume_jax.data.labels.finding import find_image, folder_of, list_files, split_of
 from fume_jax.data.labels.label import NAMES, Labels, Meaning
-from fume_jax.data.labels.reading import Reading, find_image, folder_of, split_of
 from fume_jax.data.labels.shapes import OUTLINE, Layer, box_of, decode_coco, encode_coco, paint, regions
 from fume_jax.runtime.errors import UserError
 from fume_jax.runtime.files import read_json, replacing
@@ -35,35 +36,32 @@ def read(source: Path, meaning: Meaning, *, empty_is_background: bool = False) -
     The format cannot say whether an image without annotation shows nothing or is not labelled. Such images are left
     out, as most trainers do; `empty_is_background` takes them as background. A note counts them either way.
     """
-    reading = Reading(source, meaning)
-    files = [reading.source] if reading.source.is_file() else sorted(reading.source.rglob("*.json"))
+    collector = Collector(source, meaning)
     found = 0
-    for path in files:
-        if path.name.startswith("."):
-            continue
+    for path in list_files(collector.source, (".json",)):
         try:
             content = read_json(path, object)
         except UserError as error:
-            reading.fault("unreadable_file", path, str(error))
+            collector.fault("unreadable_file", path, str(error))
             continue
         if isinstance(content, dict) and all(isinstance(content.get(name), list) for name in _LISTS):
             found += 1
-            _read_file(reading, path, content, empty_is_background)
+            _read_file(collector, path, content, empty_is_background)
         else:
-            reading.note("JSON files that are none of COCO, left out")
+            collector.count("JSON files that are none of COCO, left out")
     if not found:
-        reading.fault("layout", reading.source, f"holds no file of COCO: JSON with the lists {', '.join(_LISTS)}")
-    return reading.result()
+        collector.fault("layout", collector.source, f"holds no file of COCO: JSON with the lists {', '.join(_LISTS)}")
+    return collector.result()
 
 
-def _read_file(reading, path, content, empty_is_background):
-    file = reading.place(path)
-    images = _by_id(reading, file, content["images"], "image", {"file_name": str, "height": int, "width": int})
-    categories = _by_id(reading, file, content["categories"], "category", {"name": str})
+def _read_file(collector, path, content, empty_is_background):
+    file = collector.place(path)
+    images = _by_id(collector, file, content["images"], "image", {"file_name": str, "height": int, "width": int})
+    categories = _by_id(collector, file, content["categories"], "category", {"name": str})
     layers = collections.defaultdict(list)
     for annotation in _ordered(content["annotations"]):
         place = f"{file}, annotation {_id(annotation, 'id')}"
-        if layer := _layer(reading, annotation, place, images, categories):
+        if layer := _layer(collector, annotation, place, images, categories):
             layers[annotation["image_id"]].append(layer)
     # Words of the name with their numbers, since folders of images have them: `val2017`.
     words = {word: split_of(word.rstrip("0123456789")) for word in re.split(r"[\W_]+", path.stem)}
@@ -72,36 +70,36 @@ def _read_file(reading, path, content, empty_is_background):
     for id, image in images.items():
         if id not in described:
             taken = "taken as background" if empty_is_background else "left out"
-            reading.note(f"images without annotation, which may show nothing or not be labelled, {taken}")
+            collector.count(f"images without annotation, which may show nothing or not be labelled, {taken}")
             if not empty_is_background:
                 continue
-        _add(reading, path, f"{file}, image {id}", image, words, layers[id])
+        _add(collector, path, f"{file}, image {id}", image, words, layers[id])
 
 
-def _add(reading, path, place, image, words, layers):
+def _add(collector, path, place, image, words, layers):
     name = image["file_name"].replace("\\", "/")
     bases = dict.fromkeys((path.parent, path.parent.parent))
     split = next(iter(words.values()))
     if (found := find_image(name, bases, dict.fromkeys((*words, *words.values())))) is None:
-        reading.missing(name, place, bases)
+        collector.missing(name, place, bases)
         return
-    size = reading.size(found, place, (image["height"], image["width"]))
+    size = collector.size(found, place, (image["height"], image["width"]))
     if size is not None:
         read_mask = functools.partial(paint, layers, *size)
-        reading.add(found, -1, found.stem, folder_of(name), split, read_mask)
+        collector.add(found, -1, found.stem, folder_of(name), split, read_mask)
 
 
-def _by_id(reading, file, entries, kind, types):
+def _by_id(collector, file, entries, kind, types):
     """Returns the entries by id that have all keys; others, and the same id again, become faults."""
     found = {}
     for number, entry in enumerate(entries, 1):
         id = _id(entry, "id")
         place = f"{file}, {kind} {f'number {number}' if id is None else id}"
         if lacking := [key for key, type in types.items() if not isinstance(_get(entry, key), type)]:
-            reading.fault("layout", place, f"lacks {', '.join(lacking)}")
+            collector.fault("layout", place, f"lacks {', '.join(lacking)}")
         elif id is None or id in found:
             message = "has no id" if id is None else f"the id {id} is that of an earlier {kind}, too"
-            reading.fault("duplicate_id", place, message)
+            collector.fault("duplicate", place, message)
         else:
             found[id] = entry
     return found
@@ -123,22 +121,22 @@ def _ordered(annotations):
     return sorted(annotations, key=lambda annotation: annotation["id"]) if numbered else annotations
 
 
-def _layer(reading, annotation, place, images, categories):
+def _layer(collector, annotation, place, images, categories):
     image, category = _id(annotation, "image_id"), _id(annotation, "category_id")
     if image not in images:
-        reading.fault("missing_image", place, f"is of the image {image}, which the file does not list")
+        collector.fault("missing_file", place, f"is of the image {image}, which the file does not list")
         return None
     if category not in categories:
-        reading.fault("label", place, f"is of the category {category}, which the file does not list")
+        collector.fault("label", place, f"is of the category {category}, which the file does not list")
         return None
     segmentation = annotation.get("segmentation")
     if not segmentation or not isinstance(segmentation, list | dict):
         given = "a box alone" if annotation.get("bbox") else "neither a segmentation nor a box"
-        reading.fault(OUTLINE, place, f"has {given}; expected polygons or run lengths as its segmentation")
+        collector.fault(OUTLINE, place, f"has {given}; expected polygons or run lengths as its segmentation")
         return None
     if annotation.get("iscrowd"):
-        reading.note("annotations of crowds (iscrowd), taken like others")
-    value = reading.value(categories[category]["name"], place)
+        collector.count("annotations of crowds (iscrowd), taken like others")
+    value = collector.value(categories[category]["name"], place)
     return None if value is None else Layer(value, functools.partial(decode_coco, segmentation), place)
 
 

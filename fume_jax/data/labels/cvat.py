@@ -15,9 +15,10 @@ from xml.etree import ElementTree
 import numpy as np
 
 from fume_jax.data.labels import cvat_masks, cvat_video
-from fume_jax.data.labels.cvat_shapes import AREAS, read_shape, whole_number
+from fume_jax.data.labels.collector import Collector
+from fume_jax.data.labels.cvat_shapes import AREAS, in_order, read_shape, whole_number
+from fume_jax.data.labels.finding import find_image, folder_of, list_files, split_of
 from fume_jax.data.labels.label import NAMES, Labels, Meaning
-from fume_jax.data.labels.reading import Reading, find_image, folder_of, split_of
 from fume_jax.data.labels.shapes import encode_cvat, paint, regions
 from fume_jax.runtime.errors import UserError
 from fume_jax.runtime.files import replacing
@@ -33,31 +34,29 @@ def read(source: Path, meaning: Meaning, *, empty_is_background: bool = False) -
     or is not labelled. Such images are left out; `empty_is_background` takes them as background. A note counts them
     either way. Of films, `cvat_video` says which frames are read.
     """
-    reading = Reading(source, meaning)
-    is_file = reading.source.is_file()
-    files = [reading.source] if is_file else sorted(reading.source.rglob("*.xml"))
+    collector = Collector(source, meaning)
     found = 0
-    for path in files:
+    for path in list_files(collector.source, (".xml",)):
         try:
             root = _parse(path)
         except UserError as error:
-            reading.fault("unreadable_file", path, str(error))
+            collector.fault("unreadable_file", path, str(error))
             continue
         if root.tag != "annotations" or root.find("meta") is None:
-            reading.note("XML files that are none of CVAT, left out")
+            collector.count("XML files that are none of CVAT, left out")
             continue
         found += 1
         if root.find("track") is not None:
-            cvat_video.read_tracks(reading, path, root, empty_is_background)
+            cvat_video.read_tracks(collector, path, root, empty_is_background)
         else:
-            _read_images(reading, path, root, empty_is_background)
-    folders = [] if is_file else sorted(reading.source.rglob("SegmentationClass"))
+            _read_images(collector, path, root, empty_is_background)
+    folders = cvat_masks.find_folders(collector.source)
     for folder in folders:
-        cvat_masks.read_folder(reading, folder.parent)
+        cvat_masks.read_folder(collector, folder)
     if not found and not folders:
         expected = "annotations.xml of CVAT, or labelmap.txt with SegmentationClass/"
-        reading.fault("layout", reading.source, f"holds no labels of CVAT: {expected}")
-    return reading.result()
+        collector.fault("layout", collector.source, f"holds no labels of CVAT: {expected}")
+    return collector.result()
 
 
 def _parse(path):
@@ -76,31 +75,31 @@ def _parse(path):
         raise UserError(f"{path} is damaged: {error}.") from error
 
 
-def _read_images(reading, path, root, empty_is_background):
+def _read_images(collector, path, root, empty_is_background):
     for element in root.iter("image"):
         name = element.get("name", "").replace("\\", "/")
-        place = f"{reading.place(path)}, image {name}"
+        place = f"{collector.place(path)}, image {name}"
         if not any(child.tag in AREAS for child in element):
             taken = "taken as background" if empty_is_background else "left out"
-            reading.note(f"images without regions, which may show nothing or not be labelled, {taken}")
+            collector.count(f"images without regions, which may show nothing or not be labelled, {taken}")
             if not empty_is_background:
                 continue
         stated = tuple(whole_number(element.get(key)) or 0 for key in ("height", "width"))
-        image, frame = _find_frame(reading, path, root, name, element.get("subset", ""))
+        image, frame = _find_frame(collector, path, root, name, element.get("subset", ""))
         if image is None:
-            reading.missing(name, place, (path.parent, path.parent.parent))
+            collector.missing(name, place, (path.parent, path.parent.parent))
             continue
-        size = reading.film_size(image, frame, place, stated) if frame >= 0 else reading.size(image, place, stated)
+        size = collector.film_size(image, frame, place, stated) if frame >= 0 else collector.size(image, place, stated)
         if size is None:
             continue
-        shapes = [found for child in element if (found := read_shape(reading, child, child.get("label"), place, size))]
-        layers = [layer for _, layer in sorted(shapes, key=lambda shape: shape[0])]
+        shapes = [read_shape(collector, child, child.get("label"), place, size) for child in element]
+        layers = in_order(shapes)
         recording, frame_name = (image.stem, name) if frame >= 0 else (folder_of(name), image.stem)
         split = split_of(element.get("subset", ""))
-        reading.add(image, frame, frame_name, recording, split, functools.partial(paint, layers, *size))
+        collector.add(image, frame, frame_name, recording, split, functools.partial(paint, layers, *size))
 
 
-def _find_frame(reading, path, root, name, subset):
+def _find_frame(collector, path, root, name, subset):
     """Returns the file of a frame and its position, -1 of an image; None if there is none.
 
     Of films, CVAT names frames `frame_000000` and so on, by their position.

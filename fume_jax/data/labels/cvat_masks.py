@@ -1,67 +1,71 @@
 """Labels of CVAT as "Segmentation mask 1.1": images in the colours of `labelmap.txt`."""
 
-import functools
+import dataclasses
 from pathlib import Path
 
-import numpy as np
+from fume_jax.data.labels.collector import Collector
+from fume_jax.data.labels.finding import find_image, folder_of, list_files, split_of
 
-from fume_jax.data.faults import UnreadableFrame
-from fume_jax.data.images import read_pixels
-from fume_jax.data.labels.label import UnusableMask
-from fume_jax.data.labels.reading import Reading, find_image, folder_of, split_of
-
-# Strange colours that a message lists.
-_SHOWN = 6
+_MASKS = "SegmentationClass"
 
 
-def read_folder(reading: Reading, folder: Path) -> None:
+def find_folders(source: Path) -> list[Path]:
+    """Returns the folders below the source that hold masks in `SegmentationClass/`."""
+    masks = list_files(source, (".png",)) if source.is_dir() else []
+    return list(dict.fromkeys(folder.parent for mask in masks for folder in mask.parents if folder.name == _MASKS))
+
+
+def read_folder(collector: Collector, folder: Path) -> None:
     """Reads the masks in `SegmentationClass/` of a folder.
 
     `labelmap.txt` has a line `name:red,green,blue:parts:actions` for each label; of grey masks, the values are the
-    numbers of the lines, from 0. Images are in `JPEGImages/`, in the folder or above it. The text files in
-    `ImageSets/Segmentation/` are subsets, which may be splits; images that are listed and have no mask are not
-    labelled, and left out.
+    numbers of the lines, from 0. Colours and values that the user lists count more. Images are in `JPEGImages/`, in the
+    folder or above it. The text files in `ImageSets/Segmentation/` are subsets, which may be splits; images that are
+    listed and have no mask are not labelled, and left out.
     """
-    meanings = _read_labelmap(reading, folder / "labelmap.txt")
-    if meanings is None:
+    colors = _read_labelmap(collector, folder / "labelmap.txt")
+    if not colors:
         return
-    masks = {path.relative_to(folder / "SegmentationClass"): path for path in folder.glob("SegmentationClass/**/*.png")}
-    subsets = _read_subsets(folder)
-    if bare := subsets.keys() - {path.with_suffix("").as_posix() for path in masks}:
-        reading.note("images of ImageSets without a mask, which are not labelled and left out", len(bare))
-    for path, mask in sorted(masks.items()):
-        name, bases = path.with_suffix("").as_posix(), (folder, folder.parent)
-        if (image := find_image(name, bases)) is None:
-            reading.missing(name, reading.place(mask), bases)
-            continue
-        stated = reading.size(mask, reading.place(mask), None)
-        if stated and reading.size(image, reading.place(mask), stated):
-            split = split_of(subsets.get(name, ""))
-            read_mask = functools.partial(_read_mask, mask, *meanings)
-            reading.add(image, -1, image.stem, folder_of(name), split, read_mask)
+    values = dict(enumerate(colors.values()))
+    of_user = collector.meaning
+    meaning = dataclasses.replace(of_user, values=values | dict(of_user.values), colors=colors | dict(of_user.colors))
+    subsets, bases = _read_subsets(folder), (folder, folder.parent)
+    for mask in list_files(folder / _MASKS, (".png",)):
+        name = mask.relative_to(folder / _MASKS).with_suffix("").as_posix()
+        split = split_of(subsets.pop(name, ""))
+        if image := find_image(name, bases):
+            collector.add_mask_file(image, mask, image.stem, folder_of(name), split, meaning)
+        else:
+            collector.missing(name, mask, bases)
+    if subsets:
+        collector.count("images of ImageSets without a mask, which are not labelled and left out", len(subsets))
 
 
-def _read_labelmap(reading, path):
-    """Returns values of masks by colour and by number of the line, None if the file is at fault."""
+def _read_labelmap(collector, path):
+    """Returns values of masks by colour, in the order of the lines; None if the file is at fault."""
+    if not path.is_file():
+        collector.fault("missing_file", path, "there is no such file; it says which colour each label has")
+        return None
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reading.fault("layout", path, f"cannot be read ({error}); it says which colour each label has")
+        collector.fault("unreadable_file", path, f"no text file ({error})")
         return None
-    colors, numbers, sound = {}, [], True
+    colors, sound = {}, True
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue
         name, *fields = line.split(":")
         color = tuple(int(part) for part in fields[0].split(",") if part.strip().isdecimal()) if fields else ()
-        place = f"{reading.place(path)}, line {number}"
+        place = f"{collector.place(path)}, line {number}"
         if len(color) != 3 or max(color) > 255 or color in colors:
-            reading.fault("layout", place, "expected a line name:red,green,blue:: with a colour of its own")
+            collector.fault("layout", place, "expected a line name:red,green,blue:: with a colour of its own")
             sound = False
-            continue
-        numbers.append(reading.value(name, place))
-        colors[color] = numbers[-1]
-    return (colors, numbers) if sound and None not in numbers else None
+        else:
+            colors[color] = collector.value(name, place)
+    if not colors and sound:
+        collector.fault("layout", path, "lists no label; expected lines name:red,green,blue::")
+    return colors if sound and None not in colors.values() else None
 
 
 def _read_subsets(folder):
@@ -71,26 +75,3 @@ def _read_subsets(folder):
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         found |= {line.strip(): path.stem for line in lines if line.strip()}
     return found
-
-
-def _read_mask(path, colors, numbers):
-    """Reads a mask, uint8 [H, W]; UnusableMask if it holds other colours than those of `labelmap.txt`."""
-    try:
-        pixels = read_pixels(path)
-    except UnreadableFrame as error:
-        raise UnusableMask("unreadable_file", str(error)) from error
-    values = pixels.values if pixels.palette is None else pixels.palette[pixels.values]
-    if values.dtype != np.uint8 or (values.ndim == 3 and values.shape[2] != 3):
-        raise UnusableMask("mask_form", f"{path} is no image in grey or RGB of 8 bits; expected one as CVAT writes it")
-    if values.ndim == 2:
-        keys, known = values, dict(enumerate(numbers))
-    else:
-        keys = values.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
-        known = {red << 16 | green << 8 | blue: value for (red, green, blue), value in colors.items()}
-    found, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
-    if strange := [(int(key), int(count)) for key, count in zip(found, counts, strict=True) if int(key) not in known]:
-        form = str if values.ndim == 2 else "#{:06x}".format
-        listed = ", ".join(f"{form(key)} ({count:,} pixels)" for key, count in strange[:_SHOWN])
-        raise UnusableMask("mask_values", f"{path} holds {listed}; labelmap.txt does not list them")
-    table = np.array([known[int(key)] for key in found], np.uint8)
-    return table[inverse].reshape(keys.shape)

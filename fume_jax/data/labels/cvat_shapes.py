@@ -3,12 +3,13 @@
 import functools
 import math
 import re
+from collections.abc import Iterable
 from xml.etree.ElementTree import Element
 
 import numpy as np
 
+from fume_jax.data.labels.collector import Collector
 from fume_jax.data.labels.label import UnusableMask
-from fume_jax.data.labels.reading import Reading
 from fume_jax.data.labels.shapes import (
     OUTLINE,
     Draw,
@@ -30,27 +31,32 @@ def whole_number(text: str | None) -> int | None:
 
 
 def read_shape(
-    reading: Reading, element: Element, label: str | None, place: str, size: tuple[int, int]
+    collector: Collector, element: Element, label: str | None, place: str, size: tuple[int, int]
 ) -> tuple[int, Layer] | None:
     """Returns `z_order` and layer of a shape; None if it has no area or is at fault."""
     place = f"{place}, {element.tag}"
     if element.tag not in AREAS:
         if element.tag in _OTHERS:
-            reading.note(f"shapes of the type {element.tag}, which are left out")
+            collector.count(f"shapes of the type {element.tag}, which are left out")
         return None
     if element.tag == "box":
-        reading.note("boxes, taken as filled rectangles")
+        collector.count("boxes, taken as filled rectangles")
     try:
         draw = _region_of(element, *size)
         order = int(element.get("z_order", "0"))
     except UnusableMask as error:
-        reading.fault(error.kind, place, str(error))
+        collector.fault(error.kind, place, str(error))
         return None
     except ValueError as error:
-        reading.fault(OUTLINE, place, f"has an attribute that is no number ({error})")
+        collector.fault(OUTLINE, place, f"has an attribute that is no number ({error})")
         return None
-    value = reading.value(label or "", place)
+    value = collector.value(label or "", place)
     return None if value is None else (order, Layer(value, draw, place))
+
+
+def in_order(shapes: Iterable[tuple[int, Layer] | None]) -> list[Layer]:
+    """Returns the layers of what `read_shape` returns by their `z_order`, those of one by their order."""
+    return [layer for _, layer in sorted(filter(None, shapes), key=lambda shape: shape[0])]
 
 
 def _region_of(element: Element, height: int, width: int) -> Draw:

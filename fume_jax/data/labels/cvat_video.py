@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
-from fume_jax.data.labels.cvat_shapes import read_shape, whole_number
-from fume_jax.data.labels.reading import Reading, find_image, split_of
+from fume_jax.data.labels.collector import Collector
+from fume_jax.data.labels.cvat_shapes import in_order, read_shape, whole_number
+from fume_jax.data.labels.finding import find_image, split_of
 from fume_jax.data.labels.shapes import paint
 
 
@@ -31,7 +32,7 @@ def find_film(path: Path, root: Element) -> Path | None:
     return next((film for film in paths if os.path.isfile(film)), None) if name else None
 
 
-def read_tracks(reading: Reading, path: Path, root: Element, empty_is_background: bool) -> None:
+def read_tracks(collector: Collector, path: Path, root: Element, empty_is_background: bool) -> None:
     """Reads the tracks of a file.
 
     Frames are those of the film in `<source>`, beside the file or in the folder above it, or else the images
@@ -39,35 +40,35 @@ def read_tracks(reading: Reading, path: Path, root: Element, empty_is_background
     Where only ends of tracks are, the file cannot say whether nothing is to be seen or nobody looked: they are left
     out, or background with `empty_is_background`.
     """
-    file = reading.place(path)
+    file = collector.place(path)
     elements = root.findall("track")
     if len({element.get("task_id") for element in elements}) > 1:
-        reading.fault("layout", file, "holds tracks of several tasks; export each task by itself")
+        collector.fault("layout", file, "holds tracks of several tasks; export each task by itself")
         return
-    tracks = [_track(reading, element, f"{file}, track {element.get('id')}") for element in elements]
+    tracks = [_track(collector, element, f"{file}, track {element.get('id')}") for element in elements]
     frames = sorted({frame for track in tracks for frame in track.shapes})
     step = whole_number((root.findtext("meta//frame_filter") or "").removeprefix("step=")) or 1
     stop = whole_number(root.findtext("meta//stop_frame"))
     stop = max(frames, default=0) if stop is None else stop
     if gaps := [gap for track in tracks for gap in _gaps(track.shapes, step, stop)]:
-        reading.note("gaps of tracks, with no shape and no end, whose frames are not known and left out", len(gaps))
+        collector.count("gaps of tracks, with no shape and no end, whose frames are not known and left out", len(gaps))
     known = [frame for frame in frames if not any(frame in gap for gap in gaps)]
     shown = {frame: [track for track in tracks if _is_shown(track, frame)] for frame in known}
     if ends := [frame for frame, found in shown.items() if not found]:
         taken = "taken as background" if empty_is_background else "left out"
-        reading.note(f"frames of films where tracks end and nothing else is, {taken}", len(ends))
+        collector.count(f"frames of films where tracks end and nothing else is, {taken}", len(ends))
     kept = {frame: found for frame, found in shown.items() if found or empty_is_background}
-    _add_frames(reading, path, root, kept, split_of(elements[0].get("subset", "")))
+    _add_frames(collector, path, root, kept, split_of(elements[0].get("subset", "")))
 
 
-def _track(reading, element, place):
+def _track(collector, element, place):
     """Returns a track; shapes without a frame, and a second one of a frame, become faults."""
     shapes = {}
     for shape in element:
         frame = whole_number(shape.get("frame"))
         if frame is None or frame in shapes:
             problem = "has a shape without frame" if frame is None else f"has two shapes in frame {frame}"
-            reading.fault("layout", place, problem)
+            collector.fault("layout", place, problem)
         else:
             shapes[frame] = shape
     return _Track(element, place, dict(sorted(shapes.items())))
@@ -89,8 +90,8 @@ def _gaps(shapes, step, stop):
             yield range(frame + 1, after)
 
 
-def _add_frames(reading, path, root, shown, split):
-    film, file = find_film(path, root), reading.place(path)
+def _add_frames(collector, path, root, shown, split):
+    film, file = find_film(path, root), collector.place(path)
     size = tuple(whole_number(root.findtext(f"meta//original_size/{key}")) for key in ("height", "width"))
     stated = size if all(size) else None
     for frame, tracks in shown.items():
@@ -98,16 +99,17 @@ def _add_frames(reading, path, root, shown, split):
         image = film or find_image(name, (path.parent,))
         if image is None:
             wanted = root.findtext("meta//source") or "that the file names as <source>"
-            reading.fault("missing_file", place, f"there is no film {wanted} beside the file, and no images/{name}.png")
+            collector.fault(
+                "missing_file", place, f"there is no film {wanted} beside the file, and no images/{name}.png"
+            )
             return
-        size = reading.film_size(film, frame, place, stated) if film else reading.size(image, place, stated)
+        size = collector.film_size(film, frame, place, stated) if film else collector.size(image, place, stated)
         if size is None:
             continue
         shapes = [
-            found
+            read_shape(collector, track.shapes[frame], track.element.get("label"), track.place, size)
             for track in tracks
-            if (found := read_shape(reading, track.shapes[frame], track.element.get("label"), track.place, size))
         ]
-        layers = [layer for _, layer in sorted(shapes, key=lambda shape: shape[0])]
+        layers = in_order(shapes)
         index, recording = (frame, film.stem) if film else (-1, "")
-        reading.add(image, index, name, recording, split, functools.partial(paint, layers, *size))
+        collector.add(image, index, name, recording, split, functools.partial(paint, layers, *size))

@@ -4,9 +4,12 @@ import collections
 import re
 from pathlib import Path
 
+from fume_jax.data.images import IMAGE_SUFFIXES
 from fume_jax.data.labels import nnunet
-from fume_jax.data.labels.label import Fault, Labels, Meaning
-from fume_jax.data.labels.pairing import counted, is_image, key_of, list_files, not_read, pair
+from fume_jax.data.labels.collector import Collector
+from fume_jax.data.labels.finding import list_files
+from fume_jax.data.labels.label import Labels, Meaning
+from fume_jax.data.labels.pairing import key_of, pair
 from fume_jax.schema import SPLITS
 
 # Names of folders in lower case; `img_dir` and `ann_dir` are those of mmsegmentation.
@@ -34,7 +37,7 @@ def read(source: Path, meaning: Meaning) -> Labels:
     Folders of images and masks: a folder for each, below the recording or above it, in any case and by the names in
     `IMAGES` and `MASKS`, or one folder for both. Image and mask have one name, to which that of the mask may have
     `_mask` or `mask_` added. The other folders on the way name the recording; the first one names the split if it is
-    one of `SPLIT_FOLDERS`.
+    such as `train`, see `finding.split_of`.
 
     mmsegmentation has the same by the names `img_dir` and `ann_dir`
     (https://mmsegmentation.readthedocs.io/en/latest/advanced_guides/add_datasets.html). Its ignored value is 255, as
@@ -42,35 +45,39 @@ def read(source: Path, meaning: Meaning) -> Labels:
 
     nnU-Net v2: see `nnunet`.
     """
-    files = list_files(source) if source.is_dir() else []
-    if not files:
-        return Labels([], [Fault("layout", str(source), f"no folder, or an empty one; {EXPECTED}")], [])
-    folders = {part.lower() for file in files for part in file.parts[:-1]}
+    collector = Collector(source, meaning)
+    files = list_files(collector.source) if source.is_dir() else []
+    folders = {part.lower() for file in files for part in collector.within(file).parts[:-1]}
     layouts = [layout for layout, names in LAYOUTS.items() if folders & names] or [list(LAYOUTS)[-1]]
-    if len(layouts) > 1:
+    if not files:
+        collector.fault("layout", collector.source, f"no folder, or an empty one; {EXPECTED}")
+    elif len(layouts) > 1:
         message = f"holds {' and '.join(layouts)}; expected one of them: name the folder of one"
-        return Labels([], [Fault("layout", str(source), message)], [])
-    read_layout = nnunet.read if layouts[0] == "nnU-Net v2" else _read
-    found = read_layout(source, files, meaning)
-    return Labels(found.labels, found.faults, [f"{source} is read as {layouts[0]}", *found.notes])
+        collector.fault("layout", collector.source, message)
+    else:
+        collector.note(f"{source} is read as {layouts[0]}")
+        read_layout = nnunet.read_files if layouts[0] == "nnU-Net v2" else _read_files
+        read_layout(collector, files)
+    return collector.result()
 
 
-def _read(source, files, meaning):
-    images, masks, affixed = collections.defaultdict(list), collections.defaultdict(list), []
-    for file in filter(is_image, files):
-        key, is_mask, has_affix = _role(file)
+def _read_files(collector, files):
+    images, masks = collections.defaultdict(list), collections.defaultdict(list)
+    for file in files:
+        if file.suffix.lower() not in IMAGE_SUFFIXES:
+            collector.count(f"files of {file.suffix or file.name}, neither images nor masks, not read")
+            continue
+        key, is_mask, has_affix = _role(collector.within(file))
         (masks if is_mask else images)[key].append(file)
-        affixed += [file] * has_affix
+        if has_affix:
+            collector.count("masks known by their names", example=file)
     if not images or not masks:
         message = f"holds {len(images)} images and {len(masks)} masks; {EXPECTED}"
-        return Labels([], [Fault("layout", str(source), message)], not_read(files))
-    found = pair(source, images, masks, meaning)
-    notes = found.notes + not_read(file for file in files if not is_image(file))
-    if affixed:
-        notes.append(f"{counted(affixed, 'mask')} known by its name")
+        collector.fault("layout", collector.source, message)
+        return
+    pair(collector, images, masks, collector.meaning)
     if splits := sorted({key.split for key in images if key.split}, key=SPLITS.index):
-        notes.append(f"splits are taken from the folders: {', '.join(splits)}")
-    return Labels(found.labels, found.faults, notes)
+        collector.note(f"splits are taken from the folders: {', '.join(splits)}")
 
 
 def _role(file):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fume_jax.data.faults import UnreadableFrame
 from fume_jax.schema import IGNORE, MASK_CLASSES, NOT_GAS
 
 # Values of masks by the names that users give them.
@@ -23,7 +24,7 @@ class Label:
       name: name of the frame without suffix, unique in its recording.
       recording: folder or film that the frame is of, as the format names it; "" if the format does not say.
       split: `train`, `val` or `test`; "" if the format does not say.
-      read_mask: reads the mask, uint8 [H, W] of the values in `fume_jax.schema`; raises `UnusableMask`.
+      read_mask: reads the mask, uint8 [H, W] of the values in `fume_jax.schema`; raises UnreadableFrame.
     """
 
     image: Path
@@ -41,7 +42,10 @@ def place_of(label: Label) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """Something that cannot be imported: its kind, the file and place in it, and what was expected."""
+    """Something that cannot be imported or prepared, or a warning.
+
+    `kind` says in a word what is wrong, `place` in which file and where in it, and `message` what was expected.
+    """
 
     kind: str
     place: str
@@ -74,7 +78,7 @@ class Meaning:
     nearest: bool = False
 
 
-class UnusableMask(Exception):
+class UnusableMask(UnreadableFrame):
     """Signals a mask that holds no classes for certain; `kind` is that of the fault, the message gives the reason."""
 
     def __init__(self, kind: str, message: str):

@@ -21,8 +21,9 @@ from PIL import Image
 
 from fume_jax.data.faults import UnreadableFrame, check_size
 from fume_jax.data.images import IMAGE_SUFFIXES
+from fume_jax.data.labels.collector import Collector
+from fume_jax.data.labels.finding import find_image, list_files, split_of
 from fume_jax.data.labels.label import NAMES, Labels, Meaning, UnusableMask
-from fume_jax.data.labels.reading import Reading, split_of
 from fume_jax.data.labels.shapes import (
     OUTLINE,
     Layer,
@@ -49,92 +50,87 @@ def read(source: Path, meaning: Meaning) -> Labels:
     A frame whose file has no shape is background; an image without a file is not labelled, and left out. The recording
     is the folder of the image. Group ids, descriptions and flags do not change masks; flags that are set are noted.
     """
-    reading = Reading(source, meaning)
+    collector = Collector(source, meaning)
     named, found = set(), 0
-    for path in _files(reading.source, (".json",)):
+    for path in list_files(collector.source, (".json",)):
         try:
             content = read_json(path, object)
         except UserError as error:
-            reading.fault("unreadable_file", path, str(error))
+            collector.fault("unreadable_file", path, str(error))
             continue
         if not isinstance(content, dict) or not isinstance(content.get("shapes"), list) or "imagePath" not in content:
-            reading.note("JSON files that are none of LabelMe, left out")
+            collector.count("JSON files that are none of LabelMe, left out")
             continue
         found += 1
-        if image := _find_image(reading, path, content):
+        if image := _find_image(collector, path, content):
             named.add(image)
-            _read_file(reading, path, content, image)
+            _read_file(collector, path, content, image)
     if not found:
-        reading.fault("layout", reading.source, "holds no file of LabelMe: JSON with `shapes` and `imagePath`")
-    if others := set(_files(reading.source, IMAGE_SUFFIXES)) - named:
-        reading.note("images without a file of LabelMe, which are not labelled and left out", len(others))
-    return reading.result()
+        collector.fault("layout", collector.source, "holds no file of LabelMe: JSON with `shapes` and `imagePath`")
+    if others := set(list_files(collector.source, IMAGE_SUFFIXES)) - named:
+        collector.count("images without a file of LabelMe, which are not labelled and left out", len(others))
+    return collector.result()
 
 
-def _files(folder, suffixes):
-    paths = (path for path in folder.rglob("*") if path.suffix.lower() in suffixes and not path.name.startswith("."))
-    return sorted(path for path in paths if path.is_file())
-
-
-def _find_image(reading, path, content):
+def _find_image(collector, path, content):
     name = str(content["imagePath"]).replace("\\", "/")
-    if os.path.isfile(image := path.parent / name):
-        return image.parent.resolve() / image.name
-    if os.path.isfile(image := path.parent / name.rpartition("/")[2]):
-        reading.note("images that are not where `imagePath` says, taken from beside their file")
+    beside = path.parent / name.rpartition("/")[2]
+    if image := find_image(name, [path.parent]) or find_image(beside.name, [path.parent]):
+        if image != Path(os.path.normpath(path.parent / name)):
+            collector.count("images that are not where `imagePath` says, found by their name beside their file")
         return image
     remedy = "put the image beside the file"
     if content.get("imageData"):
-        remedy = f"its picture is in `imageData` of the file alone: write it beside the file as {image.name}"
-    reading.fault("missing_file", path, f"there is no image {name}; {remedy}")
+        remedy = f"its picture is in `imageData` of the file alone: write it beside the file as {beside.name}"
+    collector.fault("missing_file", path, f"there is no image {name}; {remedy}")
     return None
 
 
-def _read_file(reading, path, content, image):
+def _read_file(collector, path, content, image):
     stated = content.get("imageHeight"), content.get("imageWidth")
-    size = reading.size(image, reading.place(path), None if None in stated else stated)
+    size = collector.size(image, collector.place(path), None if None in stated else stated)
     if size is None:
         return
-    _note_flags(reading, content, "images")
+    _note_flags(collector, content, "images")
     layers = []
     for number, shape in enumerate(content["shapes"], 1):
-        place = f"{reading.place(path)}, shape {number}"
+        place = f"{collector.place(path)}, shape {number}"
         try:
-            layer = _read_shape(reading, shape, place, size)
+            layer = _read_shape(collector, shape, place, size)
         except UnusableMask as error:
-            reading.fault(error.kind, place, str(error))
+            collector.fault(error.kind, place, str(error))
             continue
         if layer:
             layers.append(layer)
-    folder = reading.within(image.parent)
+    folder = collector.within(image.parent)
     recording = "" if folder in (Path(), image.parent) else folder.as_posix()
-    reading.add(image, -1, image.stem, recording, split_of(*folder.parts), functools.partial(paint, layers, *size))
+    collector.add(image, -1, image.stem, recording, split_of(*folder.parts), functools.partial(paint, layers, *size))
 
 
-def _read_shape(reading, shape, place, size):
+def _read_shape(collector, shape, place, size):
     """Returns the layer of a shape, None if it has no area or no known label."""
     if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
         raise UnusableMask(OUTLINE, "has no label")
     kind = shape.get("shape_type") or "polygon"
     if kind in _THIN:
-        reading.note(f"shapes of the type {kind}, which have no area and are left out")
+        collector.count(f"shapes of the type {kind}, which have no area and are left out")
         return None
-    _note_flags(reading, shape, "shapes")
-    draw = _region_of(reading, kind, shape, size)
-    value = reading.value(shape["label"], place)
+    _note_flags(collector, shape, "shapes")
+    draw = _region_of(collector, kind, shape, size)
+    value = collector.value(shape["label"], place)
     return None if value is None else Layer(value, draw, place)
 
 
-def _note_flags(reading, entry, kind):
+def _note_flags(collector, entry, kind):
     flags = entry.get("flags")
     for flag in (name for name, is_set in flags.items() if is_set) if isinstance(flags, dict) else ():
-        reading.note(f"{kind} with the flag {flag!r}, which is not read")
+        collector.count(f"{kind} with the flag {flag!r}, which is not read")
 
 
-def _region_of(reading, kind, shape, size):
+def _region_of(collector, kind, shape, size):
     points = as_points(shape.get("points"), *size, at_least=3 if kind in ("polygon", "oriented_rectangle") else 2)
     if kind == "rectangle" and len(points) == 2:
-        reading.note("rectangles, taken as filled")
+        collector.count("rectangles, taken as filled")
         (x0, y0), (x1, y1) = points
         points = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
     if kind in ("polygon", "rectangle", "oriented_rectangle"):

@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from fume_jax.data.faults import UnreadableFrame
 from fume_jax.data.images import read_pixels
 from fume_jax.data.labels.label import Meaning, UnusableMask
 from fume_jax.schema import BACKGROUND, GAS, IGNORE, MASK_CLASSES, NOT_GAS, TUBE
@@ -26,8 +25,6 @@ LOSSY_TINT = 16
 SHOWN = 6
 # A rim of tube is about all of the border of gas, of a border of at least so many pixels.
 RIM_SHARE, RIM_PIXELS, RIM_WIDTH = 0.9, 24, 2
-# Formats whose header tells the size; others are decoded.
-_SIZE_IN_HEADER = ("PNG", "JPEG", "BMP", "WEBP")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +54,9 @@ def read_mask_image(path: Path, meaning: Meaning) -> tuple[np.ndarray, int]:
     cannot help where the values are close and the compression has loss, nor where interpolation between background and
     gas went through tube, which lies between their values: a rim of tube around all gas is refused.
 
-    Raises UnusableMask of the kind `unreadable_file`, `mask_form`, `mask_values` or `mask_rim`.
+    Raises UnreadableFrame as `read_pixels` does, and UnusableMask of the kind `mask_form` or `mask_values`.
     """
-    try:
-        pixels = read_pixels(path)
-    except UnreadableFrame as error:
-        raise UnusableMask("unreadable_file", str(error)) from error
+    pixels = read_pixels(path)
     values = _with_zero(meaning.values, 0) if meaning.values else DEFAULT_VALUES
     lossy = lossy_form(path, pixels.format)
     points = _points(pixels, values, tint=LOSSY_TINT if lossy else 0, by_color=bool(meaning.colors))
@@ -73,7 +67,7 @@ def read_mask_image(path: Path, meaning: Meaning) -> tuple[np.ndarray, int]:
     mask, moved = _classes(points, dict(sorted(listed.items())), lossy, meaning.nearest)
     if has_rim(mask):
         message = "a rim of tube, one or two pixels wide, is around all gas, as interpolation to background leaves it"
-        raise UnusableMask("mask_rim", f"{message}; resize the first masks anew by the nearest neighbour")
+        raise UnusableMask("mask_form", f"{message}; resize the first masks anew by the nearest neighbour")
     return mask, moved
 
 
@@ -105,19 +99,6 @@ def has_rim(mask: np.ndarray) -> bool:
     count = np.count_nonzero(border)
     thin = border & tube & _grown(~gas & ~tube, cv2.MORPH_RECT, RIM_WIDTH)
     return count >= RIM_PIXELS and np.count_nonzero(thin) > RIM_SHARE * count
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Returns the height and width of an image, upright as `read_pixels` has it, from its header where that tells them.
-
-    Raises UnreadableFrame as `read_pixels` does.
-    """
-    try:
-        with Image.open(path, formats=_SIZE_IN_HEADER) as image:
-            turned = image.getexif().get(0x0112, 1) >= 5  # orientations that swap height and width
-            return (image.width, image.height) if turned else (image.height, image.width)
-    except Exception:  # of many types: another format, or a damaged file, of which the decoder says what is wrong
-        return read_pixels(path).values.shape[:2]
 
 
 def _grown(region, shape, radius):

@@ -44,7 +44,7 @@ LAYOUTS = {
     "mmsegmentation": (
         {"img_dir/train/a/1.jpg": None, "ann_dir/train/a/1.png": MASK, "img_dir/val/2.jpg": None}
         | {"ann_dir/val/2.png": MASK, "img_dir/test/3.jpg": None, "ann_dir/test/3.png": MASK},
-        [("a", "train", "1"), ("", "val", "2"), ("", "test", "3")],
+        [("", "test", "3"), ("a", "train", "1"), ("", "val", "2")],
     ),
 }
 
@@ -69,9 +69,10 @@ def test_what_is_left_out_or_guessed_is_noted(tmp_path):
     )
     assert [label.name for label in labels.labels] == ["1"] and not labels.faults
     assert labels.notes[1:] == [
-        "2 images (such as train/images/2.png) without a mask left out",
-        "files that are neither an image nor a mask are not read: 1 .npy, 1 .txt",
-        "1 mask (such as train/masks/1_mask.png) known by its name",
+        "files of .npy, neither images nor masks, not read: 1",
+        "masks known by their names: 1 (such as train/masks/1_mask.png)",
+        "files of .txt, neither images nor masks, not read: 1",
+        "images without a mask, left out: 2 (such as train/images/2.png)",
         "splits are taken from the folders: train",
     ]
 
@@ -92,7 +93,7 @@ FAULTS = {
         {"a/images/2.png": None, "a/masks/2.png": MASK[:, :5]},
         "size",
         "a/masks/2.png",
-        "the mask is 5x6, its image a/images/2.png 8x6",
+        "labels of 5x6 for a frame of 8x6",
     ),
     "two masks": ({"a/masks/1_mask.png": MASK}, "duplicate", "a/masks/1.png", "1_mask.png: another mask of the same"),
     "two images": (
@@ -117,7 +118,7 @@ FAULTS = {
         },
         "duplicate",
         "val/a/images/2.png",
-        "train/a/images/2.png has its name",
+        "has the name of train/a/images/2.png, '2', in the same recording",
     ),
 }
 
@@ -186,7 +187,7 @@ def test_nnunet_tests_are_a_split_if_they_have_masks(tmp_path):
     write(tmp_path, NNUNET | {"Dataset001/imagesTs/t_0000.png": None})
     labels = read(tmp_path, MEANING)
     assert {label.split for label in labels.labels} == {""} and not labels.faults
-    assert labels.notes[1:] == ["1 image (such as Dataset001/imagesTs/t_0000.png) without a mask left out"]
+    assert labels.notes[1:] == ["images without a mask, left out: 1 (such as Dataset001/imagesTs/t_0000.png)"]
     labels = read(write(tmp_path, {"Dataset001/labelsTs/t.png": MASK}), MEANING)
     assert [(label.name, label.split) for label in labels.labels] == [
         ("b_002", "train"),
@@ -209,11 +210,11 @@ def described(**changes):
 
 
 NNUNET_FAULTS = {
-    "no JSON": ({"Dataset001/dataset.json": "{"}, "format", "no JSON file"),
-    "no object": ({"Dataset001/dataset.json": "[]"}, "format", "expected an object of labels, channel_names"),
-    "version 1": (described(file_ending=None), "format", "file_ending is missing"),
-    "volumes": (described(file_ending=".nii.gz"), "format", "files of .nii.gz are not read"),
-    "files elsewhere": (described(dataset={"a": {}}), "format", "copy them to imagesTr"),
+    "no JSON": ({"Dataset001/dataset.json": "{"}, "unreadable_file", "is damaged"),
+    "no object": ({"Dataset001/dataset.json": "[]"}, "unreadable_file", "expected a JSON dict"),
+    "version 1": (described(file_ending=None), "layout", "file_ending is missing"),
+    "volumes": (described(file_ending=".nii.gz"), "layout", "files of .nii.gz are not read"),
+    "files elsewhere": (described(dataset={"a": {}}), "layout", "copy them to imagesTr"),
     "regions": (
         described(labels={"background": 0, "gas": [1, 2]}),
         "label",
@@ -223,8 +224,7 @@ NNUNET_FAULTS = {
     "an unknown name": (
         described(labels={"background": 0, "smoke": 1}),
         "label",
-        "nobody says what 'smoke' is; found background, smoke, expected background, tube, gas, ignore; "
-        "name it by --labels=smoke:gas",
+        "nobody says what 'smoke' is; expected one of background, tube, gas, ignore, not_gas. --labels=smoke:gas says",
     ),
     "a value twice": (
         described(labels={"background": 0, "gas": 1, "tube": 1}),
@@ -232,7 +232,7 @@ NNUNET_FAULTS = {
         "'tube' has the value 1, which",
     ),
     "ignore in between": (described(labels={"background": 0, "ignore": 1, "gas": 2}), "label", "the highest value"),
-    "two gases": (described(channel_names={"0": "CO2", "1": "CH4"}), "channels", "make a data set for each gas"),
+    "two gases": (described(channel_names={"0": "CO2", "1": "CH4"}), "layout", "make a data set for each gas"),
 }
 
 
@@ -246,10 +246,10 @@ def test_faults_of_nnunet_are_named(tmp_path, name):
 def test_a_second_channel_is_a_fault_and_so_is_none(tmp_path):
     further = {"Dataset001/imagesTr/b_002_0001.png": None, "Dataset001/imagesTr/c.png": None, "Dataset001/a.txt": "x"}
     labels = read(write(tmp_path, NNUNET | described(numTraining=7) | further), MEANING)
-    assert faults(labels) == [("channels", "Dataset001/dataset.json"), ("name", "Dataset001/imagesTr/c.png")]
-    assert "such as Dataset001/imagesTr/b_002_0001.png; expected one channel" in labels.faults[0].message
+    assert faults(labels) == [("layout", "Dataset001/imagesTr/c.png"), ("layout", "Dataset001/dataset.json")]
+    assert "such as Dataset001/imagesTr/b_002_0001.png; expected one channel" in labels.faults[1].message
     assert labels.notes[1:] == [
-        "files that are neither an image nor a mask are not read: 1 .txt",
+        "files of .txt, neither images nor masks, not read: 1",
         "Dataset001/dataset.json counts 7 cases, labelsTr holds 2",
     ]
 

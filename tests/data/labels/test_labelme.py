@@ -169,7 +169,7 @@ def test_labels_are_of_the_upright_picture(tmp_path):
 @pytest.mark.parametrize(
     "change, kind, message",
     [
-        ({"shapes": [shape("smoke"), shape("smoke")]}, "label", "'smoke' is the label of 2 shapes"),
+        ({"shapes": [shape("smoke"), shape("smoke")]}, "label", "'smoke' is, which is there 2 times"),
         ({"shapes": [shape("smoke")]}, "label", "--labels=smoke:gas"),
         ({"imageHeight": 21}, "size", "labels of 30x21 for a frame of 30x20"),
         ({"imagePath": "b.png"}, "missing_file", "there is no image b.png; put"),
@@ -202,7 +202,7 @@ def test_damaged_files_and_images_double_labels_and_nothing_at_all(tmp_path):
     image(tmp_path / "a.jpg")
     file(tmp_path / "e.json", imagePath="a.jpg")
     labels = labelme.read(tmp_path, MEANING)
-    assert kinds(labels) == ["unreadable_file", "unreadable_file", "duplicate_frame", "duplicate_frame"]
+    assert kinds(labels) == ["unreadable_file", "unreadable_file", "duplicate", "duplicate"]
     assert [fault.place for fault in labels.faults] == ["c.json", "d.png", "a.png", "a.jpg"]
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from fume_jax.data.images import UnreadableFrame
 from fume_jax.data.labels.label import Meaning, UnusableMask
-from fume_jax.data.labels.pixels import MaskFile, has_rim, image_size, read_mask_image
+from fume_jax.data.labels.pixels import MaskFile, has_rim, read_mask_image
 from fume_jax.schema import GAS, IGNORE, NOT_GAS, TUBE
 
 PLAIN = Meaning({}, {}, {})
@@ -104,25 +104,14 @@ def test_masks_are_upright_and_lazy(tmp_path):
     exif[0x0112] = 6  # to be turned clockwise
     path = saved(tmp_path, image, exif=exif)
     np.testing.assert_array_equal(MaskFile(path, PLAIN)(), np.rot90(BLOCKS, -1))
-    assert image_size(path) == (80, 60)
 
 
-@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "webp", "tif"])
-@pytest.mark.parametrize("turned", [False, True])
-def test_sizes_of_headers_are_those_of_pixels(tmp_path, suffix, turned):
-    image = Image.fromarray(BLOCKS)
-    exif = image.getexif()
-    exif[0x0112] = 8 if turned else 3
-    path = saved(tmp_path, image, f"frame.{suffix}", **({} if suffix == "bmp" else {"exif": exif}))
-    assert image_size(path) == ((80, 60) if turned and suffix != "bmp" else (60, 80))
-
-
-def test_a_damaged_file_has_no_size(tmp_path):
+def test_a_file_that_is_no_image_is_none_of_a_mask(tmp_path):
     (tmp_path / "frame.png").write_bytes(b"no picture")
-    with pytest.raises(UnreadableFrame):
-        image_size(tmp_path / "frame.png")
-    assert refused(tmp_path / "frame.png", PLAIN)[0] == "unreadable_file"
-    assert refused(tmp_path / "absent.png", PLAIN)[0] == "unreadable_file"
+    for name in ("frame.png", "absent.png"):
+        with pytest.raises(UnreadableFrame) as error:
+            read_mask_image(tmp_path / name, PLAIN)
+        assert not isinstance(error.value, UnusableMask)
 
 
 def spotted(count):
@@ -246,12 +235,12 @@ def test_rims_of_tube_that_interpolation_leaves_are_refused(tmp_path, scale):
         enlarged = cv2.resize(mask, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
         assert set(np.unique(enlarged)) == {0, 1, 2} and has_rim(enlarged)
     kind, message = refused(saved(tmp_path, enlarged), PLAIN)
-    assert kind == "mask_rim" and "nearest neighbour" in message
+    assert kind == "mask_form" and "nearest neighbour" in message
 
 
 def test_the_nearest_value_of_a_border_of_gas_may_be_tube_which_is_refused(tmp_path):
     enlarged = cv2.resize(SHOWN[BLOCKS], None, fx=4, fy=4, interpolation=cv2.INTER_LINEAR)
-    assert refused(saved(tmp_path, enlarged), nearest(WIDE))[0] == "mask_rim"
+    assert refused(saved(tmp_path, enlarged), nearest(WIDE))[0] == "mask_form"
 
 
 def test_real_tubes_are_no_rims():

@@ -2,6 +2,7 @@
 
 import itertools
 
+import cv2
 import hypothesis
 import hypothesis.extra.numpy as arrays
 import hypothesis.strategies as st
@@ -83,6 +84,44 @@ def test_polygons_may_leave_the_frame_and_cross_themselves():
     )
     bow = np.array([[0, 0], [4, 4], [4, 0], [0, 4]])
     assert shapes.from_polygons([bow], 4, 4).sum() == 8  # even-odd: both wings, with half of the centres on the lines
+
+
+def inside(polygon, height, width):
+    """Even-odd rule at every centre, pixel by pixel."""
+    mask = np.zeros((height, width), bool)
+    for row in range(height):
+        for column in range(width):
+            x, y = column + 0.5, row + 0.5
+            for (x0, y0), (x1, y1) in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
+                mask[row, column] ^= (y0 > y) != (y1 > y) and x < x0 + (y - y0) * (x1 - x0) / (y1 - y0)
+    return mask
+
+
+def test_pixels_whose_centres_are_inside_are_filled():
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        polygon = rng.uniform(-3, 18, (rng.integers(3, 9), 2))
+        np.testing.assert_array_equal(shapes.from_polygons([polygon], 12, 15), inside(polygon, 12, 15))
+
+
+def test_rings_joined_there_and_back_are_parts_and_holes():
+    outer, hole = [(1, 1), (9, 1), (9, 8), (1, 8)], [(3.3, 3.1), (3.3, 6.2), (7.4, 6.2), (7.4, 3.1)]
+    part = [(11, 2), (14, 2), (14, 5), (11, 5)]
+    joined = np.array([*outer, outer[0], *hole, hole[0], outer[0], *part, part[0], outer[0]], float)
+    expected = np.zeros((10, 15), bool)
+    expected[1:8, 1:9] = expected[2:5, 11:14] = True
+    expected[3:6, 3:7] = False
+    np.testing.assert_array_equal(shapes.from_polygons([joined], 10, 15), expected)
+    np.testing.assert_array_equal(
+        shapes.from_polygons([np.array(outer, float), np.array(part, float)], 10, 15)[4, :], expected[2]
+    )
+
+
+def test_outlines_of_opencv_lose_half_a_pixel_which_is_not_made_up_for():
+    # OpenCV's outlines go through the centres of pixels, so those on the right and at the bottom are outside.
+    (outline,), _ = cv2.findContours(box(2, 2, 7, 5, 6, 8).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    filled = shapes.from_polygons([outline[:, 0].astype(float)], 6, 8)
+    assert filled.sum() == 2 * 4 and filled[2:4, 2:6].all()
 
 
 @pytest.mark.parametrize("degrees, expected", [(0, box(2, 4, 8, 6, 10, 10)), (90, box(4, 2, 6, 8, 10, 10))])
