@@ -104,6 +104,8 @@ def _check(label, describer, reviewed, confirm, tube_unknown) -> Frame | list[Fa
     try:
         size, reader = read_labelled(label.image, label.frame_index).shape[:2], label.read_mask
         mask, moved = reader.read() if isinstance(reader, MaskFile) else (reader(), 0)
+        if (mask == IGNORE).all():
+            faults = [*faults, Fault("mask_values", place, "all of its pixels are 255, unknown: leave the frame out")]
         if mask.shape != size:
             message = f"the frame is {size[1]}x{size[0]}, its mask {mask.shape[1]}x{mask.shape[0]}"
             faults = [*faults, Fault("size", place, message)]
@@ -180,7 +182,13 @@ def _compare(frame, row, output, tube_unknown):
     path = output / frame.row["mask_path"]
     if row is None or not path.is_file():
         return "added"
-    if np.array_equal(read_mask(path), finished_mask(frame.label.read_mask(), tube_unknown)):
+    try:
+        there = read_mask(path)
+    except UnreadableFrame as error:
+        raise UserError(
+            f"{path}, which was imported before, cannot be read: {error}. Remove it to import it."
+        ) from error
+    if np.array_equal(there, finished_mask(frame.label.read_mask(), tube_unknown)):
         return "unchanged"
     if row.get(SOURCE_COLUMN) == PREDICTION:
         return "replaced"

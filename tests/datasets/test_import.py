@@ -179,6 +179,7 @@ FAULTS = {
     "damage": (lambda s: (s / BOTTLES[0] / "f2.png").write_bytes(b"\x89PNG"), ["unreadable_file", "f2.png"]),
     "size": (lambda s: Image.new("L", (8, 8)).save(s / BOTTLES[0] / "f2.png"), ["size", "8x8"]),
     "twice": (lambda s: shutil.copytree(s / BOTTLES[0], s / "b1_pH6.5_co2"), ["duplicate", "f2_co2.png"]),
+    "nothing known": (lambda s: draw(s, np.full_like(MASKS[FRAMES[0]], IGNORE)), ["mask_values", "255, unknown"]),
     "table": (lambda s: table(s, f"recording,ph\n{BOTTLES[0]},6.5\n{BOTTLES[0]},6.2\n"), ["row 3", "there already"]),
 }
 
@@ -283,6 +284,11 @@ def test_labels_of_two_people_that_differ_are_a_conflict(source):
     assert import_from(source, "--replace").returncode == 0
     np.testing.assert_array_equal(mask_in(source), other)
     assert import_from(source).returncode == 0
+
+
+def test_a_mask_that_was_imported_and_is_damaged_is_named(source):
+    (source.parent / "own" / FIRST).write_bytes(b"")
+    assert_refused(import_from(source), FIRST, "Remove it")
 
 
 def test_rows_of_other_recordings_and_their_further_columns_stay(source):
