@@ -37,8 +37,8 @@ from fume_jax.schema import BACKGROUND, CLASSES, IGNORE, NOT_GAS, TUBE
 
 COLUMNS = (*SINGLE_COLUMNS, "recording_id", "subject_id", SOURCE_COLUMN, SPLIT_COLUMN)
 PERSON, PREDICTION = LABEL_SOURCES
-
-
+# What a later import of the same frame may say otherwise.
+_DESCRIPTION = ("ph_value", "class_id", "subject_id", SPLIT_COLUMN)
 # What becomes of a frame: `kept` means that the label that is there was kept.
 OUTCOMES = ("added", "replaced", "unchanged", "kept")
 
@@ -59,6 +59,7 @@ class Imported:
 
     frames: Mapping[str, Sequence[Frame]]  # by OUTCOMES
     conflicts: Sequence[Fault]
+    described: int  # number of rows that were there and have another pH, class, subject or split now
     rows: int  # in the table
 
 
@@ -149,12 +150,19 @@ def merge(frames: Sequence[Frame], output: Path, *, tube_unknown: bool, replace:
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         write = functools.partial(_write, output=output, tube_unknown=tube_unknown)
         collections.deque(prefetch_with_bar(pool, write, todo, desc="write", unit="frame"), maxlen=0)
-    rows |= {frame.row["mask_path"]: rows.get(frame.row["mask_path"], {}) | frame.row for frame in todo}
-    for frame in frames_by["unchanged"]:
-        if frame.row[SOURCE_COLUMN] == PERSON:  # a prediction that a person found right
-            rows[frame.row["mask_path"]][SOURCE_COLUMN] = PERSON
+    described = 0
+    for what, own in frames_by.items():
+        for frame in own:
+            old = rows.get(frame.row["mask_path"], {})
+            new = old | frame.row
+            if what in ("unchanged", "kept"):
+                # A person may have found a prediction right, and may say more of the frame than before.
+                person = what == "kept" or PERSON in (old.get(SOURCE_COLUMN), new[SOURCE_COLUMN])
+                new |= {"frame_path": old["frame_path"], SOURCE_COLUMN: PERSON if person else PREDICTION}
+                described += any(old.get(name, "") != new[name] for name in _DESCRIPTION)
+            rows[frame.row["mask_path"]] = new
     _write_rows(output / TABLE, list(rows.values()))
-    return Imported(frames_by, conflicts, len(rows))
+    return Imported(frames_by, conflicts, described, len(rows))
 
 
 def summary(imported: Imported, output: Path) -> str:
@@ -173,6 +181,8 @@ def summary(imported: Imported, output: Path) -> str:
             f"{predicted} masks are predictions that nobody changed, which later labels replace; --confirm takes them "
             "for those of a person"
         )
+    if imported.described:
+        lines.append(f"{imported.described} frames that were there have another pH, class, subject or split now")
     became = ", ".join(f"{len(imported.frames[what])} {what}" for what in OUTCOMES if imported.frames.get(what))
     return "\n".join([*lines, f"{output / TABLE}: {imported.rows} frames ({became})"])
 

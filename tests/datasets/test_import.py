@@ -354,3 +354,13 @@ def test_every_kind_of_fault_is_listed_and_every_one_listed_occurs():
     found = {kind for module in (importing, recordings, *formats) for kind in kinds_in(module)} - {None}
     # That a subject contradicts itself has no constant of its own.
     assert found | {"subject"} == IMPORT_KINDS.keys()
+
+
+def test_what_is_said_of_a_frame_may_change_without_its_mask(source):
+    table(source, f"recording,ph,class_name,subject\n{BOTTLES[0]},6.5,Acidotic,cow7\n")
+    result = import_from(source)
+    assert result.returncode == 0 and "8 unchanged" in result.stdout
+    assert "2 frames that were there have another pH, class, subject or split now" in result.stdout
+    row = rows_of(source)[FIRST]
+    assert (row["class_id"], row["subject_id"]) == ("2", "cow7")
+    assert "have another" not in import_from(source).stdout
