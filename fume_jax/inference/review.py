@@ -74,10 +74,10 @@ def _choose(pool: Sequence[Candidate], card, count, per_recording, seed) -> list
     """Returns the chosen frames, the highest score first."""
     ranks = selection.to_ranks(np.array([candidate.scores for candidate in pool]))
     totals = ranks.mean(axis=1)
-    names = [candidate.recording.name for candidate in pool]
+    # Without a bound for recordings both gases of each give as many.
+    groups = [(x.recording.name, None if per_recording else x.gas) for x in pool]
     pictures = np.stack([candidate.picture for candidate in pool])
-    options = {"per_recording": per_recording, "seed": seed}
-    chosen = selection.choose(totals, names, pictures, count, **options)
+    chosen = selection.choose(totals, groups, pictures, count, per_group=per_recording, seed=seed)
     return [Chosen(pool[i], _row(pool[i], float(totals[i]), card), selection.SCORES[ranks[i].argmax()]) for i in chosen]
 
 

@@ -6,10 +6,12 @@ before and after is seldom one of the plume. And the mask of a mirrored frame sh
 predictions of one frame under such changes disagree, they err (Gal et al. 2017, arXiv:1703.02910, with dropout).
 
 Frames with the highest scores are often one moment of one film. So the choice is spread: of several times as many
-frames as are asked for, k-means makes groups of similar pictures, and of each group the frame with the highest score is
-taken (Zhdanov 2019, arXiv:1901.05954).
+frames as are asked for, k-means makes clusters of similar pictures, and of each cluster the frame with the highest
+score is taken (Zhdanov 2019, arXiv:1901.05954). The more so with few labels, of which the most uncertain ones alone
+teach less than random ones do (Hacohen et al. 2022, arXiv:2202.02794): every recording gives its share.
 """
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 
 import cv2
@@ -31,7 +33,7 @@ LEAST = 0.001
 NEIGHBORS = 2
 # Side of a small picture, in pixels.
 SIDE = 16
-# Frames that the choice is made from, in multiples of its size.
+# Frames of a group that the choice is made from, in multiples of the most that are taken of it.
 POOL = 5
 # The most steps of k-means.
 STEPS = 100
@@ -102,51 +104,69 @@ def small_picture(frame: np.ndarray) -> np.ndarray:
 
 def choose(
     scores: np.ndarray,
-    recordings: Sequence[Hashable],
+    groups: Sequence[Hashable],
     pictures: np.ndarray,
     count: int,
     *,
-    per_recording: int | None = None,
+    per_group: int | None = None,
     seed: int = 0,
 ) -> np.ndarray:
-    """Chooses frames with high scores that look different.
+    """Chooses frames with high scores that look different, from all groups alike.
 
     Args:
       scores: float [N].
-      recordings: recording of each frame.
+      groups: group of each frame, such as its recording. A group gives no more than an even share, as long as the
+        others have frames: a few hard recordings would leave a model ignorant of the others.
       pictures: float [N, D], of which the distances say how different frames look; see `small_picture`.
       count: number of frames to choose; fewer if there are not as many.
-      per_recording: the most frames of one recording.
-      seed: of the groups.
+      per_group: the most frames of one group.
+      seed: of k-means.
 
     Returns:
       Positions, int [count], of the highest score first.
     """
-    pool, taken = [], {}
-    for i in np.argsort(-scores, kind="stable"):
-        if per_recording is None or taken.get(recordings[i], 0) < per_recording:
-            taken[recordings[i]] = taken.get(recordings[i], 0) + 1
-            pool.append(i)
-    pool = np.array(pool[: POOL * count], int)
+    order = np.argsort(-scores, kind="stable")
+    share = _even_share(list(Counter(groups).values()), count)
+    limit = min(share, per_group or share)
+    pool = _at_most(order, groups, POOL * limit)
     if len(pool) <= count:
-        return pool
-    groups = _group(pictures[pool].astype(np.float64), count, np.random.default_rng(seed))
-    # The pool is in order of the scores, so the first frame of a group is its best.
-    first = np.unique(groups, return_index=True)[1]
-    # Frames that look the same leave groups empty; the best of the others fill up.
-    rest = np.setdiff1d(np.arange(len(pool)), first)[: count - len(first)]
-    return pool[np.sort(np.concatenate([first, rest]))]
+        return _at_most(pool, groups, limit)
+    clusters = _cluster(pictures[pool].astype(np.float64), count, np.random.default_rng(seed))
+    # The pool is in order of the scores, so the first frame of a cluster is its best. Those of clusters that share a
+    # group may be more than its limit, and frames that look the same leave clusters empty: the best others fill up.
+    first = np.sort(np.unique(clusters, return_index=True)[1])
+    rest = np.setdiff1d(np.arange(len(pool)), first)
+    chosen = _at_most(pool[np.concatenate([first, rest])], groups, limit)[:count]
+    return chosen[np.argsort(-scores[chosen], kind="stable")]
 
 
-def _group(points, count, rng):
-    """Returns the group of each point by k-means, whose centres begin apart (Arthur & Vassilvitskii 2007)."""
+def _even_share(sizes, count):
+    """Returns the least number that, taken of each group of these sizes, gives `count` or all frames."""
+    share = 1
+    while sum(min(share, size) for size in sizes) < min(count, sum(sizes)):
+        share += 1
+    return share
+
+
+def _at_most(positions, groups, limit):
+    """Returns the positions, in their order, without those of a group beyond a number."""
+    kept, taken = [], Counter()
+    for i in positions:
+        if taken[groups[i]] < limit:
+            taken[groups[i]] += 1
+            kept.append(i)
+    return np.array(kept, int)
+
+
+def _cluster(points, count, rng):
+    """Returns the cluster of each point by k-means, whose centres begin apart (Arthur & Vassilvitskii 2007)."""
     centers = points[[rng.integers(len(points))]]
     while len(centers) < count and (squares := cdist(points, centers, "sqeuclidean").min(1)).any():
         centers = np.append(centers, points[[rng.choice(len(points), p=squares / squares.sum())]], axis=0)
     for _ in range(STEPS):
-        groups = cdist(points, centers, "sqeuclidean").argmin(1)
-        means = [points[groups == k].mean(0) if (groups == k).any() else center for k, center in enumerate(centers)]
+        clusters = cdist(points, centers, "sqeuclidean").argmin(1)
+        means = [points[clusters == k].mean(0) if (clusters == k).any() else center for k, center in enumerate(centers)]
         if np.array_equal(means, centers):
             break
         centers = np.array(means)
-    return groups
+    return clusters

@@ -106,16 +106,22 @@ def test_only_the_best_are_looked_at():
     assert choose(scores, ["a"] * 100, scenes(100, 1), 4).min() >= 80
 
 
-@pytest.mark.parametrize("per_recording", [1, 2, 3, None])
-def test_no_recording_has_more_than_its_share(per_recording):
+@pytest.mark.parametrize("per_group, most", [(1, 1), (2, 2), (3, 2), (None, 2)])
+def test_groups_give_an_even_share(per_group, most):
     rng = np.random.default_rng(1)
-    recordings = [f"r{i // 30}" for i in range(120)]
+    groups = [f"r{i // 30}" for i in range(120)]
     scores = rng.random(120) + np.repeat([3, 2, 1, 0], 30)  # the first recording has the highest scores
-    found = choose(scores, recordings, rng.normal(size=(120, 64)), 6, per_recording=per_recording)
-    counts = {name: sum(recordings[i] == name for i in found) for name in set(recordings)}
-    assert max(counts.values()) <= (per_recording or 6)
-    assert len(found) == min(6, 4 * (per_recording or 6)) == len(set(found.tolist()))
+    found = choose(scores, groups, rng.normal(size=(120, 64)), 6, per_group=per_group)
+    counts = {name: sum(groups[i] == name for i in found) for name in set(groups)}
+    assert max(counts.values()) <= most
+    assert len(found) == min(6, 4 * most) == len(set(found.tolist()))
     assert (np.diff(scores[found]) <= 0).all(), "the highest score comes first"
+
+
+def test_a_small_group_leaves_its_share_to_the_others():
+    groups = ["small"] * 2 + ["large"] * 50
+    found = choose(np.arange(52.0), groups, np.random.default_rng(0).normal(size=(52, 64)), 10)
+    assert sorted(found)[:2] == [0, 1] and len(found) == 10
 
 
 def test_frames_that_look_the_same_do_not_make_the_choice_smaller():
