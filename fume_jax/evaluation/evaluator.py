@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from fume_jax.config import abstract_model, create_example_losses
 from fume_jax.learning import step as steps
 from fume_jax.learning.losses import mean_losses
-from fume_jax.learning.metrics import compute_metrics, recording_metrics
+from fume_jax.learning.metrics import compute_metrics, false_alarms, recording_metrics
 from fume_jax.learning.recording_class import recording_confusions
 from fume_jax.models.attention_maps import attention_maps
 from fume_jax.runtime.mesh import all_gather, batch_sharding, local_rows
@@ -77,10 +77,10 @@ def collect_results(
 def score_results(results: Results, *, cls_weight: float, seg_weight: float) -> dict[str, float]:
     """Computes metrics and losses over all examples; neither depends on how they were batched.
 
-    If the model classifies, metrics of whole recordings are among them as `recording/{name}`, see `recording_counts`,
+    Of frames without gas they have `false_gas`, see `false_alarms`. If the model classifies, metrics of whole recordings are among them as `recording/{name}`, see `recording_counts`,
     and the number of recordings as `recording/count`.
     """
-    metrics = compute_metrics(total_counts(results))
+    metrics = compute_metrics(total_counts(results)) | false_alarms(results)
     losses = {name: values for name, values in results.items() if name.endswith("_loss")}
     valid, modality_mask = results["valid"], results["modality_mask"]
     means = mean_losses(losses, valid, modality_mask, cls_weight=cls_weight, seg_weight=seg_weight)

@@ -11,7 +11,7 @@ Scores = Mapping[str, float]
 
 def metrics_table(scores: Mapping[str, Scores], intervals: Mapping[str, Mapping[str, tuple]]) -> str:
     """Formats the headline metrics and those of whole recordings, with intervals; a column for each split."""
-    known = (*HEADLINES, *(f"recording/{name}" for name in RECORDING_METRICS))
+    known = (*HEADLINES, "false_gas", *(f"recording/{name}" for name in RECORDING_METRICS))
     names = [name for name in known if any(name in values for values in scores.values())]
     columns = [["", *names]]
     for split, values in scores.items():

@@ -126,6 +126,22 @@ def classification_metrics(confusion: np.ndarray) -> dict[str, float]:
     return metrics
 
 
+def false_alarms(results: dict[str, np.ndarray]) -> dict[str, float]:
+    """Computes `false_gas`, the share of frames without gas in which any is found, and `frames_without_gas`.
+
+    `results` have `{gas}_confusion` of every example, int [N, 3, 3], of which those of frames that are not there are 0.
+    Returns nothing if all frames have gas.
+    """
+    confusions = [results[f"{gas}_confusion"] for gas in GASES if f"{gas}_confusion" in results]
+    if not confusions:
+        return {}
+    frames = np.concatenate(confusions)
+    without = frames[(frames.sum((1, 2)) > 0) & (frames[:, GAS].sum(1) == 0)]
+    if not len(without):
+        return {}
+    return {"false_gas": float((without[:, :, GAS].sum(1) > 0).mean()), "frames_without_gas": len(without)}
+
+
 def recording_metrics(counts: dict[str, np.ndarray]) -> dict[str, float]:
     """Computes `recording/{name}` of `RECORDING_METRICS` from `cls_confusion`, which counts recordings, int [3, 3]."""
     metrics = classification_metrics(np.asarray(counts["cls_confusion"]))

@@ -13,6 +13,7 @@ from fume_jax.learning.metrics import (
     compute_metrics,
     confusion_matrix,
     example_confusions,
+    false_alarms,
     segmentation_metrics,
 )
 from fume_jax.schema import CLASSES, GAS, GASES, IGNORE, MASK_CLASSES, NOT_GAS, TUBE
@@ -190,3 +191,16 @@ def test_pixels_of_unknown_class_are_not_counted_and_those_of_either_as_backgrou
     counts = example_confusions({f"{gas}_seg_logits": jnp.asarray(logits) for gas in GASES}, batch)
     np.testing.assert_array_equal(counts["co2_confusion"][0], [[3, 0, 1], [0, 0, 1], [0, 0, 1]])
     assert not counts["ch4_confusion"].any()
+
+
+def test_false_alarms_are_frames_without_gas_in_which_any_is_found():
+    frames = np.zeros((5, 3, 3), int)
+    frames[0, 0, 0] = 9  # nothing, and nothing found
+    frames[1, 0] = 8, 0, 1  # a pixel of gas where there is none
+    frames[2, 2, 2] = 9  # gas
+    frames[3, 0, 1] = 9  # tube is no gas
+    # The last one is not there.
+    assert false_alarms({"co2_confusion": frames}) == {"false_gas": 1 / 3, "frames_without_gas": 3}
+    both = {"co2_confusion": frames, "ch4_confusion": frames[:2]}
+    assert false_alarms(both) == {"false_gas": 2 / 5, "frames_without_gas": 5}
+    assert false_alarms({"co2_confusion": frames[2:3]}) == false_alarms({"cls_confusion": frames}) == {}
