@@ -77,8 +77,8 @@ def collect_results(
 def score_results(results: Results, *, cls_weight: float, seg_weight: float) -> dict[str, float]:
     """Computes metrics and losses over all examples; neither depends on how they were batched.
 
-    Of frames without gas they have `false_gas`, see `false_alarms`. If the model classifies, metrics of whole recordings are among them as `recording/{name}`, see `recording_counts`,
-    and the number of recordings as `recording/count`.
+    If there are frames without gas, `false_alarms` are among the metrics. If the model classifies, so are those of whole
+    recordings as `recording/{name}`, see `recording_counts`, and the number of recordings as `recording/count`.
     """
     metrics = compute_metrics(total_counts(results)) | false_alarms(results)
     losses = {name: values for name, values in results.items() if name.endswith("_loss")}
