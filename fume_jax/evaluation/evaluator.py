@@ -77,7 +77,7 @@ def collect_results(
 def score_results(results: Results, *, cls_weight: float, seg_weight: float) -> dict[str, float]:
     """Computes metrics and losses over all examples; neither depends on how they were batched.
 
-    If there are frames without gas, `false_alarms` are among the metrics. If the model classifies, so are those of whole
+    Of frames without gas, `false_alarms` are among the metrics. If the model classifies, so are those of whole
     recordings as `recording/{name}`, see `recording_counts`, and the number of recordings as `recording/count`.
     """
     metrics = compute_metrics(total_counts(results)) | false_alarms(results)
