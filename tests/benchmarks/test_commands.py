@@ -15,6 +15,8 @@ from tests.commands import assert_refused, run
         ("input_pipeline", "--data"),
         ("scaling", "--topology"),
         ("startup", "--repeats"),
+        ("real_frames", "--kinds"),
+        ("review", "--work"),
     ],
 )
 def test_help(module, option):
@@ -36,6 +38,8 @@ def test_help(module, option):
         ("scaling", ["--config=fume", "--config.model.nam=fume"], ["nam"]),
         ("scaling", ["--config=fume", "--config.train.gradient_accumulation_steps=2"], ["gradient_accumulation_steps"]),
         ("startup", ["--repeats=0"], ["repeats"]),
+        ("real_frames", ["--frames=nowhere"], ["nowhere", "_mask.png"]),
+        ("review", [], ["--work"]),
     ],
 )
 def test_nonsense_is_refused(module, arguments, words):
