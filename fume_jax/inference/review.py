@@ -15,6 +15,9 @@ from fume_jax.runtime.errors import DONE, PARTLY_DONE, UserError
 from fume_jax.runtime.names import printable
 from fume_jax.schema import GASES
 
+# Distance of small pictures of different gases, which is at most 2 within a gas.
+DIFFERENT = 3.0
+
 
 def review(
     predictor: Predictor,
@@ -71,13 +74,16 @@ def review(
 
 
 def _choose(pool: Sequence[Candidate], card, count, per_recording, seed) -> list[Chosen]:
-    """Returns the chosen frames, the highest score first."""
+    """Returns the chosen frames, the highest score first: an even share of each gas of each recording."""
     ranks = selection.to_ranks(np.array([candidate.scores for candidate in pool]))
     totals = ranks.mean(axis=1)
-    # Without a bound for recordings both gases of each give as many.
-    groups = [(x.recording.name, None if per_recording else x.gas) for x in pool]
-    pictures = np.stack([candidate.picture for candidate in pool])
-    chosen = selection.choose(totals, groups, pictures, count, per_group=per_recording, seed=seed)
+    recordings = [candidate.recording.name for candidate in pool]
+    groups = [(candidate.recording.name, candidate.gas) for candidate in pool]
+    # The frames of both gases show one scene, and must not take the place of each other.
+    gases = np.array([GASES.index(candidate.gas) for candidate in pool])[:, None]
+    pictures = np.concatenate([[candidate.picture for candidate in pool], DIFFERENT * gases], axis=1)
+    bounds = [(recordings, per_recording)] if per_recording else []
+    chosen = selection.choose(totals, groups, pictures, count, bounds=bounds, seed=seed)
     return [Chosen(pool[i], _row(pool[i], float(totals[i]), card), selection.SCORES[ranks[i].argmax()]) for i in chosen]
 
 

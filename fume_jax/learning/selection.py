@@ -1,9 +1,11 @@
 """Which predicted frames a person should label next: scores of frames, and a choice among them; in numpy.
 
-Three signs that a mask may be wrong need no annotation. A model that is uncertain of its pixels says so (Settles 2009,
-"Active Learning Literature Survey", 3.1). A plume has inertia, so that an area that differs from those of the frames
-before and after is seldom one of the plume. And the mask of a mirrored frame should be the mirrored mask; where
-predictions of one frame under such changes disagree, they err (Gal et al. 2017, arXiv:1703.02910, with dropout).
+Three signs that pixels of a mask may be wrong need no annotation. A model that is uncertain of them says so (Settles
+2009, "Active Learning Literature Survey", 3.1). A plume has inertia, so that an area that differs from those of the
+frames before and after is seldom one of the plume. And the mask of a mirrored frame should be the mirrored mask; where
+predictions of one frame under such changes disagree, they err (Gal et al. 2017, arXiv:1703.02910, with dropout). All
+three are shares of the frame: what a correction teaches is as much as it changes. Relative to the plume they would
+prefer the smallest ones, which teach least.
 
 Frames with the highest scores are often one moment of one film. So the choice is spread: of several times as many
 frames as are asked for, k-means makes clusters of similar pictures, and of each cluster the frame with the highest
@@ -20,15 +22,10 @@ from scipy.spatial.distance import cdist
 from scipy.special import entr, softmax
 from scipy.stats import rankdata
 
-from fume_jax.schema import BACKGROUND
-
+# The names of some frames, and the most of them that may have one name.
+Bound = tuple[Sequence[Hashable], int]
 # The scores of a frame, in their order.
 SCORES = ("uncertainty", "jump", "disagreement")
-# Probability from which background is certain.
-CERTAIN = 0.95
-# Share of the frame below which gas, or what is not certainly background, counts as if it were as much: a few pixels
-# must not decide a score that is relative to an area.
-LEAST = 0.001
 # Number of frames before and after one by which a jump is judged.
 NEIGHBORS = 2
 # Side of a small picture, in pixels.
@@ -40,37 +37,29 @@ STEPS = 100
 
 
 def uncertainty(logits: np.ndarray) -> float:
-    """Returns the mean entropy of the pixels that are not certainly background, in [0, 1] of its maximum.
-
-    `logits` are float [H, W, C] of the classes of masks. Almost all pixels of a frame are background beyond doubt. A
-    mean over the frame would be proportional to the length of the outlines, and so rank frames by the size of the
-    plume. Among the pixels that are tube or gas, or may be, it says how doubtful the mask is, large or small.
-    """
-    probabilities = softmax(logits.astype(np.float64), axis=-1)
-    entropy = entr(probabilities).sum(-1) / np.log(logits.shape[-1])
-    doubtful = probabilities[..., BACKGROUND] < CERTAIN
-    return float(entropy[doubtful].sum() / max(doubtful.sum(), LEAST * doubtful.size))
+    """Returns the mean entropy of pixels, in [0, 1] of its maximum; `logits` are float [H, W, C] of mask classes."""
+    entropy = entr(softmax(logits.astype(np.float64), axis=-1)).sum(-1)
+    return float(entropy.mean() / np.log(logits.shape[-1]))
 
 
 def jumps(shares: np.ndarray) -> np.ndarray:
-    """Returns by how much the gas of each frame differs from that of its neighbours, float [N] in [0, 1].
+    """Returns by how much the gas of each frame differs from that of its neighbours, in shares of the frame, float [N].
 
     `shares` of the frames that are gas, float [N], are in order of time. A share is compared with the median of the
-    `NEIGHBORS` frames on either side, at the ends with that of as many on one side, relative to the larger of the two:
-    one frame with a wrong mask is seen, and does not make its neighbours look wrong. A frame without neighbours has 0.
+    `NEIGHBORS` frames on either side, at the ends with that of as many on one side: one frame with a wrong mask is
+    seen, and does not make its neighbours look wrong. A frame without neighbours has 0.
     """
     if len(shares) < 2:
         return np.zeros(len(shares))
     own, width = np.arange(len(shares))[:, None], min(2 * NEIGHBORS + 1, len(shares))
     window = np.clip(own - NEIGHBORS, 0, len(shares) - width) + np.arange(width)
     usual = np.median(shares[window[window != own]].reshape(-1, width - 1), axis=1)
-    return np.abs(shares - usual) / np.maximum(np.maximum(shares, usual), LEAST)
+    return np.abs(shares - usual)
 
 
 def disagreement(gas: np.ndarray, mirrored: np.ndarray) -> float:
-    """Returns 1 - IoU of the gas in a frame, bool [H, W], and of that in the mirrored frame, mirrored back."""
-    different, either = (gas ^ mirrored).sum(), (gas | mirrored).sum()
-    return float(different / max(either, LEAST * gas.size))
+    """Returns the share of pixels that are gas in one of two masks, bool [H, W]: of a frame, and of it mirrored."""
+    return float((gas ^ mirrored).mean())
 
 
 def to_ranks(scores: np.ndarray) -> np.ndarray:
@@ -108,7 +97,7 @@ def choose(
     pictures: np.ndarray,
     count: int,
     *,
-    per_group: int | None = None,
+    bounds: Sequence[Bound] = (),
     seed: int = 0,
 ) -> np.ndarray:
     """Chooses frames with high scores that look different, from all groups alike.
@@ -119,42 +108,38 @@ def choose(
         others have frames: a few hard recordings would leave a model ignorant of the others.
       pictures: float [N, D], of which the distances say how different frames look; see `small_picture`.
       count: number of frames to choose; fewer if there are not as many.
-      per_group: the most frames of one group.
+      bounds: names of the frames, and the most frames of one name, each.
       seed: of k-means.
 
     Returns:
       Positions, int [count], of the highest score first.
     """
-    order = np.argsort(-scores, kind="stable")
-    share = _even_share(list(Counter(groups).values()), count)
-    limit = min(share, per_group or share)
-    pool = _at_most(order, groups, POOL * limit)
-    if len(pool) <= count:
-        return _at_most(pool, groups, limit)
-    clusters = _cluster(pictures[pool].astype(np.float64), count, np.random.default_rng(seed))
-    # The pool is in order of the scores, so the first frame of a cluster is its best. Those of clusters that share a
-    # group may be more than its limit, and frames that look the same leave clusters empty: the best others fill up.
-    first = np.sort(np.unique(clusters, return_index=True)[1])
-    rest = np.setdiff1d(np.arange(len(pool)), first)
-    chosen = _at_most(pool[np.concatenate([first, rest])], groups, limit)[:count]
+    order = _within(np.argsort(-scores, kind="stable"), [(names, POOL * most) for names, most in bounds])
+    largest = max(Counter(groups).values(), default=1)
+    for share in range(max(1, count // max(1, len(set(groups)))), largest + 1):
+        limits = [(groups, share), *bounds]
+        pool = _within(order, [(groups, POOL * share)])
+        clusters = _cluster(pictures[pool].astype(np.float64), min(count, len(pool)), np.random.default_rng(seed))
+        # The pool is in order of the scores, so the first frame of a cluster is its best. Some of these may pass the
+        # limits, and frames that look the same leave clusters empty: the best others fill up.
+        first = np.sort(np.unique(clusters, return_index=True)[1])
+        rest = np.setdiff1d(np.arange(len(pool)), first)
+        chosen = _within(pool[np.concatenate([first, rest])], limits)[:count]
+        if len(chosen) == count:
+            break
+    else:
+        chosen = _within(order, bounds)[:count]
     return chosen[np.argsort(-scores[chosen], kind="stable")]
 
 
-def _even_share(sizes, count):
-    """Returns the least number that, taken of each group of these sizes, gives `count` or all frames."""
-    share = 1
-    while sum(min(share, size) for size in sizes) < min(count, sum(sizes)):
-        share += 1
-    return share
-
-
-def _at_most(positions, groups, limit):
-    """Returns the positions, in their order, without those of a group beyond a number."""
-    kept, taken = [], Counter()
+def _within(positions, bounds):
+    """Returns the positions, in their order, without those that would pass a bound."""
+    kept, taken = [], [Counter() for _ in bounds]
     for i in positions:
-        if taken[groups[i]] < limit:
-            taken[groups[i]] += 1
+        if all(counter[names[i]] < most for counter, (names, most) in zip(taken, bounds, strict=True)):
             kept.append(i)
+            for counter, (names, _) in zip(taken, bounds, strict=True):
+                counter[names[i]] += 1
     return np.array(kept, int)
 
 
