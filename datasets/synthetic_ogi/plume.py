@@ -60,7 +60,8 @@ def mean_flow(scene: Scene, gas: str) -> MeanFlow:
     x = y = arc = age = 0.0
     step, rows = STEP * wide, []
     # The path ends outside the frame, wherever along a side the tube enters it.
-    while arc < 2 * wide and -0.3 * wide < x < 1.1 * wide and abs(y) < 0.9 * wide:
+    outside = max(0.0, -scene.tube_length)
+    while arc < (2 + outside) * wide and -0.3 * wide < x < (1.1 + outside) * wide and abs(y) < 0.9 * wide:
         ux, uy = mx / volume, my / volume
         speed = max(np.hypot(ux, uy), 0.01)
         radius = (volume / speed) ** 0.5
@@ -97,7 +98,12 @@ def gas_columns(scene: Scene, gas: str, frames: int, height: int, width: int, rn
     the mouth.
     """
     flow = mean_flow(scene, gas)
-    along, across, box = _plume_coordinates(scene, flow, height, width)
+    found = _plume_coordinates(scene, flow, height, width) if scene.has_gas else None
+    if found is None:
+        blank = np.zeros((2, height, width), np.float32)
+        yield from [blank] * frames
+        return
+    along, across, box = found
     row = _row(flow, along)
     turbulence = _turbulence(scene, flow, row, 0.1 / width, rng)
     developed = INTERMITTENCY * flow.turbulence[row]
@@ -180,7 +186,10 @@ def _step(x):
 
 
 def _plume_coordinates(scene, flow, height, width):
-    """Returns distances along the path and from it, float32, in the box that the plume can reach, and that box."""
+    """Returns distances along the path and from it, float32, in the box that the plume can reach, and that box.
+
+    None if the plume stays out of view.
+    """
     x, y = mouth(scene)
     step = max(1, width // 80)  # the coordinates are smooth
     px, py = np.meshgrid(np.arange(0, width, step), np.arange(0, height, step))
@@ -193,6 +202,8 @@ def _plume_coordinates(scene, flow, height, width):
     across = direction[..., 0] * offset[..., 1] - direction[..., 1] * offset[..., 0]
     reach = 3.5 * flow.radius + 0.01 + 3 * scene.unsteady_wind / scene.camera.frame_width * GUST
     inside = (np.abs(across) < reach[nearest]) & (along > -0.05) & (along < len(flow.age) * STEP)
+    if not inside.any():
+        return None
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     box = (slice(step * rows[0], step * rows[-1] + step), slice(step * columns[0], step * columns[-1] + step))
     full = [cv2.resize(a.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) for a in (along, across)]
