@@ -27,6 +27,7 @@ class SyntheticOgiConfig(tfds.core.BuilderConfig):
     height: int = 480
     width: int = 640
     seed: int = 0
+    varied: bool = False  # whether scenes are those of `variety`
 
     def plan(self) -> dict[str, list[RecordingPlan]]:
         """Plans the recordings of every split, in the order of their numbers."""
@@ -46,7 +47,7 @@ class SyntheticOgiConfig(tfds.core.BuilderConfig):
             present = GASES if gases == "both" else (gases,)
             for i, split in enumerate(self.splits):
                 if kept := tuple(example for example, part in enumerate(own) if part == i):
-                    plans[split].append(RecordingPlan(number, float(ph), present, *size, kept))
+                    plans[split].append(RecordingPlan(number, float(ph), present, *size, kept, self.varied))
         return plans
 
 

@@ -22,6 +22,7 @@ FRONT_SPEED = 0.5  # speed of the front of a starting jet or plume, relative to 
 FRAMES_PER_SECOND = 30
 FLICKER = 0.12  # standard deviation of the logarithm of the rate of release
 HISTORY_RATE = 240  # samples of the rate of release per second
+MEMORY = 40.0  # s, age from which gas is as if it were of that age
 RELEASE = 1  # tag of the random stream of the release
 
 LAYERS = 2
@@ -60,7 +61,8 @@ def mean_flow(scene: Scene, gas: str) -> MeanFlow:
     x = y = arc = age = 0.0
     step, rows = STEP * wide, []
     # The path ends outside the frame, wherever along a side the tube enters it.
-    while arc < 2 * wide and -0.3 * wide < x < 1.1 * wide and abs(y) < 0.9 * wide:
+    outside = max(0.0, -scene.tube_length)
+    while arc < (2 + outside) * wide and -0.3 * wide < x < (1.1 + outside) * wide and abs(y) < 0.9 * wide:
         ux, uy = mx / volume, my / volume
         speed = max(np.hypot(ux, uy), 0.01)
         radius = (volume / speed) ** 0.5
@@ -85,7 +87,7 @@ class Eddies:
 
     cells: float  # cells of the field per frame width
     speed: float  # convection speed in frame widths per second
-    field: np.ndarray  # [grid, grid, 3], periodic: displacement along and across, texture
+    field: np.ndarray  # [grid + 1, grid + 1, 3], periodic: displacement along and across, texture
     amplitude: np.ndarray  # [h, w], amplitude of the displacement in frame widths
     share: np.ndarray  # [h, w], weight of the texture
 
@@ -97,7 +99,12 @@ def gas_columns(scene: Scene, gas: str, frames: int, height: int, width: int, rn
     the mouth.
     """
     flow = mean_flow(scene, gas)
-    along, across, box = _plume_coordinates(scene, flow, height, width)
+    found = _plume_coordinates(scene, flow, height, width) if scene.has_gas else None
+    if found is None:
+        blank = np.zeros((2, height, width), np.float32)
+        yield from [blank] * frames
+        return
+    along, across, box = found
     row = _row(flow, along)
     turbulence = _turbulence(scene, flow, row, 0.1 / width, rng)
     developed = INTERMITTENCY * flow.turbulence[row]
@@ -110,7 +117,7 @@ def gas_columns(scene: Scene, gas: str, frames: int, height: int, width: int, rn
         total = np.zeros_like(along)
         for layer in range(layers):
             s, n, texture = _displaced(along, across, turbulence, t, layer / layers)
-            column = _column(flow, s, n, started + t, flicker[round(t * HISTORY_RATE) :])
+            column = _column(flow, s, n, started + t, flicker[: round((MEMORY + t) * HISTORY_RATE) + 1])
             total += column * np.exp(developed * texture)
         picture = np.zeros((height, width), np.float32)
         picture[box] = total / layers
@@ -125,22 +132,31 @@ def _displaced(along, across, turbulence, t, phase):
     s, n, texture = along.copy(), across.copy(), np.zeros_like(along)
     # Small eddies act where the larger ones have moved the gas, which makes filaments and curls.
     for eddies in turbulence:
-        # The offset stays within one period, because `remap` counts pixels in 16 bits.
-        offset = (phase * EDDY_GRID - eddies.speed * t * eddies.cells) % EDDY_GRID
-        x, y = s * eddies.cells + offset, n * eddies.cells
-        u = cv2.remap(eddies.field, x, y, cv2.INTER_LINEAR, None, cv2.BORDER_WRAP)
-        s += eddies.amplitude * u[..., 0]
-        n += eddies.amplitude * u[..., 1]
-        texture += eddies.share * u[..., 2]
+        periods = phase - eddies.speed * t * eddies.cells / EDDY_GRID
+        x, y = (_in_period(a * (eddies.cells / EDDY_GRID) + b) for a, b in ((s, periods), (n, 0)))
+        u = cv2.split(cv2.remap(eddies.field, x, y, cv2.INTER_LINEAR))
+        s += eddies.amplitude * u[0]
+        n += eddies.amplitude * u[1]
+        texture += eddies.share * u[2]
     return s, n, texture
 
 
+def _in_period(turns):
+    """Returns the cell of a periodic field for a number of periods, float32: `remap` wraps ten times as slowly."""
+    turns -= np.floor(turns)
+    turns *= EDDY_GRID
+    return turns
+
+
 def _history(flow, frames, rng):
-    """Draws the seconds between the start of the release and the first frame, and the relative emission by time."""
+    """Draws the seconds between the start of the release and the first frame, and the relative emission by time.
+
+    The emission is that of the last `MEMORY` seconds before the first frame, and of the time that is filmed.
+    """
     long_ago, front = rng.random() < 0.5, rng.uniform(0.1, 0.8)
     started = 2 * flow.age[-1] if long_ago else flow.age[int(front * (len(flow.age) - 1))]
-    duration = flow.age[-1] + frames / FRAMES_PER_SECOND
-    samples, scale = int(duration * HISTORY_RATE) + 2, HISTORY_RATE // 5
+    # Sampled up to the last frame, whatever the speed of the flow: both gases leave the mouth at one rate.
+    samples, scale = round((MEMORY + frames / FRAMES_PER_SECOND) * HISTORY_RATE) + 1, HISTORY_RATE // 5
     kernel = np.hanning(4 * scale)
     noise = np.convolve(rng.standard_normal(samples + 8 * scale), kernel, "same")[4 * scale : -4 * scale]
     flicker = np.exp(FLICKER * (noise / np.sqrt((kernel**2).sum())).astype(np.float32))
@@ -158,7 +174,7 @@ def _column(flow, s, n, since_start, flicker):
         head = np.exp(-(((np.arange(len(radius)) * STEP - front + wide) / wide) ** 2)).astype(np.float32)
         radius, column = radius * (1 + 0.5 * head), column * (1 + 0.6 * head)
     b = radius[row]
-    emitted = flicker[np.clip(((flow.age[-1] - flow.age[row]) * HISTORY_RATE), 0, len(flicker) - 1).astype(np.int32)]
+    emitted = flicker[len(flicker) - 1 - np.minimum(flow.age * HISTORY_RATE, len(flicker) - 1).astype(np.int32)][row]
     # This profile lies between the flat one at the mouth and the bell of a developed jet.
     square = (n / b) ** 2
     value = column[row] * emitted * np.exp(-square * np.sqrt(square))
@@ -180,7 +196,10 @@ def _step(x):
 
 
 def _plume_coordinates(scene, flow, height, width):
-    """Returns distances along the path and from it, float32, in the box that the plume can reach, and that box."""
+    """Returns distances along the path and from it, float32, in the box that the plume can reach, and that box.
+
+    None if the plume stays out of view.
+    """
     x, y = mouth(scene)
     step = max(1, width // 80)  # the coordinates are smooth
     px, py = np.meshgrid(np.arange(0, width, step), np.arange(0, height, step))
@@ -193,6 +212,8 @@ def _plume_coordinates(scene, flow, height, width):
     across = direction[..., 0] * offset[..., 1] - direction[..., 1] * offset[..., 0]
     reach = 3.5 * flow.radius + 0.01 + 3 * scene.unsteady_wind / scene.camera.frame_width * GUST
     inside = (np.abs(across) < reach[nearest]) & (along > -0.05) & (along < len(flow.age) * STEP)
+    if not inside.any():
+        return None
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     box = (slice(step * rows[0], step * rows[-1] + step), slice(step * columns[0], step * columns[-1] + step))
     full = [cv2.resize(a.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) for a in (along, across)]
@@ -224,7 +245,9 @@ def _turbulence(scene, flow, row, least, rng):
 
 
 def _eddy_fields(sizes, rng):
-    """Draws fields [sizes, grid, grid, 3] of unit variance: a divergence-free displacement and a texture.
+    """Draws fields [sizes, grid + 1, grid + 1, 3] of unit variance: a divergence-free displacement and a texture.
+
+    The last row and column are the first ones of the next period.
 
     `sizes` are indices into `EDDY_SIZES`; the field of one size does not depend on the other sizes.
     """
@@ -235,4 +258,5 @@ def _eddy_fields(sizes, rng):
     stream, texture = (band * spectrum for spectrum in noise)
     spectrum = np.stack([1j * ky * stream, -1j * kx * stream, texture], -1).astype(np.complex64)
     fields = scipy.fft.irfft2(spectrum, axes=(1, 2), overwrite_x=True)
-    return fields / fields.std((1, 2), keepdims=True)
+    fields /= np.sqrt(np.einsum("fyxc,fyxc->fc", fields, fields) / EDDY_GRID**2)[:, None, None]  # their means are 0
+    return np.pad(fields, ((0, 0), (0, 1), (0, 1), (0, 0)), mode="wrap")

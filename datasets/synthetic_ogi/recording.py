@@ -7,6 +7,7 @@ import numpy as np
 
 from datasets.synthetic_ogi.scene import Scene, draw_scene
 from datasets.synthetic_ogi.simulator import render_recording
+from datasets.synthetic_ogi.variety import vary
 from fume_jax.data.transforms import apply
 from fume_jax.learning.augment import BrightnessContrast, HorizontalFlip, ShiftScaleRotate, draw_plan
 from fume_jax.schema import BACKGROUND, GASES, IGNORE, PH_CLASS
@@ -18,7 +19,7 @@ COPY_OPERATIONS = (
     BrightnessContrast(probability=1.0, brightness=0.1, contrast=0.2),
 )
 # Tags of random streams, besides that of the scene. They are not 0, because zeros at the end do not change a seed.
-FILM, COPY = 1, 2
+FILM, COPY, VARIETY = 1, 2, 3
 
 
 # File beside the films of a recording, with its masks.
@@ -38,11 +39,13 @@ class RecordingPlan:
     width: int
     seed: int
     kept: tuple[int, ...]  # indices, below `frames * (1 + copies)`, of the examples that belong to the split
+    varied: bool = False  # whether it is filmed as in `variety`, and not in the laboratory
 
 
 def scene_of(plan: RecordingPlan) -> Scene:
     """Draws the scene of a recording."""
-    return draw_scene(plan.ph, np.random.default_rng([plan.seed, plan.number]))
+    scene = draw_scene(plan.ph, np.random.default_rng([plan.seed, plan.number]))
+    return vary(scene, np.random.default_rng([plan.seed, plan.number, VARIETY])) if plan.varied else scene
 
 
 def render(plan: RecordingPlan) -> list[dict]:

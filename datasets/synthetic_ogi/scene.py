@@ -14,6 +14,16 @@ LOW_FLOW_SHARE = 0.3
 
 
 @dataclasses.dataclass(frozen=True)
+class Viewer:
+    """Person who outlines the gas; the defaults are those of the laboratory."""
+
+    # Noise that display and eye add to that of the camera, in grey levels: nobody outlines gas fainter than 5 x 3.
+    noise: float = 3.0
+    share: float = 0.0  # contrast from which gas is outlined, as a share of that of the densest gas in the picture
+    least_area: float = 5e-4  # share of the frame below which a speck of gas is left out
+
+
+@dataclasses.dataclass(frozen=True)
 class Camera:
     """Optics, detector, display and overlay of a camera."""
 
@@ -27,6 +37,18 @@ class Camera:
     headroom: tuple[float, float]  # margin of the automatic gain below and above, relative to the span of the scene
     jpeg_quality: int
     overlay: bool  # whether logo, icons and temperature scale are drawn over the picture
+    # What the cameras of `variety` have besides; the defaults are those of the laboratory.
+    detector_width: int = 320  # pixels
+    enlarged_by: str = "cubic"  # interpolation from the detector to the picture: cubic, linear or nearest
+    small_picture: bool = False  # whether the picture is compressed before it is enlarged
+    shake: float = 0.0  # length of the smear by a moving camera, in pixels of a 320 pixel wide detector
+    stripes: float = 0.0  # K, offsets of the columns of the detector
+    ghost: float = 0.0  # share of the light that the lens reflects to the opposite side
+    gain_percentiles: tuple[float, float] = (1.0, 99.9)  # percentiles of the exposures that the automatic gain spans
+    minimal_span: float = 1.0  # K, least span of the automatic gain, so that noise alone never fills the display
+    mirrored: bool = False  # whether the picture is, overlay and all
+    rotation: float = 0.0  # degrees by which the picture was turned
+    wedge: int = 0  # grey level of the corners of a turned picture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,19 +77,25 @@ class Scene:
     objects: int  # number of objects at the edge of the frame, warmer than the background where the gas is
     shared_seed: int  # seed of background, tube and overlay, and of the stage of the release at which filming begins
     camera: Camera
+    # What the scenes of `variety` have besides; the defaults are those of the laboratory.
+    viewer: Viewer = Viewer()
+    has_gas: bool = True
+    connectors: int = 0  # number of collars on the tube
+    bodies: int = 0  # number of warm bodies, such as hands and animals, that reach into the frame
+    motion: float = 0.0  # frame widths per second by which objects and bodies move
 
 
 def draw_scene(ph: float, rng: np.random.Generator) -> Scene:
     """Draws the scene of one recording: a momentum jet, or a low flow that gravity bends."""
     low_flow = rng.random() < LOW_FLOW_SHARE
     warmer = 1 if rng.random() < 0.75 else -1
-    contrast = _between(1.0, 4.0, rng)
+    contrast = between(1.0, 4.0, rng)
     bore = rng.uniform(0.0018, 0.0032)
     return Scene(
         ph=ph,
         emission=draw_emission(ph, rng),
-        mole_fraction=_between(0.15, 0.3, rng) if low_flow else _between(0.09, 0.18, rng),
-        exit_speed=_between(0.08, 0.35, rng) if low_flow else _between(2.5, 15.0, rng),
+        mole_fraction=between(0.15, 0.3, rng) if low_flow else between(0.09, 0.18, rng),
+        exit_speed=between(0.08, 0.35, rng) if low_flow else between(2.5, 15.0, rng),
         bore_radius=bore,
         tube_radius=bore * rng.uniform(1.1, 2.0),
         tube_length=rng.uniform(0.03, 0.2),
@@ -81,7 +109,7 @@ def draw_scene(ph: float, rng: np.random.Generator) -> Scene:
         contrast=warmer * contrast,
         cooling=rng.uniform(0.1, 0.7) if low_flow else rng.uniform(0.0, 0.4),
         gradient=(rng.normal(0, 0.12), rng.normal(0, 0.12)),
-        clutter=_between(0.005, 0.06, rng),
+        clutter=between(0.005, 0.06, rng),
         drift=rng.normal(0, 0.2),
         objects=int(rng.choice(3, p=(0.65, 0.25, 0.1))),
         shared_seed=int(rng.integers(2**32)),
@@ -89,8 +117,8 @@ def draw_scene(ph: float, rng: np.random.Generator) -> Scene:
             frame_width=rng.uniform(0.18, 0.34),
             blur=rng.uniform(0.5, 1.1),
             vignetting=rng.uniform(0.0, 0.3),
-            netd=_between(0.006, 0.04, rng),
-            pattern=_between(0.005, 0.04, rng),
+            netd=between(0.006, 0.04, rng),
+            pattern=between(0.005, 0.04, rng),
             bad_pixels=int(rng.integers(0, 12)),
             dust=int(rng.choice(4, p=(0.5, 0.3, 0.15, 0.05))),
             headroom=(rng.uniform(0.0, 0.15), rng.uniform(-0.05, 0.15)),
@@ -100,6 +128,6 @@ def draw_scene(ph: float, rng: np.random.Generator) -> Scene:
     )
 
 
-def _between(low, high, rng):
+def between(low: float, high: float, rng: np.random.Generator) -> float:
     """Draws a number whose logarithm is uniform."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))

@@ -61,7 +61,6 @@ from datasets.synthetic_ogi.scene import Scene
 
 # Optical depth of a metre of pure gas, averaged over the band of the filter.
 ABSORPTION = {"co2": 1400.0, "ch4": 1400.0}
-DETECTOR_WIDTH = 320
 STILL = 2  # tag of the random stream of background, tube and overlay, which both films share
 
 
@@ -73,26 +72,37 @@ def render_recording(
     Returns frames uint8 [frames, height, width], masks uint8 of the same shape (0 background, 1 tube, 2 gas), and the
     visibility of the gas in each mask, contrast over noise, float32 [frames].
     """
-    w = min(width, DETECTOR_WIDTH)
+    camera = scene.camera
+    w = min(width, camera.detector_width)
     h = round(height * w / width)
     shared = np.random.default_rng([scene.shared_seed, STILL])
-    behind, drift = cam.background(scene, h, w, shared)
+    behind, things, drift = cam.background(scene, h, w, shared)
     tube, tube_temperature = cam.tube(scene, h, w, shared)
-    factor, offset = cam.optics(scene.camera, h, w, rng)
+    factor, offset = cam.optics(camera, h, w, rng)
     drawing = cam.overlay(height, width, shared)
-    blur = scene.camera.blur * w / DETECTOR_WIDTH
+    direction = shared.uniform(0, np.pi)
     gain, images, masks, visibility = None, [], [], []
     for i, (column, dilution) in enumerate(gas_columns(scene, gas, frames, h, w, rng)):
-        still = behind + drift * (i / FRAMES_PER_SECOND)
+        seconds = i / FRAMES_PER_SECOND
+        still = behind + cam.move(things, scene.motion * seconds * w) + drift * seconds
         gas_temperature = scene.contrast * (1 - scene.cooling * (1 - dilution))
         signal = -np.expm1(-ABSORPTION[gas] * column) * (gas_temperature - still)
         view = (still + signal) * (1 - tube) + tube_temperature * tube
-        exposure = cv2.GaussianBlur(view, (0, 0), blur) * factor + offset
-        exposure += scene.camera.netd * rng.standard_normal((h, w), np.float32)
-        gain = gain or cam.automatic_gain(scene.camera, exposure)
-        images.append(cam.display(scene.camera, exposure, gain, drawing))
-        noise = np.hypot(scene.camera.netd, scene.camera.pattern) / gain[1]
-        mask, seen = annotate(signal / gain[1], tube, noise, height, width)
-        masks.append(mask)
+        exposure = cam.smear(camera, view, direction) * factor + offset
+        if camera.ghost:
+            exposure += camera.ghost * cv2.GaussianBlur(exposure[::-1, ::-1], (0, 0), w / 80)
+        exposure += camera.netd * rng.standard_normal((h, w), np.float32)
+        gain = gain or cam.automatic_gain(camera, exposure)
+        picture = cam.display(camera, exposure, gain, drawing)
+        images.append(cam.turn(camera, picture, camera.wedge))
+        noise = np.hypot(camera.netd, camera.pattern) / gain[1]
+        levels = signal / gain[1]
+        if scene.viewer.share:  # a viewer who sees no more than the display shows
+            seen = [
+                cam.smear(camera, x * (1 - tube) + tube_temperature * tube, direction) for x in (still + signal, still)
+            ]
+            levels = np.subtract(*(np.clip((x * factor + offset - gain[0]) / gain[1], 0, 255) for x in seen))
+        mask, seen = annotate(levels, tube, noise, height, width, scene.viewer)
+        masks.append(cam.turn(camera, mask, -1))
         visibility.append(seen)
     return np.stack(images), np.stack(masks), np.array(visibility, np.float32)

@@ -65,6 +65,15 @@ class SyntheticOgi(PairedFramesBuilder):
             splits={"train": 0.5, "val": 0.2, "test": 0.3},
         ),
         SyntheticOgiConfig(
+            name="pretraining",
+            description="8,000 pairs of 320x240 from 4,000 recordings of cameras and scenes of every kind.",
+            recordings=counts_by_share(4000, PUBLISHED_FRAMES, single_gas=0.1),
+            splits={"train": 0.9, "val": 0.05, "test": 0.05},
+            height=240,
+            width=320,
+            varied=True,
+        ),
+        SyntheticOgiConfig(
             name="tiny",
             description="For tests: 48 pairs of 128x96 frames from 24 recordings.",
             recordings={ph: {"both": 3, "co2": int(ph > 5.5), "ch4": int(ph < 5.5)} for ph in PUBLISHED_FRAMES},
