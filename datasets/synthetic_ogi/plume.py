@@ -268,12 +268,13 @@ def _eddy_fields(sizes, rng):
 
     `sizes` are indices into `EDDY_SIZES`; the field of one size does not depend on the other sizes.
     """
-    kx, ky = np.arange(HIGHEST_WAVE + 1), np.arange(-HIGHEST_WAVE, HIGHEST_WAVE + 1)
-    band = np.exp(-((np.hypot(kx, ky[:, None]) - EDDY_GRID / CELLS_PER_EDDY) ** 2) / (0.1 * EDDY_GRID))
+    rows = np.arange(-HIGHEST_WAVE, HIGHEST_WAVE + 1)
+    kx, ky = np.arange(HIGHEST_WAVE + 1, dtype=np.float32), rows[:, None].astype(np.float32)
+    band = np.exp(-((np.hypot(kx, ky) - EDDY_GRID / CELLS_PER_EDDY) ** 2) / (0.1 * EDDY_GRID))
     noise = _complex_noise((2, len(EDDY_SIZES), *band.shape), rng)[:, sizes]
-    stream, texture = noise * band.astype(np.float32)
+    stream, texture = noise * band
     spectrum = np.zeros((len(sizes), 3, EDDY_GRID, len(kx)), np.complex64)
-    spectrum[:, :, ky] = np.stack([1j * ky[:, None] * stream, -1j * kx * stream, texture], 1)
+    spectrum[:, :, rows] = np.stack([1j * ky * stream, -1j * kx * stream, texture], 1)
     fields = scipy.fft.irfft(scipy.fft.ifft(spectrum, axis=2, overwrite_x=True), EDDY_GRID, axis=3)
     fields /= np.sqrt(np.einsum("fcyx,fcyx->fc", fields, fields) / EDDY_GRID**2)[..., None, None]  # their means are 0
     wrapped = np.zeros((len(sizes), EDDY_GRID + 1, EDDY_GRID + 1, 4), np.float32)
