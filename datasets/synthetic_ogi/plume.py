@@ -102,19 +102,22 @@ def gas_columns(scene: Scene, gas: str, frames: int, height: int, width: int, rn
     A column is the concentration integrated along a line of sight, in mole fraction times metre. The dilution is 1 at
     the mouth.
     """
-    flow = mean_flow(scene, gas)
-    found = _plume_coordinates(scene, flow, height, width) if scene.has_gas else None
-    if found is None:
-        blank = np.zeros((2, height, width), np.float32)
+    blank = np.zeros((2, height, width), np.float32)
+    if not scene.has_gas:
         yield from [blank] * frames
         return
-    along, across, pixels = found
+    flow = mean_flow(scene, gas)
+    started, flicker = _history(flow, frames, np.random.default_rng([scene.shared_seed, RELEASE]))
+    front, _ = _front(flow, started + (frames - 1) / FRAMES_PER_SECOND)
+    along, across, pixels = _plume_coordinates(scene, flow, front, height, width)
+    if not len(pixels):
+        yield from [blank] * frames
+        return
     row = _row(flow, along)
     turbulence = _turbulence(scene, flow, row, 0.1 / width, rng)
     developed = INTERMITTENCY * flow.turbulence[row]
     layers = LAYERS if developed.any() else 1
     dilution = _picture(pixels, flow.dilution[row], height, width)
-    started, flicker = _history(flow, frames, np.random.default_rng([scene.shared_seed, RELEASE]))
     for frame in range(frames):
         t = frame / FRAMES_PER_SECOND
         total = np.zeros_like(along)
@@ -140,12 +143,12 @@ def _displaced(along, across, turbulence, t, phase):
     s, n, texture = along.copy(), across.copy(), np.zeros_like(along)
     # Small eddies act where the larger ones have moved the gas, which makes filaments and curls.
     for eddies in turbulence:
-        periods = phase - eddies.speed * t * eddies.cells / EDDY_GRID
-        x, y = (_in_period(a * (eddies.cells / EDDY_GRID) + b) for a, b in ((s, periods), (n, 0)))
-        u = cv2.split(cv2.remap(eddies.field, x, y, cv2.INTER_LINEAR))
-        s += eddies.amplitude * u[0]
-        n += eddies.amplitude * u[1]
-        texture += eddies.share * u[2]
+        scale = eddies.cells / EDDY_GRID
+        x, y = _in_period(s * scale + (phase - eddies.speed * t * scale)), _in_period(n * scale)
+        u = cv2.remap(eddies.field, x, y, cv2.INTER_LINEAR)
+        s += eddies.amplitude * u[..., 0]
+        n += eddies.amplitude * u[..., 1]
+        texture += eddies.share * u[..., 2]
     return s, n, texture
 
 
@@ -174,22 +177,29 @@ def _history(flow, frames, rng):
 def _column(flow, s, n, since_start, flicker):
     """Returns columns at plume coordinates: those of the steady plume, behind a rounded front that collects gas."""
     row = _row(flow, s)
-    front_age = FRONT_SPEED * since_start
+    front, wide = _front(flow, since_start)
     radius, column = flow.radius, flow.column
-    if front_age < flow.age[-1]:
-        front = float(np.interp(front_age, flow.age, np.arange(len(flow.age)))) * STEP
-        wide = 1.4 * float(np.interp(front / STEP, np.arange(len(radius)), radius))
+    starting = front < np.inf
+    if starting:
         head = np.exp(-(((np.arange(len(radius)) * STEP - front + wide) / wide) ** 2)).astype(np.float32)
         radius, column = radius * (1 + 0.5 * head), column * (1 + 0.6 * head)
-    b = radius[row]
-    emitted = flicker[len(flicker) - 1 - np.minimum(flow.age * HISTORY_RATE, len(flicker) - 1).astype(np.int32)][row]
+    emitted = flicker[len(flicker) - 1 - np.minimum(flow.age * HISTORY_RATE, len(flicker) - 1).astype(np.int32)]
     # This profile lies between the flat one at the mouth and the bell of a developed jet.
-    square = (n / b) ** 2
-    value = column[row] * emitted * np.exp(-square * np.sqrt(square))
+    square = (n / radius[row]) ** 2
+    value = (column * emitted)[row] * np.exp(-square * np.sqrt(square))
     value *= _step(s / (0.3 * flow.radius[0]))
-    if front_age < flow.age[-1]:
+    if starting:
         value *= _step((front - s - 0.5 * n * n / wide) / (0.25 * wide))
     return value
+
+
+def _front(flow, since_start):
+    """Returns the distance of the front along the path, and the width of its head; infinite if it has left the path."""
+    age = FRONT_SPEED * since_start
+    if age >= flow.age[-1]:
+        return np.inf, np.inf
+    row = float(np.interp(age, flow.age, np.arange(len(flow.age))))
+    return row * STEP, 1.4 * float(np.interp(row, np.arange(len(flow.radius)), flow.radius))
 
 
 def _row(flow, s):
@@ -203,11 +213,11 @@ def _step(x):
     return x * x * (3 - 2 * x)
 
 
-def _plume_coordinates(scene, flow, height, width):
+def _plume_coordinates(scene, flow, front, height, width):
     """Returns distances along the path and from it, float32, of the pixels that the plume can reach, and these pixels.
 
-    All are [rows, ROW_OF_PIXELS]; the pixels are indices into the picture, and the last row repeats some of them. None
-    if the plume stays out of view.
+    All are [rows, ROW_OF_PIXELS]; the pixels are indices into the picture, and the last row repeats some of them. There
+    are no rows if the plume stays out of view. `front` is the distance of its front along the path.
     """
     x, y = mouth(scene)
     step = max(1, width // 80)  # the coordinates are smooth
@@ -221,9 +231,8 @@ def _plume_coordinates(scene, flow, height, width):
     along = nearest * STEP + (offset * direction).sum(-1)
     across = direction[..., 0] * offset[..., 1] - direction[..., 1] * offset[..., 0]
     reach = 3.5 * flow.radius + 0.01 + 3 * scene.unsteady_wind / scene.camera.frame_width * GUST
-    inside = (np.abs(across) < reach[nearest]) & (along > -0.05) & (along < len(flow.age) * STEP)
-    if not inside.any():
-        return None
+    end = min(len(flow.age) * STEP, front + reach[int(min(front / STEP, len(reach) - 1))])
+    inside = (np.abs(across) < reach[nearest]) & (along > -0.05) & (along < end)
     pixels = np.flatnonzero(cv2.resize(inside.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST))
     pixels = np.resize(pixels, (-(-len(pixels) // ROW_OF_PIXELS), ROW_OF_PIXELS))
     full = (cv2.resize(a.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) for a in (along, across))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from datasets.synthetic_ogi import camera
-from datasets.synthetic_ogi.annotation import ROSE, VIEWER_NOISE, annotate
+from datasets.synthetic_ogi.annotation import ROSE, annotate
 from datasets.synthetic_ogi.plume import ENTRAINMENT, EXCESS_DENSITY, GRAVITY, STEP, gas_columns, mean_flow
 from datasets.synthetic_ogi.scene import draw_scene
 from datasets.synthetic_ogi.simulator import render_recording
