@@ -65,7 +65,7 @@ def tube(scene: Scene, height: int, width: int, rng: np.random.Generator) -> tup
     along = np.array([side * np.cos(scene.tube_tilt), np.sin(scene.tube_tilt)])
     across = np.array([-along[1], along[0]]) * radius
     end = np.array([x * width, y * height])
-    start = end - (2 * scene.tube_length + 0.1) * width * along  # far outside the frame
+    start = end - (2 * max(scene.tube_length, 0) + 0.1) * width * along  # far outside the frame
     corners = np.array([start - across, end - across, end + across, start + across])
     coverage = np.zeros((height, width), np.uint8)
 
