@@ -230,7 +230,7 @@ def _plume_coordinates(scene, flow, front, height, width):
     direction = flow.direction[nearest]
     along = nearest * STEP + (offset * direction).sum(-1)
     across = direction[..., 0] * offset[..., 1] - direction[..., 1] * offset[..., 0]
-    reach = 3.5 * flow.radius + 0.01 + 3 * scene.unsteady_wind / scene.camera.frame_width * GUST
+    reach = 3.0 * flow.radius + 0.01 + 3 * scene.unsteady_wind / scene.camera.frame_width * GUST
     end = min(len(flow.age) * STEP, front + reach[int(min(front / STEP, len(reach) - 1))])
     inside = (np.abs(across) < reach[nearest]) & (along > -0.05) & (along < end)
     pixels = np.flatnonzero(cv2.resize(inside.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST))
