@@ -36,7 +36,7 @@ from fume_jax.runtime.console import Console
 from fume_jax.runtime.malloc import keep_freed_memory
 from fume_jax.runtime.mesh import create_mesh
 
-_DATA = flags.DEFINE_string("data", "data/synthetic_ogi/published/2.0.0", "Prepared dataset of the input pipeline.")
+_DATA = flags.DEFINE_string("data", "data/synthetic_ogi/published/3.0.0", "Prepared dataset of the input pipeline.")
 flags.declare_key_flag("output")
 BATCH_SIZE, WARM_UP_BATCHES, PNG_PAIRS = 8, 10, 1000
 

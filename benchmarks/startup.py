@@ -14,7 +14,7 @@ from benchmarks.report import Report
 from fume_jax.runtime import cli
 from fume_jax.runtime.errors import UserError
 
-_DATA = flags.DEFINE_string("data", "data/synthetic_ogi/demo/2.0.0", "Prepared dataset, trained on by the config demo.")
+_DATA = flags.DEFINE_string("data", "data/synthetic_ogi/demo/3.0.0", "Prepared dataset, trained on by the config demo.")
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Starts of each kind; medians are reported.", lower_bound=1)
 flags.declare_key_flag("output")
 # Folder of the run, and the signal that ends it after its first step: SIGTERM leaves a checkpoint.

@@ -56,7 +56,7 @@ def get_config(preset: str = "fume") -> ml_collections.ConfigDict:
     config.model.batch_norm_splits = 1
 
     config.data = ml_collections.ConfigDict()
-    config.data.path = "data/synthetic_ogi/demo/2.0.0"  # folder of the prepared dataset
+    config.data.path = "data/synthetic_ogi/demo/3.0.0"  # folder of the prepared dataset
     config.data.height = 480
     config.data.width = 640
     config.data.sampling = "balanced"  # balanced: every class equally often, with replacement; or uniform

@@ -1,5 +1,7 @@
 """The pretrained FUME of `fume_jax/assets`, trained on all of `published` at half the resolution.
 
+Its weights are of version 2.0.0 of that dataset. To train it on the version of today:
+
 python -m datasets.synthetic_ogi --data_dir=data --name=published --width=320 --height=240
 fume train --config=pretrained --workdir=runs/pretrained
 """
@@ -12,7 +14,7 @@ from configs import fume
 def get_config() -> ml_collections.ConfigDict:
     """Returns the published recipe with the changes below."""
     config = fume.get_config()
-    config.data.path = "data/synthetic_ogi/published_320x240/2.0.0"
+    config.data.path = "data/synthetic_ogi/published_320x240/3.0.0"
     config.data.height = 240
     config.data.width = 320
     config.data.num_threads = 2

@@ -19,7 +19,7 @@ from launch.command import Needs
 
 # Overrides that make a run take minutes on a laptop. The keys that a sweep varies override them.
 SMOKE = {
-    "data.path": "data/synthetic_ogi/tiny/2.0.0",
+    "data.path": "data/synthetic_ogi/tiny/3.0.0",
     "data.height": 64,
     "data.width": 80,
     "data.num_threads": 1,

@@ -27,7 +27,7 @@ def commands(root):
     """Every command, by name, in an order in which each finds what it needs."""
     frames = [f"--{gas}={pretrained_examples()['healthy_jet'][gas]}" for gas in ("co2", "ch4")]
     data, run, model = root / "data", root / "run", root / "model"
-    dataset = data / "synthetic_ogi" / "tiny" / "2.0.0"
+    dataset = data / "synthetic_ogi" / "tiny" / "3.0.0"
     size = ["--copies=2", "--height=48", "--width=64"]
     short = ["--config.train.epochs=1", "--config.eval.every_epochs=1"]
     server = ["-m", "fume_jax.app", f"--workdir={model}", "--port=0"]

@@ -1,5 +1,7 @@
 """Masks as a person would draw them who knows the scene and sees the picture at its brightness."""
 
+import math
+
 import cv2
 import numpy as np
 
@@ -8,6 +10,7 @@ from fume_jax.schema import GAS, TUBE
 
 # A viewer sees a structure that stands out by about five times the noise (Rose 1948, doi:10.1364/JOSA.38.000196).
 ROSE = 5.0
+HOLE = 1e-3  # share of the picture below which a gap in the gas is closed
 
 
 def annotate(
@@ -24,20 +27,30 @@ def annotate(
     threshold = ROSE * noise
     if viewer.share and (smooth > threshold).any():
         threshold = max(threshold, viewer.share * float(np.percentile(smooth[smooth > threshold], 95)))
-    visible = (smooth > threshold).astype(np.uint8)
-    size = width // 60 | 1
-    visible = cv2.morphologyEx(visible, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)))
-    visible = _drop_small(visible, viewer.least_area * height * width)
-    visible = 1 - _drop_small(1 - visible, 1e-3 * height * width)
-    mask = np.where(visible > 0, GAS, 0).astype(np.uint8)
+    mask = _outlined((smooth > threshold).astype(np.uint8), viewer.least_area) * np.uint8(GAS)
     mask[tube > 0.5] = TUBE
     gas = mask == GAS
     return mask, float(smooth[gas].mean() / noise) if gas.any() else 0.0
 
 
+def _outlined(visible, least_area):
+    """Closes small gaps and drops specks, whose area is a share of the picture; uint8 [height, width] of 0 and 1."""
+    height, width = visible.shape
+    size = width // 60 | 1
+    visible = cv2.morphologyEx(visible, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)))
+    hole = HOLE * height * width
+    # Far from the gas nothing changes. What is around the gas is larger than a hole in this window too.
+    x, y, w, h = cv2.boundingRect(visible)
+    margin = math.ceil(hole**0.5)
+    window = visible[max(0, y - margin) : y + h + margin, max(0, x - margin) : x + w + margin]
+    gas = _drop_small(window, least_area * height * width)
+    window[:] = 1 - _drop_small(1 - gas, hole)
+    return visible
+
+
 def _drop_small(region, least_area):
     """Removes the connected parts that are smaller than `least_area` pixels."""
     _, parts, statistics, _ = cv2.connectedComponentsWithStats(region)
-    kept = statistics[:, cv2.CC_STAT_AREA] >= least_area
-    kept[0] = False
-    return kept[parts].astype(np.uint8)
+    kept = (statistics[:, cv2.CC_STAT_AREA] >= least_area).astype(np.uint8)
+    kept[0] = 0
+    return kept[parts] if not kept[1:].all() else region

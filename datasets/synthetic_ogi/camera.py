@@ -31,7 +31,7 @@ def background(scene: Scene, height: int, width: int, rng: np.random.Generator) 
         things += thing * scene.contrast * rng.uniform(0.3, 2.0)
     for _ in range(scene.bodies):
         things += _body(height, width, rng) * scene.contrast * rng.uniform(0.5, 3.0) * rng.choice((-1, 1))
-    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
+    x, y = _axes(height, width)
     slope = abs(scene.contrast) * (scene.gradient[0] * x + scene.gradient[1] * y)
     clutter = scene.clutter * (_blotches(height, width, 60, rng) + _blotches(height, width, 12, rng))
     return slope + clutter, things, scene.drift * _blotches(height, width, 100, rng)
@@ -65,7 +65,7 @@ def tube(scene: Scene, height: int, width: int, rng: np.random.Generator) -> tup
     along = np.array([side * np.cos(scene.tube_tilt), np.sin(scene.tube_tilt)])
     across = np.array([-along[1], along[0]]) * radius
     end = np.array([x * width, y * height])
-    start = end - (2 * scene.tube_length + 0.1) * width * along  # far outside the frame
+    start = end - (2 * max(scene.tube_length, 0) + 0.1) * width * along  # far outside the frame
     corners = np.array([start - across, end - across, end + across, start + across])
     coverage = np.zeros((height, width), np.uint8)
 
@@ -79,14 +79,15 @@ def tube(scene: Scene, height: int, width: int, rng: np.random.Generator) -> tup
         center, half = end - rng.uniform(0.0, 0.15) * width * along, rng.uniform(0.5, 2.5) * radius * along
         wide = rng.uniform(1.2, 2.5) * across
         fill(np.array([center - half - wide, center + half - wide, center + half + wide, center - half + wide]))
-        near = np.abs((np.indices((height, width))[::-1].transpose(1, 2, 0) - center) @ along) < np.hypot(*half)
+        x, y = np.arange(width) - center[0], np.arange(height)[:, None] - center[1]
+        near = np.abs(x * along[0] + y * along[1]) < np.hypot(*half)
         temperature = np.where(near, temperature * rng.uniform(-0.3, 1.5), temperature)
     return coverage.astype(np.float32) / 255, temperature.astype(np.float32)
 
 
 def optics(camera: Camera, height: int, width: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Draws the factor and the offset of optics and detector, equal in every frame, both float32 [height, width]."""
-    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
+    x, y = _axes(height, width)
     factor = 1 - camera.vignetting * (x**2 + y**2) / 2
     for _ in range(camera.dust):
         speck = np.zeros((height, width), np.float32)
@@ -105,7 +106,7 @@ def optics(camera: Camera, height: int, width: int, rng: np.random.Generator) ->
 
 def move(things: np.ndarray, shift: float) -> np.ndarray:
     """Moves a picture, float32 [height, width], to the right by a number of pixels."""
-    if not shift:
+    if not shift or not things.any():
         return things
     height, width = things.shape
     return cv2.warpAffine(
@@ -191,6 +192,11 @@ def turn(camera: Camera, picture: np.ndarray, outside: int) -> np.ndarray:
         method = cv2.INTER_NEAREST if outside < 0 else cv2.INTER_LINEAR
         picture = cv2.warpAffine(picture, matrix, (width, height), flags=method, borderValue=max(outside, 0))
     return picture
+
+
+def _axes(height, width):
+    """Returns x [1, width] and y [height, 1], float32, which are -1 and 1 at the edges of a picture."""
+    return np.linspace(-1, 1, width, dtype=np.float32)[None], np.linspace(-1, 1, height, dtype=np.float32)[:, None]
 
 
 def _compress(camera, levels):

@@ -1,11 +1,11 @@
 """Gas plume: its flow, and the amount of gas along each line of sight."""
 
 import dataclasses
+import math
 
 import cv2
 import numpy as np
 import scipy.fft
-from scipy.spatial import cKDTree
 
 from datasets.synthetic_ogi.scene import Scene
 
@@ -31,7 +31,9 @@ EDDY_PER_RADIUS = 1.5  # size of the eddies that displace most, relative to the 
 DISPLACEMENT = 0.3  # displacement by eddies of all sizes, relative to the local radius
 INTERMITTENCY = 0.35  # standard deviation of the logarithm of the column in turbulent flow
 EDDY_GRID, CELLS_PER_EDDY = 128, 8
+HIGHEST_WAVE = 26  # waves per field of eddies beyond which its spectrum is nought
 STEP = 0.004  # step along the path, in frame widths
+ROW_OF_PIXELS = 256  # pixels in the reach of the plume are listed in rows, because `remap` limits the length of a list
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,39 +59,41 @@ def mean_flow(scene: Scene, gas: str) -> MeanFlow:
     laminar_length = 2 * r * BREAK_UP * max(1.0, TURBULENT / reynolds) ** 1.5
     # Fluxes of a round jet, divided by pi.
     volume = r**2 * scene.exit_speed
-    mx, my = volume * scene.exit_speed * np.cos(scene.tube_tilt), volume * scene.exit_speed * np.sin(scene.tube_tilt)
+    mx, my = (volume * scene.exit_speed * part(scene.tube_tilt) for part in (math.cos, math.sin))
+    wind_x, wind_y = map(float, scene.wind)
     x = y = arc = age = 0.0
     step, rows = STEP * wide, []
     # The path ends outside the frame, wherever along a side the tube enters it.
     outside = max(0.0, -scene.tube_length)
+    # Plain numbers: those of NumPy take several times as long.
     while arc < (2 + outside) * wide and -0.3 * wide < x < (1.1 + outside) * wide and abs(y) < 0.9 * wide:
         ux, uy = mx / volume, my / volume
-        speed = max(np.hypot(ux, uy), 0.01)
-        radius = (volume / speed) ** 0.5
-        vx, vy = ux + scene.wind[0], uy + scene.wind[1]
-        drifting = max(np.hypot(vx, vy), 0.01)
+        speed = max(math.hypot(ux, uy), 0.01)
+        radius = math.sqrt(volume / speed)
+        vx, vy = ux + wind_x, uy + wind_y
+        drifting = max(math.hypot(vx, vy), 0.01)
         turbulence = min(max((arc - laminar_length) / (20 * r), 0.0), 1.0)
-        column = fraction * r**2 * scene.exit_speed / (speed * radius) * np.pi**0.5
-        dilution = r**2 * scene.exit_speed / volume
-        rows.append(
-            (x / wide, y / wide, vx / drifting, vy / drifting, drifting, radius, age, column, dilution, turbulence)
-        )
+        rows.append((x, y, vx / drifting, vy / drifting, drifting, speed, radius, age, volume, turbulence))
         x, y, arc, age = x + step * vx / drifting, y + step * vy / drifting, arc + step, age + step / drifting
         my += step * buoyancy / speed
         volume += step * (2 * ENTRAINMENT * turbulence * radius * speed + 4 * DIFFUSIVITY)
-    t = np.array(rows, np.float32)
-    return MeanFlow(t[:, :2], t[:, 2:4], t[:, 4] / wide, t[:, 5] / wide, t[:, 6], t[:, 7], t[:, 8], t[:, 9])
+    t = np.array(rows)
+    drifting, speed, radius, age, volume, turbulence = t[:, 4:].T
+    dilution = r**2 * scene.exit_speed / volume
+    column = fraction * r**2 * scene.exit_speed / (speed * radius) * np.pi**0.5
+    tables = (t[:, :2] / wide, t[:, 2:4], drifting / wide, radius / wide, age, column, dilution, turbulence)
+    return MeanFlow(*(table.astype(np.float32) for table in tables))
 
 
 @dataclasses.dataclass(frozen=True)
 class Eddies:
-    """Turbulence of one eddy size within the box of the frame that the plume can reach."""
+    """Turbulence of one eddy size at the pixels that the plume can reach, which are listed as [rows, columns]."""
 
     cells: float  # cells of the field per frame width
     speed: float  # convection speed in frame widths per second
-    field: np.ndarray  # [grid + 1, grid + 1, 3], periodic: displacement along and across, texture
-    amplitude: np.ndarray  # [h, w], amplitude of the displacement in frame widths
-    share: np.ndarray  # [h, w], weight of the texture
+    field: np.ndarray  # [grid + 1, grid + 1, 4], periodic: displacement along and across, texture, nothing
+    amplitude: np.ndarray  # [rows, columns], amplitude of the displacement in frame widths
+    share: np.ndarray  # [rows, columns], weight of the texture
 
 
 def gas_columns(scene: Scene, gas: str, frames: int, height: int, width: int, rng: np.random.Generator):
@@ -98,20 +102,22 @@ def gas_columns(scene: Scene, gas: str, frames: int, height: int, width: int, rn
     A column is the concentration integrated along a line of sight, in mole fraction times metre. The dilution is 1 at
     the mouth.
     """
-    flow = mean_flow(scene, gas)
-    found = _plume_coordinates(scene, flow, height, width) if scene.has_gas else None
-    if found is None:
-        blank = np.zeros((2, height, width), np.float32)
+    blank = np.zeros((2, height, width), np.float32)
+    if not scene.has_gas:
         yield from [blank] * frames
         return
-    along, across, box = found
+    flow = mean_flow(scene, gas)
+    started, flicker = _history(flow, frames, np.random.default_rng([scene.shared_seed, RELEASE]))
+    front, _ = _front(flow, started + (frames - 1) / FRAMES_PER_SECOND)
+    along, across, pixels = _plume_coordinates(scene, flow, front, height, width)
+    if not len(pixels):
+        yield from [blank] * frames
+        return
     row = _row(flow, along)
     turbulence = _turbulence(scene, flow, row, 0.1 / width, rng)
     developed = INTERMITTENCY * flow.turbulence[row]
     layers = LAYERS if developed.any() else 1
-    dilution = np.zeros((height, width), np.float32)
-    dilution[box] = flow.dilution[row]
-    started, flicker = _history(flow, frames, np.random.default_rng([scene.shared_seed, RELEASE]))
+    dilution = _picture(pixels, flow.dilution[row], height, width)
     for frame in range(frames):
         t = frame / FRAMES_PER_SECOND
         total = np.zeros_like(along)
@@ -119,9 +125,14 @@ def gas_columns(scene: Scene, gas: str, frames: int, height: int, width: int, rn
             s, n, texture = _displaced(along, across, turbulence, t, layer / layers)
             column = _column(flow, s, n, started + t, flicker[: round((MEMORY + t) * HISTORY_RATE) + 1])
             total += column * np.exp(developed * texture)
-        picture = np.zeros((height, width), np.float32)
-        picture[box] = total / layers
-        yield picture, dilution
+        yield _picture(pixels, total / layers, height, width), dilution
+
+
+def _picture(pixels, values, height, width):
+    """Returns a picture [height, width] with values at some pixels and zeros elsewhere."""
+    picture = np.zeros(height * width, np.float32)
+    picture[pixels] = values
+    return picture.reshape(height, width)
 
 
 def _displaced(along, across, turbulence, t, phase):
@@ -132,12 +143,12 @@ def _displaced(along, across, turbulence, t, phase):
     s, n, texture = along.copy(), across.copy(), np.zeros_like(along)
     # Small eddies act where the larger ones have moved the gas, which makes filaments and curls.
     for eddies in turbulence:
-        periods = phase - eddies.speed * t * eddies.cells / EDDY_GRID
-        x, y = (_in_period(a * (eddies.cells / EDDY_GRID) + b) for a, b in ((s, periods), (n, 0)))
-        u = cv2.split(cv2.remap(eddies.field, x, y, cv2.INTER_LINEAR))
-        s += eddies.amplitude * u[0]
-        n += eddies.amplitude * u[1]
-        texture += eddies.share * u[2]
+        scale = eddies.cells / EDDY_GRID
+        x, y = _in_period(s * scale + (phase - eddies.speed * t * scale)), _in_period(n * scale)
+        u = cv2.remap(eddies.field, x, y, cv2.INTER_LINEAR)
+        s += eddies.amplitude * u[..., 0]
+        n += eddies.amplitude * u[..., 1]
+        texture += eddies.share * u[..., 2]
     return s, n, texture
 
 
@@ -166,22 +177,29 @@ def _history(flow, frames, rng):
 def _column(flow, s, n, since_start, flicker):
     """Returns columns at plume coordinates: those of the steady plume, behind a rounded front that collects gas."""
     row = _row(flow, s)
-    front_age = FRONT_SPEED * since_start
+    front, wide = _front(flow, since_start)
     radius, column = flow.radius, flow.column
-    if front_age < flow.age[-1]:
-        front = float(np.interp(front_age, flow.age, np.arange(len(flow.age)))) * STEP
-        wide = 1.4 * float(np.interp(front / STEP, np.arange(len(radius)), radius))
+    starting = front < np.inf
+    if starting:
         head = np.exp(-(((np.arange(len(radius)) * STEP - front + wide) / wide) ** 2)).astype(np.float32)
         radius, column = radius * (1 + 0.5 * head), column * (1 + 0.6 * head)
-    b = radius[row]
-    emitted = flicker[len(flicker) - 1 - np.minimum(flow.age * HISTORY_RATE, len(flicker) - 1).astype(np.int32)][row]
+    emitted = flicker[len(flicker) - 1 - np.minimum(flow.age * HISTORY_RATE, len(flicker) - 1).astype(np.int32)]
     # This profile lies between the flat one at the mouth and the bell of a developed jet.
-    square = (n / b) ** 2
-    value = column[row] * emitted * np.exp(-square * np.sqrt(square))
+    square = (n / radius[row]) ** 2
+    value = (column * emitted)[row] * np.exp(-square * np.sqrt(square))
     value *= _step(s / (0.3 * flow.radius[0]))
-    if front_age < flow.age[-1]:
+    if starting:
         value *= _step((front - s - 0.5 * n * n / wide) / (0.25 * wide))
     return value
+
+
+def _front(flow, since_start):
+    """Returns the distance of the front along the path, and the width of its head; infinite if it has left the path."""
+    age = FRONT_SPEED * since_start
+    if age >= flow.age[-1]:
+        return np.inf, np.inf
+    row = float(np.interp(age, flow.age, np.arange(len(flow.age))))
+    return row * STEP, 1.4 * float(np.interp(row, np.arange(len(flow.radius)), flow.radius))
 
 
 def _row(flow, s):
@@ -195,29 +213,37 @@ def _step(x):
     return x * x * (3 - 2 * x)
 
 
-def _plume_coordinates(scene, flow, height, width):
-    """Returns distances along the path and from it, float32, in the box that the plume can reach, and that box.
+def _plume_coordinates(scene, flow, front, height, width):
+    """Returns distances along the path and from it, float32, of the pixels that the plume can reach, and these pixels.
 
-    None if the plume stays out of view.
+    All are [rows, ROW_OF_PIXELS]; the pixels are indices into the picture, and the last row repeats some of them. There
+    are no rows if the plume stays out of view. `front` is the distance of its front along the path.
     """
     x, y = mouth(scene)
     step = max(1, width // 80)  # the coordinates are smooth
-    px, py = np.meshgrid(np.arange(0, width, step), np.arange(0, height, step))
-    right = (px + 0.5 * step) / width - x
-    points = np.stack([-right if scene.tube_at_right else right, (py + 0.5 * step) / width - y * height / width], -1)
-    nearest = cKDTree(flow.path).query(points.reshape(-1, 2))[1].reshape(px.shape)
+    size = -(-width // step), -(-height // step)
+    right, down = ((np.arange(n) + 0.5) / n for n in size)
+    right = x - right if scene.tube_at_right else right - x
+    points = np.stack(np.broadcast_arrays(right, (down[:, None] - y) * height / width), -1).astype(np.float32)
+    nearest = _nearest(points.reshape(-1, 2), flow.path).reshape(size[::-1])
     offset = points - flow.path[nearest]
     direction = flow.direction[nearest]
     along = nearest * STEP + (offset * direction).sum(-1)
     across = direction[..., 0] * offset[..., 1] - direction[..., 1] * offset[..., 0]
-    reach = 3.5 * flow.radius + 0.01 + 3 * scene.unsteady_wind / scene.camera.frame_width * GUST
-    inside = (np.abs(across) < reach[nearest]) & (along > -0.05) & (along < len(flow.age) * STEP)
-    if not inside.any():
-        return None
-    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
-    box = (slice(step * rows[0], step * rows[-1] + step), slice(step * columns[0], step * columns[-1] + step))
-    full = [cv2.resize(a.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) for a in (along, across)]
-    return full[0][box].copy(), full[1][box].copy(), box
+    reach = 3.0 * flow.radius + 0.01 + 3 * scene.unsteady_wind / scene.camera.frame_width * GUST
+    end = min(len(flow.age) * STEP, front + reach[int(min(front / STEP, len(reach) - 1))])
+    inside = (np.abs(across) < reach[nearest]) & (along > -0.05) & (along < end)
+    pixels = np.flatnonzero(cv2.resize(inside.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST))
+    pixels = np.resize(pixels, (-(-len(pixels) // ROW_OF_PIXELS), ROW_OF_PIXELS))
+    full = (cv2.resize(a.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) for a in (along, across))
+    return *(a.ravel()[pixels] for a in full), pixels
+
+
+def _nearest(points, path):
+    """Returns the index of the point of a path [n, 2] that is nearest to each point, int [points]."""
+    # |path - point|^2 without |point|^2, as one product of matrices.
+    terms = np.concatenate([-2 * path, (path**2).sum(1, keepdims=True)], 1)
+    return (np.pad(points, ((0, 0), (0, 1)), constant_values=1) @ terms.T).argmin(1)
 
 
 def mouth(scene: Scene) -> tuple[float, float]:
@@ -245,18 +271,27 @@ def _turbulence(scene, flow, row, least, rng):
 
 
 def _eddy_fields(sizes, rng):
-    """Draws fields [sizes, grid + 1, grid + 1, 3] of unit variance: a divergence-free displacement and a texture.
+    """Draws fields [sizes, grid + 1, grid + 1, 4] of unit variance: a divergence-free displacement, a texture, nothing.
 
-    The last row and column are the first ones of the next period.
+    The last row and column are the first ones of the next period; `remap` is faster with four channels than with three.
 
     `sizes` are indices into `EDDY_SIZES`; the field of one size does not depend on the other sizes.
     """
-    kx, ky = np.arange(EDDY_GRID // 2 + 1), np.fft.fftfreq(EDDY_GRID, 1 / EDDY_GRID)[:, None]
+    rows = np.arange(-HIGHEST_WAVE, HIGHEST_WAVE + 1)
+    kx, ky = np.arange(HIGHEST_WAVE + 1, dtype=np.float32), rows[:, None].astype(np.float32)
     band = np.exp(-((np.hypot(kx, ky) - EDDY_GRID / CELLS_PER_EDDY) ** 2) / (0.1 * EDDY_GRID))
-    shape = (len(EDDY_SIZES), *band.shape, 2)
-    noise = (rng.standard_normal(shape, np.float32).view(np.complex64)[sizes, ..., 0] for _ in range(2))
-    stream, texture = (band * spectrum for spectrum in noise)
-    spectrum = np.stack([1j * ky * stream, -1j * kx * stream, texture], -1).astype(np.complex64)
-    fields = scipy.fft.irfft2(spectrum, axes=(1, 2), overwrite_x=True)
-    fields /= np.sqrt(np.einsum("fyxc,fyxc->fc", fields, fields) / EDDY_GRID**2)[:, None, None]  # their means are 0
-    return np.pad(fields, ((0, 0), (0, 1), (0, 1), (0, 0)), mode="wrap")
+    noise = _complex_noise((2, len(EDDY_SIZES), *band.shape), rng)[:, sizes]
+    stream, texture = noise * band
+    spectrum = np.zeros((len(sizes), 3, EDDY_GRID, len(kx)), np.complex64)
+    spectrum[:, :, rows] = np.stack([1j * ky * stream, -1j * kx * stream, texture], 1)
+    fields = scipy.fft.irfft(scipy.fft.ifft(spectrum, axis=2, overwrite_x=True), EDDY_GRID, axis=3)
+    fields /= np.sqrt(np.einsum("fcyx,fcyx->fc", fields, fields) / EDDY_GRID**2)[..., None, None]  # their means are 0
+    wrapped = np.zeros((len(sizes), EDDY_GRID + 1, EDDY_GRID + 1, 4), np.float32)
+    wrapped[:, :-1, :-1, :3] = np.moveaxis(fields, 1, -1)
+    wrapped[:, -1] = wrapped[:, 0]
+    wrapped[:, :, -1] = wrapped[:, :, 0]
+    return wrapped
+
+
+def _complex_noise(shape, rng):
+    return rng.standard_normal((*shape, 2), np.float32).view(np.complex64)[..., 0]

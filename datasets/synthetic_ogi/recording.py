@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.synthetic_ogi.scene import Scene, draw_scene
-from datasets.synthetic_ogi.simulator import render_recording
+from datasets.synthetic_ogi.simulator import draw_setting, render_recording
 from datasets.synthetic_ogi.variety import vary
 from fume_jax.data.transforms import apply
 from fume_jax.learning.augment import BrightnessContrast, HorizontalFlip, ShiftScaleRotate, draw_plan
@@ -51,7 +51,8 @@ def scene_of(plan: RecordingPlan) -> Scene:
 def render(plan: RecordingPlan) -> list[dict]:
     """Renders the kept examples of a recording; the copies of a frame follow it."""
     scene = scene_of(plan)
-    films = {gas: _film(plan, scene, gas) for gas in GASES}
+    setting = draw_setting(scene, plan.height, plan.width)
+    films = {gas: _film(plan, scene, setting, gas) for gas in GASES}
     examples = []
     for index in plan.kept:
         frame, copy = divmod(index, 1 + plan.copies)
@@ -83,14 +84,14 @@ def read_truth(folder: Path) -> dict[str, np.ndarray]:
         return {gas: masks[gas] for gas in GASES}
 
 
-def _film(plan, scene, gas):
+def _film(plan, scene, setting, gas):
     """Returns frames, masks and visibilities; zeros if the gas is not filmed."""
     if gas not in plan.gases:
         zeros = np.zeros((plan.frames, plan.height, plan.width), np.uint8)
         return zeros, zeros, np.zeros(plan.frames, np.float32)
     # Each gas has a generator of its own, so that it does not depend on the other one.
     rng = np.random.default_rng([plan.seed, plan.number, FILM, GASES.index(gas)])
-    return render_recording(scene, gas, frames=plan.frames, height=plan.height, width=plan.width, rng=rng)
+    return render_recording(scene, setting, gas, frames=plan.frames, rng=rng)
 
 
 def _example(plan, scene, films, frame):

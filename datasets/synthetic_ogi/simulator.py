@@ -51,6 +51,8 @@ overlay of logo, scale and icons; JPEG.
 under the overlay too, and its visibility.
 """
 
+import dataclasses
+
 import cv2
 import numpy as np
 
@@ -64,8 +66,32 @@ ABSORPTION = {"co2": 1400.0, "ch4": 1400.0}
 STILL = 2  # tag of the random stream of background, tube and overlay, which both films share
 
 
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What the films of both gases share, float32 [h, w] of the detector unless it says otherwise."""
+
+    background: np.ndarray
+    things: np.ndarray  # objects and bodies, to be added to the background
+    drift: np.ndarray  # change of the background per second
+    clear: np.ndarray  # share of the light that the tube lets pass
+    tube: np.ndarray  # light of the tube
+    drawing: tuple[np.ndarray, np.ndarray]  # `camera.overlay`, of the size of the picture
+    direction: float  # rad, in which the camera shakes
+
+
+def draw_setting(scene: Scene, height: int, width: int) -> Setting:
+    """Draws what the films of a scene share; height and width are those of the picture."""
+    w = min(width, scene.camera.detector_width)
+    h = round(height * w / width)
+    rng = np.random.default_rng([scene.shared_seed, STILL])
+    background = cam.background(scene, h, w, rng)
+    coverage, temperature = cam.tube(scene, h, w, rng)
+    drawing = cam.overlay(height, width, rng)
+    return Setting(*background, 1 - coverage, temperature * coverage, drawing, rng.uniform(0, np.pi))
+
+
 def render_recording(
-    scene: Scene, gas: str, *, frames: int, height: int, width: int, rng: np.random.Generator
+    scene: Scene, setting: Setting, gas: str, *, frames: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Films one gas of a scene.
 
@@ -73,36 +99,30 @@ def render_recording(
     visibility of the gas in each mask, contrast over noise, float32 [frames].
     """
     camera = scene.camera
-    w = min(width, camera.detector_width)
-    h = round(height * w / width)
-    shared = np.random.default_rng([scene.shared_seed, STILL])
-    behind, things, drift = cam.background(scene, h, w, shared)
-    tube, tube_temperature = cam.tube(scene, h, w, shared)
+    h, w = setting.clear.shape
     factor, offset = cam.optics(camera, h, w, rng)
-    drawing = cam.overlay(height, width, shared)
-    direction = shared.uniform(0, np.pi)
     gain, images, masks, visibility = None, [], [], []
+
+    def shown(temperature):
+        picture = temperature * setting.clear + setting.tube
+        return cam.smear(camera, picture, setting.direction) * factor + offset
+
     for i, (column, dilution) in enumerate(gas_columns(scene, gas, frames, h, w, rng)):
         seconds = i / FRAMES_PER_SECOND
-        still = behind + cam.move(things, scene.motion * seconds * w) + drift * seconds
+        still = setting.background + cam.move(setting.things, scene.motion * seconds * w) + setting.drift * seconds
         gas_temperature = scene.contrast * (1 - scene.cooling * (1 - dilution))
-        signal = -np.expm1(-ABSORPTION[gas] * column) * (gas_temperature - still)
-        view = (still + signal) * (1 - tube) + tube_temperature * tube
-        exposure = cam.smear(camera, view, direction) * factor + offset
+        signal = (1 - np.exp(-ABSORPTION[gas] * column)) * (gas_temperature - still)
+        exposure = noiseless = shown(still + signal)
         if camera.ghost:
-            exposure += camera.ghost * cv2.GaussianBlur(exposure[::-1, ::-1], (0, 0), w / 80)
-        exposure += camera.netd * rng.standard_normal((h, w), np.float32)
+            exposure = exposure + camera.ghost * cv2.GaussianBlur(exposure[::-1, ::-1], (0, 0), w / 80)
+        exposure = exposure + camera.netd * rng.standard_normal((h, w), np.float32)
         gain = gain or cam.automatic_gain(camera, exposure)
-        picture = cam.display(camera, exposure, gain, drawing)
-        images.append(cam.turn(camera, picture, camera.wedge))
+        images.append(cam.turn(camera, cam.display(camera, exposure, gain, setting.drawing), camera.wedge))
         noise = np.hypot(camera.netd, camera.pattern) / gain[1]
         levels = signal / gain[1]
         if scene.viewer.share:  # a viewer who sees no more than the display shows
-            seen = [
-                cam.smear(camera, x * (1 - tube) + tube_temperature * tube, direction) for x in (still + signal, still)
-            ]
-            levels = np.subtract(*(np.clip((x * factor + offset - gain[0]) / gain[1], 0, 255) for x in seen))
-        mask, seen = annotate(levels, tube, noise, height, width, scene.viewer)
+            levels = np.subtract(*(np.clip((x - gain[0]) / gain[1], 0, 255) for x in (noiseless, shown(still))))
+        mask, seen = annotate(levels, 1 - setting.clear, noise, *setting.drawing[0].shape, scene.viewer)
         masks.append(cam.turn(camera, mask, -1))
         visibility.append(seen)
     return np.stack(images), np.stack(masks), np.array(visibility, np.float32)

@@ -44,7 +44,12 @@ class SyntheticOgi(PairedFramesBuilder):
     for more than 1 GB a split.
     """
 
-    VERSION = tfds.core.Version("2.0.0")
+    VERSION = tfds.core.Version("3.0.0")
+    RELEASE_NOTES = {
+        "3.0.0": "Scenes of every kind (`pretraining`); both gases leave the mouth at one rate; other eddies of the "
+        "same distribution; plumes are in place on detectors of any width.",
+        "2.0.0": "Jets and low flows, starting plumes, a real camera, masks by a viewer's threshold.",
+    }
     BUILDER_CONFIGS = [
         SyntheticOgiConfig(
             name="demo",

@@ -1,15 +1,20 @@
 """The simulator: the physics it claims, the camera and the annotator."""
 
 import dataclasses
+import itertools
 
+import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
 
-from datasets.synthetic_ogi import camera
-from datasets.synthetic_ogi.annotation import ROSE, VIEWER_NOISE, annotate
+from datasets.synthetic_ogi import annotation, camera, plume
+from datasets.synthetic_ogi.annotation import ROSE, annotate
 from datasets.synthetic_ogi.plume import ENTRAINMENT, EXCESS_DENSITY, GRAVITY, STEP, gas_columns, mean_flow
-from datasets.synthetic_ogi.scene import draw_scene
-from datasets.synthetic_ogi.simulator import render_recording
+from datasets.synthetic_ogi.scene import Viewer, draw_scene
+from datasets.synthetic_ogi.simulator import draw_setting, render_recording
 from fume_jax.schema import GAS, GASES, TUBE
 
 SHAPE = {"height": 96, "width": 128}
@@ -55,8 +60,13 @@ def scene(seed=0, exit_speed=JET, **changes):
     return dataclasses.replace(plain, **(still | changes))
 
 
-def film(scene, gas="co2", frames=1, seed=0):
-    return render_recording(scene, gas, frames=frames, **SHAPE, rng=np.random.default_rng(seed))
+def overlap(a, b):
+    return ((a == GAS) & (b == GAS)).sum() / ((a == GAS) | (b == GAS)).sum()
+
+
+def film(scene, gas="co2", frames=1, seed=0, height=SHAPE["height"], width=SHAPE["width"]):
+    setting = draw_setting(scene, height, width)
+    return render_recording(scene, setting, gas, frames=frames, rng=np.random.default_rng(seed))
 
 
 # --- mean flow ---
@@ -109,9 +119,9 @@ def test_wind_carries_a_low_flow_along():
 # --- gas in the frame ---
 
 
-def columns(scene, frames, seed=0):
+def columns(scene, frames, seed=0, gas="co2", height=120, width=160):
     scene = dataclasses.replace(scene, shared_seed=seed)
-    return [c for c, _ in gas_columns(scene, "co2", frames, 120, 160, np.random.default_rng(seed))]
+    return [c for c, _ in gas_columns(scene, gas, frames, height, width, np.random.default_rng(seed))]
 
 
 def test_a_line_of_sight_meets_the_predicted_amount_of_gas():
@@ -173,15 +183,13 @@ def test_gas_that_cools_fades_with_the_distance():
 
 
 def test_frames_of_a_recording_are_coherent_but_not_equal():
-    frames, masks, _ = film(scene(), frames=3, seed=3)
-    assert not np.array_equal(frames[0], frames[1])
-
-    def overlap(a, b):
-        return ((a == GAS) & (b == GAS)).sum() / ((a == GAS) | (b == GAS)).sum()
-
-    other = film(scene(), seed=4)[1][0]
-    assert overlap(masks[0], masks[1]) > 0.6
-    assert overlap(masks[0], masks[1]) > overlap(masks[0], other)
+    films = [film(scene(exit_speed=3.0), frames=2, seed=seed)[:2] for seed in range(12)]
+    assert not any(np.array_equal(*frames) for frames, _ in films)
+    masks = [masks for _, masks in films]
+    next_frame = [overlap(*own) for own in masks]
+    other_recording = [overlap(a[0], b[0]) for a, b in itertools.pairwise(masks)]
+    assert min(next_frame) > 0.6
+    assert np.mean(next_frame) > np.mean(other_recording) + 0.01
 
 
 def test_the_background_drifts():
@@ -190,13 +198,53 @@ def test_the_background_drifts():
 
 
 def test_size_changes_pixels_and_not_the_scene():
-    sizes = ((240, 320), (480, 640))
-    small, large = (
-        render_recording(scene(), "co2", frames=1, height=h, width=w, rng=np.random.default_rng(3)) for h, w in sizes
-    )
-    reduced = large[1][0][::2, ::2]
-    both, either = ((reduced == GAS) & (small[1][0] == GAS)).sum(), ((reduced == GAS) | (small[1][0] == GAS)).sum()
-    assert both / either > 0.9
+    small, large = (film(scene(), seed=3, height=h, width=w) for h, w in ((240, 320), (480, 640)))
+    assert overlap(large[1][0][::2, ::2], small[1][0]) > 0.9
+
+
+@pytest.mark.parametrize("width", [161, 239, 320])
+def test_gas_is_where_the_mouth_is_on_detectors_of_any_width(width):
+    s = scene(exit_speed=0.3, mole_fraction=1e-6, tube_length=0.5, tube_row=0.8)  # a straight and thin plume
+    height = round(0.75 * width)
+    rows, first = [], []
+    for column in columns(s, 2, height=height, width=width):
+        by_row = column.sum(1)
+        rows.append((by_row * (np.arange(height) + 0.5)).sum() / by_row.sum())
+        first.append(np.flatnonzero((column > 0.5 * column.max()).any(0))[0])
+    np.testing.assert_allclose(rows, 0.8 * height, atol=0.05)
+    np.testing.assert_allclose(first, 0.5 * width, atol=0.6)
+
+
+def test_the_release_flickers_alike_for_both_gases_however_different_their_flows():
+    slow = scene(exit_speed=0.08)
+    flows = [mean_flow(slow, gas) for gas in GASES]
+    assert abs(flows[0].age[-1] / flows[1].age[-1] - 1) > 0.02
+    emitted = [plume._history(flow, 30, np.random.default_rng([7, plume.RELEASE]))[1] for flow in flows]
+    np.testing.assert_array_equal(*emitted)
+    assert 0.5 * plume.FLICKER < np.log(emitted[0]).std() < 2 * plume.FLICKER
+    # Without buoyancy the flows are the same, and so is all that is filmed of them.
+    same = scene(exit_speed=0.3, mole_fraction=1e-6)
+    co2, ch4 = (columns(same, 3, gas=gas) for gas in GASES)
+    np.testing.assert_allclose(co2, ch4, rtol=1e-3, atol=1e-12)
+    assert np.max(co2) > 0
+
+
+def test_eddies_have_unit_variance_and_no_divergence_and_are_those_of_other_sets_of_sizes():
+    fields = plume._eddy_fields(np.arange(6), np.random.default_rng(0))
+    some = plume._eddy_fields(np.array([1, 4]), np.random.default_rng(0))
+    np.testing.assert_allclose(some, fields[[1, 4]], atol=1e-5)
+    np.testing.assert_array_equal(fields[:, 0], fields[:, -1])
+    np.testing.assert_array_equal(fields[:, :, 0], fields[:, :, -1])
+    period = fields[:, :-1, :-1, :3]
+    np.testing.assert_allclose((period**2).mean((1, 2)), 1, rtol=1e-4)
+    np.testing.assert_allclose(period.mean((1, 2)), 0, atol=1e-5)
+    waves = np.fft.fftfreq(plume.EDDY_GRID, 1 / plume.EDDY_GRID)
+    along, across, _ = np.moveaxis(np.fft.fft2(period, axes=(1, 2)), -1, 0)
+    flux = np.abs(waves * along), np.abs(waves[:, None] * across)
+    # Both parts are scaled to unit variance, so a little divergence is left.
+    assert np.abs(waves * along + waves[:, None] * across).max() < 0.1 * max(part.max() for part in flux)
+    strongest = np.hypot(*np.meshgrid(waves, waves)).ravel()[np.abs(along).reshape(6, -1).argmax(1)]
+    np.testing.assert_allclose(strongest, plume.EDDY_GRID / plume.CELLS_PER_EDDY, atol=4)
 
 
 # --- camera ---
@@ -219,7 +267,7 @@ def test_automatic_gain_spreads_the_scene_over_the_display():
     assert black == pytest.approx(-1 + 0.1, abs=0.01)  # a hundredth of the pixels is darker
     assert black + 255 * per_level == pytest.approx(9 - 0.01, abs=0.01)
     even = np.zeros((4, 4), np.float32)
-    assert camera.automatic_gain(plain, even)[1] == pytest.approx(camera.MINIMAL_SPAN / 255)
+    assert camera.automatic_gain(plain, even)[1] == pytest.approx(plain.minimal_span / 255)
 
 
 def test_noise_has_the_stated_temperature():
@@ -251,20 +299,20 @@ def disc(radius, value, shape=(120, 160), hole=0):
 
 def annotated(levels, noise=0.0, tube=None):
     tube = np.zeros_like(levels) if tube is None else tube
-    return annotate(levels, tube, noise, *levels.shape)
+    return annotate(levels, tube, noise, *levels.shape, Viewer())
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_visible_gas_is_outlined_and_its_visibility_is_contrast_over_noise(sign):
     mask, visibility = annotated(disc(30, sign * 60.0), noise=4.0)
     assert (mask == GAS).sum() == pytest.approx(np.pi * 30**2, rel=0.05)
-    assert visibility == pytest.approx(60 / np.hypot(4, VIEWER_NOISE), rel=0.05)
+    assert visibility == pytest.approx(60 / np.hypot(4, Viewer().noise), rel=0.05)
 
 
 @pytest.mark.parametrize("factor, seen", [(0.9, False), (1.5, True)])
 def test_what_stands_out_by_less_than_five_times_the_noise_is_not_outlined(factor, seen):
     noise = 6.0
-    mask, visibility = annotated(disc(30, factor * ROSE * np.hypot(noise, VIEWER_NOISE)), noise)
+    mask, visibility = annotated(disc(30, factor * ROSE * np.hypot(noise, Viewer().noise)), noise)
     assert (mask == GAS).any() == seen
     assert (visibility > 0) == seen
 
@@ -279,3 +327,22 @@ def test_the_tube_covers_the_gas():
     mask, _ = annotated(disc(30, 60.0), tube=disc(10, 1.0))
     assert mask[60, 80] == TUBE
     assert mask[60, 100] == GAS
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_outlines_are_those_of_steps_over_the_whole_picture(seed):
+    rng = np.random.default_rng(seed)
+    coarse = rng.random(rng.integers(2, 40, 2)) < rng.uniform(0, 1)
+    visible = cv2.resize(coarse.astype(np.uint8), (100, 80), interpolation=cv2.INTER_NEAREST)
+    visible[:, : rng.integers(0, 60)] = 0
+    visible[rng.integers(20, 81) :] = 0
+    size = 100 // 60 | 1
+    expected = cv2.morphologyEx(visible, cv2.MORPH_CLOSE, np.ones((size, size), np.uint8))
+
+    def dropped(region, least):
+        parts, count = ndimage.label(region, np.ones((3, 3)))
+        return region * np.isin(parts, [i for i in range(1, count + 1) if (parts == i).sum() >= least])
+
+    expected = 1 - dropped(1 - dropped(expected, 5e-3 * 8000), annotation.HOLE * 8000)
+    np.testing.assert_array_equal(annotation._outlined(visible.copy(), 5e-3), expected)

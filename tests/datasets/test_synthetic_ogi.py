@@ -245,7 +245,7 @@ def test_another_size_and_seed_are_another_dataset(tmp_path):
     options = ("--name=tiny", "--height=48", "--width=64", "--seed=3", f"--data_dir={tmp_path}")
     done = run("datasets.synthetic_ogi", *options)
     assert done.returncode == 0, done.stderr
-    dataset = Dataset(str(tmp_path / "synthetic_ogi" / "tiny_64x48_seed3" / "2.0.0"))
+    dataset = Dataset(str(tmp_path / "synthetic_ogi" / "tiny_64x48_seed3" / "3.0.0"))
     assert dataset.split("test")[0]["co2_frame"].shape == (48, 64, 1)
     assert run("datasets.synthetic_ogi", *options).returncode == 0  # done already
 

@@ -28,7 +28,7 @@ def test_scores_go_where_they_are_wanted_and_another_dataset_is_told(trained, ot
     arguments = [f"--workdir={workdir}", f"--data={other_dataset}", "--split=test", f"--output={tmp_path}/scores"]
     result = run("fume_jax.evaluate", *arguments)
     assert result.returncode == 0, result.stderr
-    assert f"WARNING: {workdir} was trained on synthetic_ogi/tiny/2.0.0 (24 train, 12 val" in result.stdout
+    assert f"WARNING: {workdir} was trained on synthetic_ogi/tiny/3.0.0 (24 train, 12 val" in result.stdout
     assert f"Wrote {tmp_path}/scores/metrics.json" in result.stdout
     assert files(workdir) == before
     assert {path.name for path in (tmp_path / "scores").iterdir()} == {"metrics.json", "examples", "pictures", ".lock"}
