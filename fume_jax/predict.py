@@ -29,7 +29,10 @@ from fume_jax.runtime.errors import UserError
 _CO2 = flags.DEFINE_string("co2", None, "CO2 frames: path of an image, a folder of images, a pattern or a film.")
 _CH4 = flags.DEFINE_string("ch4", None, "CH4 frames: path of an image, a folder of images, a pattern or a film.")
 _RECORDINGS = flags.DEFINE_string(
-    "recordings", None, "In place of --co2 and --ch4, a table with the columns id, co2, ch4, or a folder of recordings."
+    "recordings",
+    None,
+    "In place of --co2 and --ch4, a folder of recordings, or a table with the columns id, co2, ch4, and optional ones: "
+    "offset_s, range, mm_per_pixel, start_s, stop_s, ph, class_name, subject.",
 )
 _RANGE = flags.DEFINE_string(
     "range",

@@ -68,18 +68,19 @@ def find_predicted(folder: Path) -> tuple[list[Predicted], int]:
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}; expected one that `fume predict` wrote.")
     single = (folder / SUMMARY).exists() or (folder / TABLE).exists()
-    found, left_out = [], 0
+    found, faults = [], {}
     for own in [folder] if single else sorted(path for path in folder.iterdir() if path.is_dir()):
         result = read_json(own / SUMMARY) if (own / SUMMARY).exists() else {"fault": "its prediction is not complete"}
         name = own.absolute().name
         if "fault" in result:
-            print(f"left out: {printable(name)}: {result['fault']}", flush=True)
-            left_out += 1
+            faults[name] = result["fault"]
         else:
             found.append(Predicted(name, own, result["settings"]))
     if not found:
         raise UserError(f"{folder} holds no prediction that is complete; expected a folder that `fume predict` wrote.")
-    return found, left_out
+    for name, fault in faults.items():
+        print(f"left out: {printable(name)}: {fault}", flush=True)
+    return found, len(faults)
 
 
 class SelectedFrames:
