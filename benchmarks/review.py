@@ -137,7 +137,7 @@ def tune(run: Path, splits: dict[str, list]):
         ]
         call("datasets.fume_ogi", *flags, "--allow=empty_class,duplicate_frame,no_gas")
         (path,) = source.glob("fume_ogi/own_*/*")
-        epochs = max(1, round(_STEPS.value / max(1, pairs // BATCH)))
+        epochs = max(1, round(_STEPS.value / -(-pairs // BATCH)))
         config = {
             "init_from": "fume_jax/assets",
             "data.path": path,
