@@ -11,7 +11,7 @@ from datasets.fume_ogi.content import Content
 from datasets.fume_ogi.groups import group_of
 from fume_jax.data.images import PALETTE_NOTE
 from fume_jax.data.labels.label import Fault
-from fume_jax.schema import GAS, GASES, IGNORE, MASK_CLASSES, NOT_GAS
+from fume_jax.schema import CLASSES, GAS, GASES, IGNORE, MASK_CLASSES, NOT_GAS
 
 # The most bits, of 256, in which the hashes of frames that look alike differ. README.md has what this finds.
 MAX_DISTANCE = 32
@@ -33,6 +33,18 @@ def contradicting_colors(rows: Rows, contents: Contents) -> list[Fault]:
             if earlier != label:
                 message = f"{frame.mask_path} has the colour {color} at the index {label}, {path} at {earlier}"
                 faults.append(Fault("mask_form", row.place, message))
+    return faults
+
+
+def contradicting_frames(rows: Rows, contents: Contents) -> list[Fault]:
+    """Returns a fault for every frame whose pixels an earlier row of its gas has with another class."""
+    first, faults = {}, []
+    for _, row, frame in frames(rows):
+        if content := contents[frame.key]:
+            earlier = first.setdefault((frame.gas, content.frame_digest), row)
+            if earlier.label != row.label:
+                classes = f"is {CLASSES[row.label]}, and has the pixels of {earlier.place}, {CLASSES[earlier.label]}"
+                faults.append(Fault("contradicting_frame", row.place, f"{frame.key} {classes}"))
     return faults
 
 

@@ -85,8 +85,8 @@ def _check(source, frame):
     content = Content(
         height=height,
         width=width,
-        frame_digest=_digest(pixels),
-        mask_digest=_digest(mask),
+        frame_digest=digest(pixels),
+        mask_digest=digest(mask),
         frame_hash=perceptual_hash(pixels),
         class_pixels=tuple(classes),
         not_gas_pixels=not_gas,
@@ -95,6 +95,11 @@ def _check(source, frame):
         note=note,
     )
     return content, faults
+
+
+def digest(pixels: np.ndarray) -> str:
+    """Returns a digest of the values and the shape of a frame or a mask, uint8."""
+    return hashlib.blake2b(pixels.tobytes() + repr(pixels.shape).encode(), digest_size=16).hexdigest()
 
 
 def read_labelled(path: Path, frame_index: int) -> np.ndarray:
@@ -113,10 +118,6 @@ def _read_noted(source, frame):
         return to_gray(values), note
     pixels = read_labelled(path, frame.frame_index)
     return pixels, PALETTE_NOTE if PALETTE_NOTE in scaled_film(str(path))[0].notes else ""
-
-
-def _digest(pixels):
-    return hashlib.blake2b(pixels.tobytes() + repr(pixels.shape).encode(), digest_size=16).hexdigest()
 
 
 def _read_mask(path):
@@ -159,7 +160,9 @@ def _of_channels(values):
     """Returns the grey levels of an image of two, three or four channels."""
     if values.shape[2] in (2, 4):
         if np.ptp(values[..., -1]):
-            raise UnusableMask("mask_form", "partly transparent; expected one channel of 0, 1 and 2")
+            raise UnusableMask(
+                "mask_form", "partly transparent; save it without an alpha channel, as grey levels of 0, 1 and 2"
+            )
         values = values[..., :-1]
     if (values != values[..., :1]).any():
         raise UnusableMask("mask_form", "a colour image; expected one channel of 0, 1 and 2")

@@ -28,6 +28,7 @@ KINDS = {
     "table": "a row does not fit the header of its file",
     "duplicate_row": "an earlier row has the same frame or pair",
     "duplicate_frame": "an earlier split has a frame of the same pixels: a leak",
+    "contradicting_frame": "an earlier row has the same pixels of the same gas, and another class",
     "empty_class": "a split has no frame of a class",
     "no_gas": "no mask of a split, of a gas, or of all recordings holds gas",
 }
@@ -58,7 +59,10 @@ IMPORT_KINDS = {
     "ph": "the pH is unknown, not between 0 and 14, or contradicts itself",
     "class": "the class is unknown, or contradicts itself",
     "subject": "the subject contradicts itself",
-    "conflict": "a person has labelled the frame otherwise already",
+    "other_frame": "another picture of that name was imported before",
+    "same_frame": "the same picture is there by another name, with another pH or class",
+    "no_gas": "no mask holds gas",
+    "conflict": "a person has labelled the frame otherwise already, which is kept; --replace takes the new label",
 }
 EXAMPLES_PER_KIND = 3
 

@@ -28,7 +28,7 @@ def perceptual_hash(frame: np.ndarray) -> str:
 
 def bits(hashes: list[str]) -> np.ndarray:
     """Returns the bits of hashes as -1 and 1, float32 [N, 256]."""
-    data = np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(len(hashes), -1)
+    data = np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(len(hashes), SIDE**2 // 8)
     return np.unpackbits(data, axis=1).astype(np.float32) * 2 - 1
 
 

@@ -15,7 +15,9 @@ from fume_jax.runtime.errors import DONE, NOTHING_DONE, PARTLY_DONE, UserError
 FORMATS = ("folders", "labelme", "coco", "cvat", "yolo")
 # Formats in which an image without annotation may be one without gas, or one that nobody labelled.
 _WITH_EMPTY = ("coco", "cvat")
-_FROM = flags.DEFINE_enum("from", None, FORMATS, "Format of the labels; folders are those of images and masks.")
+_FROM = flags.DEFINE_enum(
+    "from", None, FORMATS, "Format of the labels; folders: images and masks, also of mmsegmentation and nnU-Net."
+)
 _SOURCE = flags.DEFINE_string("source", None, "Folder, or file, of the labels, as the tool exported them.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder that receives frames, masks and annotations.csv.")
 _VALUES = flags.DEFINE_list(
@@ -32,13 +34,21 @@ _EMPTY = flags.DEFINE_bool(
     "empty_is_background", False, "coco, cvat: images without annotation are frames without gas, not unlabelled ones."
 )
 _RECORDINGS = flags.DEFINE_string(
-    "recordings", None, "Table with the columns recording, gas, ph, subject. Default: recordings.csv in the source."
+    "recordings",
+    None,
+    "Table with the columns recording, or id as in lists of fume predict, and gas, ph, class_name, subject. Default: "
+    "recordings.csv in the source.",
 )
 _GAS = flags.DEFINE_string("gas", "", "Gas of all frames, where neither the table nor names say it.")
 _PH = flags.DEFINE_string("ph", "", "pH of all frames, where neither the table nor names say it.")
+_CLASS_NAME = flags.DEFINE_string(
+    "class_name", "", "Class of all frames, such as Healthy; for a pH without a usual one."
+)
 _SUBJECT = flags.DEFINE_string("subject", "", "Animal or donor of all frames.")
 _REVIEW = flags.DEFINE_string(
-    "review", None, "Folder of fume review whose frames were corrected, where that is not the source."
+    "review",
+    None,
+    "Folder of fume review whose frames were corrected. Default: the source, or the folder that it is in.",
 )
 _TUBE = flags.DEFINE_enum(
     "tube", "known", ["known", "unknown"], "unknown: nobody outlined the tubes, so what is no gas may be tube."
@@ -54,7 +64,7 @@ def main() -> int:
     """Imports as the flags say; returns the exit code."""
     import importlib
 
-    from datasets.fume_ogi import importing
+    from datasets.fume_ogi.importing import check_labels
     from datasets.fume_ogi.recordings import Describer
 
     data_flags.apply()
@@ -63,47 +73,79 @@ def main() -> int:
     source, output = Path(_SOURCE.value), Path(_OUTPUT.value)
     if not source.exists():
         raise UserError(f"There is no file or folder {source}, given by --source.")
-    if source.suffix.lower() == ".zip":
-        raise UserError(f"{source} is packed; unpack it, and give its folder by --source.")
     folder = source if source.is_dir() else source.parent
-    if output.resolve() == folder.resolve():
-        raise UserError("--output is the folder of --source; choose another one, so that nothing there is replaced.")
-    stated = {"gas": _GAS.value, "ph": _PH.value, "subject": _SUBJECT.value}
+    _check_folders(source, folder, output)
+    stated = {"gas": _GAS.value, "ph": _PH.value, "class_name": _CLASS_NAME.value, "subject": _SUBJECT.value}
     describer = Describer(folder, _RECORDINGS.value and Path(_RECORDINGS.value), stated)
     reader = importlib.import_module(f"fume_jax.data.labels.{_FROM.value}")
     options = {"empty_is_background": _EMPTY.value} if _FROM.value in _WITH_EMPTY else {}
     found = reader.read(source, _meaning(), **options)
+    reviewed = _reviewed(folder, describer.notes)
     for note in (*describer.notes, *found.notes):
         print(f"note: {note}")
-    reviewed = _reviewed(folder)
     tube_unknown = _TUBE.value == "unknown"
-    frames, faults = importing.check_labels(
+    frames, faults = check_labels(
         found.labels, describer, reviewed=reviewed, confirm=_CONFIRM.value, tube_unknown=tube_unknown
     )
-    faults = [*found.faults, *faults]
-    if faults:
-        raise UserError(f"{len(faults)} fault(s); nothing was imported.\n{_report(faults)}")
-    if not frames:
+    for note in describer.unused():
+        print(f"note: {note}")
+    if not (frames or found.faults or faults):
         print(f"{source} holds no labelled frame.")
         return NOTHING_DONE
-    imported = importing.merge(frames, output, tube_unknown=tube_unknown, replace=_REPLACE.value)
-    print(importing.summary(imported, output))
+    of_review = any(label.image.stem in reviewed for label in found.labels)
+    return _merge(frames, [*found.faults, *faults], output, tube_unknown, of_review)
+
+
+def _merge(frames, faults, output, tube_unknown, of_review):
+    """Merges frames with those of the output unless there are faults; returns the exit code."""
+    from datasets.fume_ogi import import_checks, merging
+
+    stored = merging.read_stored(output)
+    outcomes, taken = merging.compare(frames, stored, tube_unknown=tube_unknown)
+    faults = [*faults, *taken, *import_checks.same_frames(frames, stored)]
+    # Labels at fault may be those of the gas.
+    if faults := faults or import_checks.without_gas(frames, stored):
+        raise UserError(f"{len(faults)} fault(s); nothing was imported.\n{_report(faults)}")
+    imported = merging.merge(outcomes, stored, tube_unknown=tube_unknown, replace=_REPLACE.value)
+    print(merging.summary(imported, output))
+    for line in import_checks.advice(imported, tube_unknown=tube_unknown, of_review=of_review):
+        print(line)
     if imported.conflicts:
         print(_report(imported.conflicts))
-    print(f"Prepare them with\n  python -m datasets.fume_ogi --source={output} --data_dir=data")
-    return PARTLY_DONE if imported.conflicts and not _REPLACE.value else DONE
+    elif Path(_REPORT.value).is_file():  # that of an earlier run would mislead
+        _report([])
+    print(merging.next_command(output))
+    return PARTLY_DONE if imported.conflicts else DONE
 
 
-def _reviewed(folder):
-    """Returns the frames that a review chose, by the stems of their images."""
+def _check_folders(source, folder, output):
+    """Raises UserError if the source is packed, or one of the folders lies in the other."""
+    from fume_jax.data.labels.finding import list_files
+
+    files = list_files(source)
+    if files and all(file.suffix.lower() == ".zip" for file in files):
+        raise UserError(f"{files[0]} is packed; unpack it, and give its folder by --source.")
+    inner, outer = folder.resolve(), output.resolve()
+    if inner.is_relative_to(outer) or (source.is_dir() and outer.is_relative_to(inner)):
+        raise UserError(
+            f"--output={output} and the folder of --source={source} lie one in the other, so a later import would read "
+            "what this one writes; choose an --output beside it."
+        )
+
+
+def _reviewed(folder, notes):
+    """Returns the frames that a review chose, by the stems of their images; adds a note that it was found."""
     from fume_jax.data.labels.manifest import MANIFEST, read_manifest
 
-    path = (Path(_REVIEW.value) if _REVIEW.value else folder) / MANIFEST
-    if not path.is_file():
+    folders = [Path(_REVIEW.value)] if _REVIEW.value else [folder, folder.resolve().parent]
+    path = next((path for path in (folder / MANIFEST for folder in folders) if path.is_file()), None)
+    if path is None:
         if _REVIEW.value:
-            raise UserError(f"There is no {path}, which fume review writes.")
+            raise UserError(f"There is no {folders[0] / MANIFEST}, which fume review writes.")
         return {}
-    return {Path(row.image).stem: row for row in read_manifest(path)}
+    rows = read_manifest(path)
+    notes.append(f"{path}: {len(rows)} frames of a review")
+    return {Path(row.image).stem: row for row in rows}
 
 
 def _meaning():

@@ -15,7 +15,7 @@ import cv2
 from datasets.fume_ogi import checks, groups, splits
 from datasets.fume_ogi.annotations import GROUP_COLUMNS, TABLE, Annotations, Row, frames, read_annotations
 from datasets.fume_ogi.content import Content, check_content
-from datasets.fume_ogi.faults import KINDS, summary
+from datasets.fume_ogi.faults import KINDS, OF_NO_ROW, summary
 from datasets.fume_ogi.pairing import PAIRINGS, pair
 from datasets.paired_frames import prefetch_with_bar
 from fume_jax.data.films import scaled_film
@@ -80,10 +80,11 @@ class FaultyRecordings(UserError):
 
     def __init__(self, refused: list[Fault], faults: list[Fault], warnings: list[Fault]):
         self.faults, self.warnings = faults, warnings
-        kinds = ",".join(dict.fromkeys(fault.kind for fault in refused))
+        kinds = dict.fromkeys(fault.kind for fault in refused)
+        what = "drop the rows at fault" if set(kinds) - set(OF_NO_ROW) else "continue nevertheless"
         super().__init__(
             f"{len(refused)} fault(s) in the recordings; nothing was prepared.\n{summary(refused)}\n"
-            f"Correct them, or drop the rows at fault: --allow={kinds}"
+            f"Correct them, or {what}: --allow={','.join(kinds)}"
         )
 
 
@@ -103,6 +104,7 @@ def make_plan(source: Path, options: Options) -> Plan:
     contents, content_faults = _check_contents(source, annotations.rows)
     faults = annotations.faults + groups.group_faults(annotations.rows, options.group_by)
     faults += content_faults + checks.contradicting_colors(annotations.rows, contents)
+    faults += checks.contradicting_frames(annotations.rows, contents)
     sound = _without(annotations.rows, faults)
     by_split, leak = _split(sound, annotations, options, level)
     leaks = checks.duplicate_frames(by_split, contents)

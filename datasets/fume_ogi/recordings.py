@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from fume_jax.data import recording_list
 from fume_jax.data.labels.label import Fault, Label, place_of
 from fume_jax.data.labels.manifest import MANIFEST, Reviewed
 from fume_jax.data.matching import gas_of, name_without_gas
@@ -13,9 +14,14 @@ from fume_jax.runtime.errors import UserError
 from fume_jax.schema import CLASSES, GASES, PH_CLASS
 
 TABLE = "recordings.csv"
-README = "datasets/fume_ogi/README.md"
+# Where the columns are described.
+PAGE = "docs/labels.md"
 # Columns that a table has, and those that it may have.
 COLUMN, FURTHER_COLUMNS = "recording", ("gas", "ph", "class_name", "subject")
+# Lists of `fume predict` name recordings so, and have columns of their own.
+LIST_COLUMN, LIST_COLUMNS = "id", {*recording_list.COLUMNS, *recording_list.FURTHER_COLUMNS}
+# The most names that a note shows.
+_SHOWN = 5
 # Folders between that of a recording and its frames.
 _FOLDERS = ("images", "frames", "img", "imgs", "data", "jpegimages")
 _NAMES = [name.lower() for name in CLASSES]
@@ -44,30 +50,37 @@ class Describer:
     def __init__(self, source: Path, table: Path | None, flags: Mapping[str, str]):
         """Reads the table, `recordings.csv` in the source if none is given.
 
-        `flags` are texts of `gas`, `ph` and `subject` that hold for all frames, "" where they say nothing. Raises
-        UserError if the table that is given cannot be read.
+        `flags` are texts of FURTHER_COLUMNS that hold for all frames, "" where they say nothing. Raises UserError if
+        the table that is given cannot be read.
         """
-        self._source, self._flags, self._rows, self.notes = source, flags, {}, []
+        self.source, self._flags, self._rows, self.notes = source.resolve(), flags, {}, []
+        self._path, self._described = None, set()
         path = table or source / TABLE
         if table is None and not path.is_file():
             return
         try:
-            lines = read_table(path, ((COLUMN,),), README).lines
+            table_read = read_table(path, ((COLUMN,), (LIST_COLUMN,)), PAGE)
         except UserError as error:
             if table is not None:
                 raise
             self.notes.append(f"{path} is no table of recordings, so it is not read: {error}")
             return
+        (column,), lines, self._path = table_read.form, table_read.lines, path
         for line in lines:
-            if line.fault or line.cells[COLUMN] in self._rows:
-                raise UserError(f"{path} row {line.number}: {line.fault or f'{line.cells[COLUMN]} is there already'}")
-            self._rows[line.cells[COLUMN]] = line.cells
+            if line.fault or line.cells[column] in self._rows:
+                raise UserError(f"{path} row {line.number}: {line.fault or f'{line.cells[column]} is there already'}")
+            self._rows[line.cells[column]] = line.cells
         self.notes.append(f"{path}: {len(lines)} recordings")
+        known = {column, *FURTHER_COLUMNS, *(LIST_COLUMNS if column == LIST_COLUMN else ())}
+        if unknown := [name for name in (lines[0].cells if lines else ()) if name not in known]:
+            told = f"{path} has columns that are not read: {', '.join(unknown)}; known are {', '.join(FURTHER_COLUMNS)}"
+            self.notes.append(told)
 
     def describe(self, label: Label, reviewed: Reviewed | None) -> Described | list[Fault]:
         """Describes a frame, which a review may have chosen, or returns what is missing or contradicts itself."""
         recording = reviewed.recording if reviewed else self._recording(label)
-        row, place, faults, texts = self._rows.get(recording, {}), place_of(label), [], {}
+        self._described.add(recording)
+        row, place, faults, texts = self._rows.get(recording, {}), place_of(label, self.source), [], {}
         for key in ("gas", "ph", "subject", "class_name"):
             of_name = {"gas": gas_of, "ph": _ph_of}.get(key, lambda _: "")
             said = {
@@ -92,17 +105,27 @@ class Describer:
             *(text.replace("/", "_") for text in bare), texts["gas"].lower(), ph, class_id, texts["subject"]
         )
 
+    def unused(self) -> list[str]:
+        """Returns a note if rows of the table are of no recording that was described."""
+        if not (rows := [name for name in self._rows if name not in self._described]):
+            return []
+        names, found = (_listed(sorted(names)) for names in (rows, self._described))
+        return [f"{len(rows)} rows of {self._path} match no recording: {names}; the recordings are {found}"]
+
     def _recording(self, label):
         """Returns the recording of a label, without folders that are named for what they hold."""
         parts = [part for part in Path(label.recording).parts if part.lower() not in _FOLDERS]
-        return "/".join(parts) or self._source.resolve().name
+        return "/".join(parts) or self.source.name
 
     def _names(self, label):
         """Returns names of a frame and of the folders that it is in below the source, the nearest first."""
         folders = label.image.resolve().parent
-        inside = folders.is_relative_to(self._source.resolve())
-        parts = folders.relative_to(self._source.resolve()).parts if inside else ()
+        parts = folders.relative_to(self.source).parts if folders.is_relative_to(self.source) else ()
         return [label.name, *Path(label.recording).parts[::-1], *parts[::-1]]
+
+
+def _listed(names):
+    return ", ".join(names[:_SHOWN]) + f" and {len(names) - _SHOWN} more" * (len(names) > _SHOWN)
 
 
 def _text(value):
@@ -128,8 +151,7 @@ def _check(place, recording, texts) -> list[Fault]:
     elif name and name.lower() not in _NAMES:
         faults.append(Fault("class", place, f"class_name is {name!r}; expected one of {', '.join(CLASSES)}"))
     elif texts["ph"] and not name and ph not in PH_CLASS:
+        remedy = f"add a column class_name to {TABLE}, or --class_name={CLASSES[0]}"
         usual = ", ".join(f"{level} {CLASSES[label]}" for level, label in PH_CLASS.items())
-        faults.append(
-            Fault("class", place, f"pH {ph:g} has no usual class ({usual}); add a column class_name to {TABLE}")
-        )
+        faults.append(Fault("class", place, f"pH {ph:g} has no usual class ({usual}); {remedy}"))
     return faults

@@ -217,6 +217,10 @@ def plant(own):
     train[dubious] |= {"class_id": "0", "class_name": "Healthy"}
     train.append(train[acidotic[20]])
     shutil.copy(file_of(own, train[acidotic[21]]["frame_path"]), file_of(own, test[0]["frame_path"]))
+    gas_of_other = train[acidotic[22]]["gas_type"]
+    healthy = [i for i, row in enumerate(train) if (row["class_id"], row["gas_type"]) == ("0", gas_of_other)]
+    earlier, contradicting = sorted((healthy[0], acidotic[22]))
+    shutil.copy(file_of(own, train[earlier]["frame_path"]), file_of(own, train[contradicting]["frame_path"]))
     for split, rows in tables.items():
         rewrite(own / f"{split}_annotations.csv", rows)
     return {
@@ -236,6 +240,7 @@ def plant(own):
         ("group", place("train", group)),
         ("duplicate_row", place("train", len(train) - 1)),
         ("duplicate_frame", place("test", 0)),
+        ("contradicting_frame", place("train", contradicting)),
         ("empty_class", "split val"),
         ("class_against_ph", place("train", dubious)),
     }
@@ -268,9 +273,9 @@ def test_allowed_faults_drop_their_rows_and_say_how_many(own, tmp_path):
     rows = sum(len(lines(own / f"{split}_annotations.csv")) for split in SPLITS)
     result = prepare(own, tmp_path / "data", "--split=published", f"--report={report}", f"--allow={','.join(KINDS)}")
     assert result.returncode == 0, result.stderr
-    assert f"16 row(s) dropped, 1 warning(s). Every fault is in {report}." in result.stdout
+    assert f"17 row(s) dropped, 1 warning(s). Every fault is in {report}." in result.stdout
     dataset = Dataset(str(tmp_path / "data" / "fume_ogi" / "published_64x48" / "1.3.0"))
-    assert sum(e["modality_mask"].sum() for split in SPLITS for e in dataset.split(split)) == rows - 16
+    assert sum(e["modality_mask"].sum() for split in SPLITS for e in dataset.split(split)) == rows - 17
 
 
 def test_a_class_against_its_ph_is_kept_as_annotated(own):
@@ -323,7 +328,8 @@ def test_an_id_is_a_number_however_a_spreadsheet_writes_it(own):
 
 def test_the_same_pixels_in_two_splits_by_original_are_a_leak_too(own):
     before = make_plan(own, Options())
-    frame = {split: before.pairs[split][0].frames[0].frame_path for split in SPLITS}
+    first = {split: next(row for row in before.pairs[split] if row.label == 0) for split in ("train", "test")}
+    frame = {split: row.frames[0].frame_path for split, row in first.items()}
     shutil.copy(own / frame["train"], own / frame["test"])
     make_plan.cache_clear()
     with pytest.raises(FaultyRecordings) as caught:

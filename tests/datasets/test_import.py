@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.fume_ogi import importing, recordings
+from datasets.fume_ogi import import_checks, importing, merging, recordings
 from datasets.fume_ogi.faults import IMPORT_KINDS
 from fume_jax.data import labels
 from fume_jax.data.labels import coco, cvat, labelme
@@ -278,10 +278,11 @@ def test_labels_of_two_people_that_differ_are_a_conflict(source):
     before = (source.parent / "own" / "annotations.csv").read_bytes()
     result = import_from(source)
     assert result.returncode == 2
-    assert "conflict" in result.stdout and FIRST in result.stdout
+    assert result.stdout.count(FIRST) == 1 and result.stdout.count("--replace") == 1
     assert (source.parent / "own" / "annotations.csv").read_bytes() == before
     np.testing.assert_array_equal(mask_in(source), MASKS[FRAMES[0]])
-    assert import_from(source, "--replace").returncode == 0
+    replaced = import_from(source, "--replace")
+    assert replaced.returncode == 0 and "1 replaced" in replaced.stdout and "conflict" not in replaced.stdout
     np.testing.assert_array_equal(mask_in(source), other)
     assert import_from(source).returncode == 0
 
@@ -351,7 +352,9 @@ def kinds_in(module):
 def test_every_kind_of_fault_is_listed_and_every_one_listed_occurs():
     names = [module.name for module in pkgutil.iter_modules(labels.__path__)]
     formats = [importlib.import_module(f"{labels.__name__}.{name}") for name in names]
-    found = {kind for module in (importing, recordings, *formats) for kind in kinds_in(module)} - {None}
+    found = {
+        kind for module in (importing, import_checks, merging, recordings, *formats) for kind in kinds_in(module)
+    } - {None}
     # That a subject contradicts itself has no constant of its own.
     assert found | {"subject"} == IMPORT_KINDS.keys()
 

@@ -21,6 +21,8 @@ from fume_jax.runtime.errors import UserError
 from fume_jax.runtime.files import read_json, replacing
 from fume_jax.schema import BACKGROUND
 
+# What paths of other machines begin with.
+_ABSOLUTE = re.compile(r"/|[A-Za-z]:/")
 _LISTS = ("images", "annotations", "categories")
 # Categories in the order of their ids, from 1. Frames of background alone have one annotation, of that category.
 _CATEGORIES = (*(name for value, name in NAMES.items() if value != BACKGROUND), NAMES[BACKGROUND])
@@ -48,7 +50,7 @@ def read(source: Path, meaning: Meaning, *, empty_is_background: bool = False) -
             found += 1
             _read_file(collector, path, content, empty_is_background)
         else:
-            collector.count("JSON files that are none of COCO, left out")
+            collector.count("JSON files that are none of COCO, left out", path)
     if not found:
         collector.fault("layout", collector.source, f"holds no file of COCO: JSON with the lists {', '.join(_LISTS)}")
     return collector.result()
@@ -70,7 +72,9 @@ def _read_file(collector, path, content, empty_is_background):
     for id, image in images.items():
         if id not in described:
             taken = "taken as background" if empty_is_background else "left out"
-            collector.count(f"images without annotation, which may show nothing or not be labelled, {taken}")
+            collector.count(
+                f"images without annotation, which may show nothing or not be labelled, {taken}", f"{file}, image {id}"
+            )
             if not empty_is_background:
                 continue
         _add(collector, path, f"{file}, image {id}", image, words, layers[id])
@@ -78,11 +82,15 @@ def _read_file(collector, path, content, empty_is_background):
 
 def _add(collector, path, place, image, words, layers):
     name = image["file_name"].replace("\\", "/")
-    bases = dict.fromkeys((path.parent, path.parent.parent))
+    if _ABSOLUTE.match(name):  # of another machine; the folder of the image may be that of a recording
+        name = "/".join(name.split("/")[-2:])
+    bases, folders = dict.fromkeys((path.parent, path.parent.parent)), dict.fromkeys((*words, *words.values()))
     split = next(iter(words.values()))
-    if (found := find_image(name, bases, dict.fromkeys((*words, *words.values())))) is None:
-        collector.missing(name, place, bases)
-        return
+    if (found := find_image(name, bases, folders)) is None:
+        if (found := find_image(Path(name).name, bases, folders)) is None:
+            collector.missing(name, place, bases)
+            return
+        collector.count("images that are not where `file_name` says, found by their name", place)
     size = collector.size(found, place, (image["height"], image["width"]))
     if size is not None:
         read_mask = functools.partial(paint, layers, *size)
@@ -135,7 +143,7 @@ def _layer(collector, annotation, place, images, categories):
         collector.fault(OUTLINE, place, f"has {given}; expected polygons or run lengths as its segmentation")
         return None
     if annotation.get("iscrowd"):
-        collector.count("annotations of crowds (iscrowd), taken like others")
+        collector.count("annotations of crowds (iscrowd), taken like others", place)
     value = collector.value(categories[category]["name"], place)
     return None if value is None else Layer(value, functools.partial(decode_coco, segmentation), place)
 

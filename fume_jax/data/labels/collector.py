@@ -9,9 +9,12 @@ from fume_jax.data.faults import UnreadableFrame
 from fume_jax.data.films import open_film
 from fume_jax.data.images import read_size
 from fume_jax.data.labels.finding import natural_path
-from fume_jax.data.labels.label import VALUES, Fault, Label, Labels, Meaning
+from fume_jax.data.labels.label import CHOICES, VALUES, Fault, Label, Labels, Meaning
 from fume_jax.data.labels.pixels import MaskFile
 from fume_jax.runtime.errors import UserError
+
+# What to do about labels of another size than their frame.
+SIZE_REMEDY = "use the image that was labelled, or scale the labels to its size, a mask by the nearest neighbour"
 
 
 class Collector:
@@ -32,8 +35,8 @@ class Collector:
     def note(self, text: str) -> None:
         self._notes[text] = None
 
-    def count(self, text: str, number: int = 1, example: Path | None = None) -> None:
-        """Adds to the number in which a note ends; the first example is told."""
+    def count(self, text: str, example: str | Path, number: int = 1) -> None:
+        """Adds to the number in which a note ends; the place of the first example is told."""
         before, first = self._notes.get(text, (0, example))
         self._notes[text] = before + number, first
 
@@ -89,13 +92,14 @@ class Collector:
         if stated in (None, found):
             return True
         turned = ". Its labels are of the picture as it is stored, which viewers turn" if stated == found[::-1] else ""
-        self.fault("size", place, f"labels of {_size(stated)} for a frame of {_size(found)}{turned}")
+        self.fault("size", place, f"labels of {_size(stated)} for a frame of {_size(found)}{turned}; {SIZE_REMEDY}")
         return False
 
     def missing(self, name: str, place: str | Path, bases: Iterable[Path]) -> None:
         """Adds the fault of an image that `find_image` did not find."""
         where = ", ".join(dict.fromkeys(map(self.place, bases)))
-        self.fault("missing_file", place, f"there is no image {name} in {where}, or in images/ there")
+        remedy = "export the labels with their images, or copy the images there"
+        self.fault("missing_file", place, f"there is no image {name} in {where}, or in images/ there; {remedy}")
 
     def add(self, image: Path, frame_index: int, name: str, recording: str, split: str, read_mask: Callable) -> None:
         self._labels.append(Label(image, frame_index, name, recording, split, read_mask))
@@ -112,11 +116,10 @@ class Collector:
         Each unknown name becomes a fault, and so does each frame that is there twice, or has the name of another one
         of its recording.
         """
-        accepted = ", ".join(self._names)
         for name, (count, first) in self._unknown.items():
             times = f", which is there {count:,} times" if count > 1 else ""
-            message = f"nobody says what {name!r} is{times}; expected one of {accepted}"
-            self.fault("label", first, f"{message}. --labels={name}:gas says that it stands for gas")
+            remedy = f"say it by --labels={name}:CLASS, {CHOICES}"
+            self.fault("label", first, f"nobody says what {name!r} is{times}; {remedy}")
         frames, names = {}, {}
         for label in self._labels:
             frame, name = (label.image.resolve(), label.frame_index), (label.recording, label.name)
@@ -133,8 +136,7 @@ class Collector:
     def _told(self, text):
         """Returns a note with its number and its example, if it has them."""
         number, example = self._notes[text] or (None, None)
-        such = f" (such as {self.place(example)})" if example else ""
-        return text if number is None else f"{text}: {number:,}{such}"
+        return text if number is None else f"{text}: {number:,} (such as {self.place(example)})"
 
 
 def _size(size):

@@ -43,7 +43,7 @@ def read(source: Path, meaning: Meaning, *, empty_is_background: bool = False) -
             collector.fault("unreadable_file", path, str(error))
             continue
         if root.tag != "annotations" or root.find("meta") is None:
-            collector.count("XML files that are none of CVAT, left out")
+            collector.count("XML files that are none of CVAT, left out", path)
             continue
         found += 1
         if root.find("track") is not None:
@@ -81,7 +81,7 @@ def _read_images(collector, path, root, empty_is_background):
         place = f"{collector.place(path)}, image {name}"
         if not any(child.tag in AREAS for child in element):
             taken = "taken as background" if empty_is_background else "left out"
-            collector.count(f"images without regions, which may show nothing or not be labelled, {taken}")
+            collector.count(f"images without regions, which may show nothing or not be labelled, {taken}", place)
             if not empty_is_background:
                 continue
         stated = tuple(whole_number(element.get(key)) or 0 for key in ("height", "width"))

@@ -38,7 +38,8 @@ def read_folder(collector: Collector, folder: Path) -> None:
         else:
             collector.missing(name, mask, bases)
     if subsets:
-        collector.count("images of ImageSets without a mask, which are not labelled and left out", len(subsets))
+        told = "images of ImageSets without a mask, which are not labelled and left out"
+        collector.count(told, next(iter(subsets)), len(subsets))
 
 
 def _read_labelmap(collector, path):

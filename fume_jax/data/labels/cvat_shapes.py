@@ -37,10 +37,10 @@ def read_shape(
     place = f"{place}, {element.tag}"
     if element.tag not in AREAS:
         if element.tag in _OTHERS:
-            collector.count(f"shapes of the type {element.tag}, which are left out")
+            collector.count(f"shapes of the type {element.tag}, which are left out", place)
         return None
     if element.tag == "box":
-        collector.count("boxes, taken as filled rectangles")
+        collector.count("boxes, taken as filled rectangles", place)
     try:
         draw = _region_of(element, *size)
         order = int(element.get("z_order", "0"))

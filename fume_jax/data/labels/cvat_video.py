@@ -51,12 +51,15 @@ def read_tracks(collector: Collector, path: Path, root: Element, empty_is_backgr
     stop = whole_number(root.findtext("meta//stop_frame"))
     stop = max(frames, default=0) if stop is None else stop
     if gaps := [gap for track in tracks for gap in _gaps(track.shapes, step, stop)]:
-        collector.count("gaps of tracks, with no shape and no end, whose frames are not known and left out", len(gaps))
+        told = "gaps of tracks, with no shape and no end, whose frames are not known and left out"
+        collector.count(told, f"{file}, frame {gaps[0].start}", len(gaps))
     known = [frame for frame in frames if not any(frame in gap for gap in gaps)]
     shown = {frame: [track for track in tracks if _is_shown(track, frame)] for frame in known}
     if ends := [frame for frame, found in shown.items() if not found]:
         taken = "taken as background" if empty_is_background else "left out"
-        collector.count(f"frames of films where tracks end and nothing else is, {taken}", len(ends))
+        collector.count(
+            f"frames of films where tracks end and nothing else is, {taken}", f"{file}, frame {ends[0]}", len(ends)
+        )
     kept = {frame: found for frame, found in shown.items() if found or empty_is_background}
     _add_frames(collector, path, root, kept, split_of(elements[0].get("subset", "")))
 

@@ -65,12 +65,12 @@ def _read_files(collector, files):
     images, masks = collections.defaultdict(list), collections.defaultdict(list)
     for file in files:
         if file.suffix.lower() not in IMAGE_SUFFIXES:
-            collector.count(f"files of {file.suffix or file.name}, neither images nor masks, not read")
+            collector.count(f"files of {file.suffix or file.name}, neither images nor masks, not read", file)
             continue
         key, is_mask, has_affix = _role(collector.within(file))
         (masks if is_mask else images)[key].append(file)
         if has_affix:
-            collector.count("masks known by their names", example=file)
+            collector.count("masks known by their names", file)
     if not images or not masks:
         message = f"holds {len(images)} images and {len(masks)} masks; {EXPECTED}"
         collector.fault("layout", collector.source, message)

@@ -12,6 +12,8 @@ from fume_jax.schema import IGNORE, MASK_CLASSES, NOT_GAS
 # Values of masks by the names that users give them.
 VALUES = {name: value for value, name in enumerate(MASK_CLASSES)} | {"ignore": IGNORE, "not_gas": NOT_GAS}
 NAMES = {value: name for name, value in VALUES.items()}
+# Explains the word CLASS in messages.
+CHOICES = f"where CLASS is one of {', '.join(VALUES)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +37,15 @@ class Label:
     read_mask: Callable[[], np.ndarray]
 
 
-def place_of(label: Label) -> str:
-    """Names the frame of a label, for messages."""
-    return str(label.image) if label.frame_index < 0 else f"{label.image} frame {label.frame_index}"
+def place_of(label: Label, source: Path) -> str:
+    """Names the frame of a label below the folder of the source, for messages."""
+    path = path_below(label.image, source)
+    return path if label.frame_index < 0 else f"{path}, frame {label.frame_index}"
+
+
+def path_below(path: Path, folder: Path) -> str:
+    """Returns a path relative to a folder; as it is if it is elsewhere."""
+    return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,8 +22,9 @@ from PIL import Image
 from fume_jax.data.faults import UnreadableFrame, check_size
 from fume_jax.data.images import IMAGE_SUFFIXES
 from fume_jax.data.labels.collector import Collector
-from fume_jax.data.labels.finding import find_image, list_files, split_of
+from fume_jax.data.labels.finding import find_image, list_files, natural_path, split_of
 from fume_jax.data.labels.label import NAMES, Labels, Meaning, UnusableMask
+from fume_jax.data.labels.manifest import SHEET
 from fume_jax.data.labels.shapes import (
     OUTLINE,
     Layer,
@@ -59,7 +60,7 @@ def read(source: Path, meaning: Meaning) -> Labels:
             collector.fault("unreadable_file", path, str(error))
             continue
         if not isinstance(content, dict) or not isinstance(content.get("shapes"), list) or "imagePath" not in content:
-            collector.count("JSON files that are none of LabelMe, left out")
+            collector.count("JSON files that are none of LabelMe, left out", path)
             continue
         found += 1
         if image := _find_image(collector, path, content):
@@ -67,8 +68,10 @@ def read(source: Path, meaning: Meaning) -> Labels:
             _read_file(collector, path, content, image)
     if not found:
         collector.fault("layout", collector.source, "holds no file of LabelMe: JSON with `shapes` and `imagePath`")
-    if others := set(list_files(collector.source, IMAGE_SUFFIXES)) - named:
-        collector.count("images without a file of LabelMe, which are not labelled and left out", len(others))
+    images = {path for path in list_files(collector.source, IMAGE_SUFFIXES) if path.name != SHEET}
+    if others := images - named:
+        first = min(others, key=natural_path)
+        collector.count("images without a file of LabelMe, which are not labelled and left out", first, len(others))
     return collector.result()
 
 
@@ -77,7 +80,7 @@ def _find_image(collector, path, content):
     beside = path.parent / name.rpartition("/")[2]
     if image := find_image(name, [path.parent]) or find_image(beside.name, [path.parent]):
         if image != Path(os.path.normpath(path.parent / name)):
-            collector.count("images that are not where `imagePath` says, found by their name beside their file")
+            collector.count("images that are not where `imagePath` says, found by their name beside their file", path)
         return image
     remedy = "put the image beside the file"
     if content.get("imageData"):
@@ -91,7 +94,7 @@ def _read_file(collector, path, content, image):
     size = collector.size(image, collector.place(path), None if None in stated else stated)
     if size is None:
         return
-    _note_flags(collector, content, "images")
+    _note_flags(collector, content, "images", path)
     layers = []
     for number, shape in enumerate(content["shapes"], 1):
         place = f"{collector.place(path)}, shape {number}"
@@ -113,24 +116,24 @@ def _read_shape(collector, shape, place, size):
         raise UnusableMask(OUTLINE, "has no label")
     kind = shape.get("shape_type") or "polygon"
     if kind in _THIN:
-        collector.count(f"shapes of the type {kind}, which have no area and are left out")
+        collector.count(f"shapes of the type {kind}, which have no area and are left out", place)
         return None
-    _note_flags(collector, shape, "shapes")
-    draw = _region_of(collector, kind, shape, size)
+    _note_flags(collector, shape, "shapes", place)
+    draw = _region_of(collector, kind, shape, size, place)
     value = collector.value(shape["label"], place)
     return None if value is None else Layer(value, draw, place)
 
 
-def _note_flags(collector, entry, kind):
+def _note_flags(collector, entry, kind, place):
     flags = entry.get("flags")
     for flag in (name for name, is_set in flags.items() if is_set) if isinstance(flags, dict) else ():
-        collector.count(f"{kind} with the flag {flag!r}, which is not read")
+        collector.count(f"{kind} with the flag {flag!r}, which is not read", place)
 
 
-def _region_of(collector, kind, shape, size):
+def _region_of(collector, kind, shape, size, place):
     points = as_points(shape.get("points"), *size, at_least=3 if kind in ("polygon", "oriented_rectangle") else 2)
     if kind == "rectangle" and len(points) == 2:
-        collector.count("rectangles, taken as filled")
+        collector.count("rectangles, taken as filled", place)
         (x0, y0), (x1, y1) = points
         points = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
     if kind in ("polygon", "rectangle", "oriented_rectangle"):

@@ -16,6 +16,8 @@ from fume_jax.runtime.names import csv_text
 from fume_jax.schema import GASES
 
 MANIFEST = "review.csv"
+# Picture beside it, of all frames of the review.
+SHEET = "contact_sheet.jpg"
 # Where the columns are described.
 PAGE = "docs/prediction.md"
 

@@ -14,6 +14,7 @@ from fume_jax.data.labels.pairing import Key, pair
 from fume_jax.data.matching import gas_of
 from fume_jax.runtime.errors import UserError
 from fume_jax.runtime.files import read_json
+from fume_jax.schema import IGNORE
 
 # Names of folders in lower case, and the split of each.
 IMAGES = {"imagestr": "train", "imagests": "test"}
@@ -79,9 +80,11 @@ def _describe(collector, path):
 
 
 def _values(collector, labels, path):
-    """Returns the values of masks by the values in the files."""
-    values = {}
+    """Returns the values of masks by the values in the files, but for those that the user has listed."""
+    listed, values = collector.meaning.values, {}
     for name, value in labels.items():
+        if all(one in [*listed] for one in (value if isinstance(value, list) else [value])):
+            continue
         if isinstance(value, list):
             message = f"{name!r} is the region of the values {value}; expected one value for each class"
         elif type(value) is not int:
@@ -89,10 +92,11 @@ def _values(collector, labels, path):
         elif value in values:
             message = f"{name!r} has the value {value}, which another name has, too"
         else:
-            values[value] = collector.value(name, path)
+            known = collector.value(name, path)
+            values[value] = IGNORE if known is None else known
             continue
         collector.fault("label", path, message)
-    if values and labels.get("ignore", max(values)) != max(values):
+    if values and not listed and labels.get("ignore", max(values)) != max(values):
         collector.fault("label", path, f"ignore is {labels['ignore']}; nnU-Net has it as the highest value")
     return values
 
@@ -108,7 +112,7 @@ def _sort(collector, path, files, ending):
         channel = _CHANNEL.fullmatch(name)
         if folder not in FOLDERS or not file.name.endswith(ending):
             if file != path:
-                collector.count(f"files of {file.suffix or file.name}, neither images nor masks, not read")
+                collector.count(f"files of {file.suffix or file.name}, neither images nor masks, not read", file)
         elif folder in MASKS:
             masks[Key(split, "", name)].append(file)
         elif channel is None:

@@ -37,6 +37,6 @@ def pair(
             message = f"there is no image of this mask; expected one with the name {key.name}"
             collector.fault("missing_file", of_masks[0], message)
         elif not of_masks:
-            collector.count("images without a mask, left out", example=of_images[0])
+            collector.count("images without a mask, left out", of_images[0])
         elif len(of_images) == len(of_masks) == 1:
             collector.add_mask_file(of_images[0], of_masks[0], key.name, key.recording, key.split, meaning)

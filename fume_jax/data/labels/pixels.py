@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from fume_jax.data.images import read_pixels
-from fume_jax.data.labels.label import Meaning, UnusableMask
+from fume_jax.data.labels.label import CHOICES, Meaning, UnusableMask
 from fume_jax.schema import BACKGROUND, GAS, IGNORE, MASK_CLASSES, NOT_GAS, TUBE
 
 # What values stand for if nobody says so.
@@ -121,7 +121,9 @@ def _points(pixels, values, *, tint, by_color):
         alpha = points[..., -1]
         opaque = np.iinfo(alpha.dtype).max if alpha.dtype.kind in "iu" else 1
         if (alpha != opaque).any():
-            raise UnusableMask("mask_form", "partly transparent; expected a mask without an alpha channel")
+            raise UnusableMask(
+                "mask_form", "partly transparent; save it without an alpha channel, as grey levels or RGB"
+            )
         points = points[..., :-1]
     if points.shape[2] == 3 and (by_color or np.ptp(points, axis=2).max() > tint):
         if points.dtype.kind == "f":
@@ -200,7 +202,9 @@ def _refusal(points, found, inverse, counts, strange, keys, lossy):
         shown.append(f"{len(rest)} more ({_pixels(counts[rest].sum())})")
     holds = f"holds {', '.join(shown)}"
     if not len(keys):
-        message = f"a colour image, {holds}; say what they are, such as --colors={name(found[strange[0]])}:gas"
+        message = (
+            f"a colour image, {holds}; say what they are, such as --colors={name(found[strange[0]])}:CLASS, {CHOICES}"
+        )
         return UnusableMask("mask_form", message)
     nearest = "or take the nearest of {} by --nearest".format(", ".join(map(name, keys)))
     if lossy:
@@ -208,7 +212,7 @@ def _refusal(points, found, inverse, counts, strange, keys, lossy):
         return UnusableMask("mask_form", f"{what}{f': {holds}' * bool(shown)}; export it as PNG, {nearest}")
     regions = [k for k in strange[:SHOWN] if _has_region(inverse == k)]
     if 2 * counts[regions].sum() > counts[strange].sum():
-        remedy = f"say what it is, as --{flag}={name(found[regions[0]])}:gas does"
+        remedy = f"say what it is by --{flag}={name(found[regions[0]])}:CLASS, {CHOICES}"
         return UnusableMask("mask_values", f"{holds}; expected {', '.join(map(name, keys))}: {remedy}")
     cause = "few pixels each, as interpolation and compression leave them at borders"
     return UnusableMask("mask_values", f"{holds}, {cause}; resize by the nearest neighbour and save PNG, {nearest}")

@@ -67,7 +67,7 @@ def _read_masks(collector, description, masks_dir):
     """Adds the images whose masks are images."""
     collector.note(f"masks of the folders {masks_dir} are read, no outlines")
     if description.has_mapping and not collector.meaning.values:
-        message = "label_mapping is not read; say what values mean, as --values=7:gas does"
+        message = "label_mapping is not read; say what values mean, as --values=7:CLASS does"
         collector.fault("layout", description.path, message)
     values = description.classes | {IGNORE: IGNORE} | dict(collector.meaning.values)
     images, masks, of_images = collections.defaultdict(list), collections.defaultdict(list), set()
@@ -89,9 +89,7 @@ def _read_outlines(collector, description):
             of_images.add(file)
             rows = _rows(collector, file, description.classes)
         else:
-            collector.count(
-                "images without a file of labels, taken as all background, as Ultralytics has it", example=path
-            )
+            collector.count("images without a file of labels, taken as all background, as Ultralytics has it", path)
         if size := collector.size(path, path):
             collector.add(path, -1, key.name, key.recording, key.split, functools.partial(_paint, rows, *size))
     _check_lost(collector, description.images, OUTLINES, OUTLINE_SUFFIXES, of_images)
@@ -118,7 +116,7 @@ def _rows(collector, file, classes):
         collector.fault("unreadable_file", file, f"no text file ({error})")
         return []
     if not text.strip():
-        collector.count("images with an empty file of labels, taken as all background", example=file)
+        collector.count("images with an empty file of labels, taken as all background", file)
     rows = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():

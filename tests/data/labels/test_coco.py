@@ -72,7 +72,9 @@ def test_file_as_tools_write_it(tmp_path):
     assert label.image == tmp_path / "images" / "bottle_3" / "frame_1.png"
     assert (label.frame_index, label.name, label.recording, label.split) == (-1, "frame_1", "bottle_3", "")
     np.testing.assert_array_equal(label.read_mask(), box(5, 5, 6, 10) * 2)
-    assert labels.faults == [] and labels.notes == ["annotations of crowds (iscrowd), taken like others: 1"]
+    assert labels.faults == [] and labels.notes[0].startswith(
+        "annotations of crowds (iscrowd), taken like others: 1 (such as "
+    )
 
 
 def test_later_ids_lie_over_earlier_ones(tmp_path):
@@ -107,10 +109,11 @@ def test_images_without_annotation_are_counted_and_taken_only_if_asked(tmp_path)
     file(tmp_path / "a.json", annotation(), images=[*IMAGES, IMAGES[0] | {"id": 8, "file_name": "b.png"}])
     labels = coco.read(tmp_path, MEANING)
     assert [label.name for label in labels.labels] == ["a"]
-    assert labels.notes == ["images without annotation, which may show nothing or not be labelled, left out: 1"]
+    told = "images without annotation, which may show nothing or not be labelled, left out: 1"
+    assert labels.notes == [f"{told} (such as a.json, image 8)"]
     labels = coco.read(tmp_path, MEANING, empty_is_background=True)
     assert [label.name for label in labels.labels] == ["a", "b"] and not labels.labels[1].read_mask().any()
-    assert labels.notes[0].endswith("taken as background: 1")
+    assert labels.notes[0].endswith("taken as background: 1 (such as a.json, image 8)")
 
 
 @pytest.mark.parametrize(
@@ -122,7 +125,7 @@ def test_images_without_annotation_are_counted_and_taken_only_if_asked(tmp_path)
         ({"annotations": [annotation(image_id=[7])]}, "missing_file", "the image None"),
         ({"annotations": [annotation(category_id=99)]}, "label", "the category 99"),
         ({"annotations": ["x"]}, "missing_file", "None"),
-        ({"categories": [{"id": 3, "name": "smoke"}]}, "label", "--labels=smoke:gas"),
+        ({"categories": [{"id": 3, "name": "smoke"}]}, "label", "--labels=smoke:CLASS"),
         ({"categories": [*CATEGORIES, {"id": 3, "name": "smoke"}]}, "duplicate", "the id 3"),
         ({"images": IMAGES * 2}, "duplicate", "the id 7"),
         ({"images": [*IMAGES, {"id": 8, "file_name": "a.png"}]}, "layout", "lacks height, width"),
@@ -145,7 +148,9 @@ def test_unused_categories_need_no_meaning_and_other_files_are_counted(tmp_path)
     file(tmp_path / "a.json", annotation(), categories=[*CATEGORIES, {"id": 8, "name": "dog"}])
     (tmp_path / "captions.json").write_text('{"images": [], "annotations": []}')
     labels = coco.read(tmp_path, MEANING)
-    assert not labels.faults and labels.notes == ["JSON files that are none of COCO, left out: 1"]
+    assert not labels.faults and labels.notes == [
+        "JSON files that are none of COCO, left out: 1 (such as captions.json)"
+    ]
 
 
 def test_damaged_files_and_nothing_at_all(tmp_path):
@@ -193,3 +198,21 @@ def test_any_value_of_any_field_is_read_or_a_fault(once, key, value):
     for label in coco.read(folder, MEANING).labels:
         with contextlib.suppress(UnusableMask):
             assert label.read_mask().shape == (20, 30)
+
+
+@pytest.mark.parametrize("name", ["C:\\\\films\\\\b1_co2\\\\a.png", "/home/me/b1_co2/a.png"])
+def test_paths_of_another_machine_are_found_by_their_names(tmp_path, name):
+    image(tmp_path / "images" / "a.png")
+    file(tmp_path / "a.json", annotation(), images=[IMAGES[0] | {"file_name": name.replace("\\\\", "\\")}])
+    labels = coco.read(tmp_path, MEANING)
+    (label,) = labels.labels
+    assert not labels.faults and label.recording == "b1_co2" and label.image == tmp_path / "images" / "a.png"
+    assert labels.notes == [
+        "images that are not where `file_name` says, found by their name: 1 (such as a.json, image 7)"
+    ]
+
+
+def test_images_that_are_missing_come_with_advice(tmp_path):
+    file(tmp_path / "a.json", annotation())
+    (fault,) = coco.read(tmp_path, MEANING).faults
+    assert fault.kind == "missing_file" and "export the labels with their images" in fault.message

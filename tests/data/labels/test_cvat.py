@@ -73,9 +73,11 @@ def test_images_without_regions_are_counted_and_taken_only_if_asked(tmp_path):
     )
     labels = cvat.read(tmp_path, MEANING)
     assert not labels.labels and not labels.faults
-    assert "images without regions, which may show nothing or not be labelled, left out: 1" in labels.notes
+    told = "images without regions, which may show nothing or not be labelled, left out: 1"
+    assert f"{told} (such as annotations.xml, image r1/a.png)" in labels.notes
     labels = cvat.read(path, MEANING, empty_is_background=True)
-    assert "shapes of the type polyline, which are left out: 1" in labels.notes
+    told = "shapes of the type polyline, which are left out: 1"
+    assert f"{told} (such as annotations.xml, image r1/a.png, polyline)" in labels.notes
     (label,) = labels.labels
     assert (label.recording, label.split, label.name) == ("r1", "test", "a") and not label.read_mask().any()
 
@@ -83,7 +85,7 @@ def test_images_without_regions_are_counted_and_taken_only_if_asked(tmp_path):
 @pytest.mark.parametrize(
     "shape, kind, message",
     [
-        ('<polygon label="smoke" points="1,1;2,2;3,9"/>', "label", "--labels=smoke:gas"),
+        ('<polygon label="smoke" points="1,1;2,2;3,9"/>', "label", "--labels=smoke:CLASS"),
         ('<polygon points="1,1;2,2;3,9"/>', "label", "''"),
         ('<polygon label="gas" points="1,1;2,2"/>', "outline", "2 points"),
         ('<polygon label="gas" points="1,1;2,x;3,9"/>', "outline", "no pairs of numbers"),
@@ -123,7 +125,7 @@ def test_xml_that_defines_entities_or_is_damaged(tmp_path):
     labels = cvat.read(tmp_path, MEANING)
     assert kinds(labels) == ["unreadable_file"] * 4 + ["layout"]
     assert "DOCTYPE" in labels.faults[0].message and "DOCTYPE" in labels.faults[1].message
-    assert labels.notes == ["XML files that are none of CVAT, left out: 1"]
+    assert labels.notes == ["XML files that are none of CVAT, left out: 1 (such as voc.xml)"]
 
 
 def test_what_is_written_is_read_bit_for_bit(tmp_path):
@@ -196,7 +198,8 @@ def test_tracks_until_they_are_outside(tmp_path):
     first = labels.labels[0]
     assert (first.image, first.name, first.recording) == (tmp_path / "film.avi", "frame_000002", "film")
     assert first.read_mask().shape == (videos.HEIGHT, videos.WIDTH)
-    assert labels.notes == ["frames of films where tracks end and nothing else is, left out: 2"]
+    told = "frames of films where tracks end and nothing else is, left out: 2"
+    assert labels.notes == [f"{told} (such as annotations.xml, frame 5)"]
     found, _ = frames_of(tmp_path, empty_is_background=True)
     assert found == {2: 50, 3: 45, 4: 40, 5: 0, 8: 6, 9: 0}
 
@@ -207,7 +210,8 @@ def test_frames_in_a_gap_are_left_out_whatever_other_tracks_show(tmp_path, tag):
     whole = [*(shape(frame) for frame in range(6)), shape(6, outside=1)]
     found, labels = frames_of(film(tmp_path, gapped, whole))
     assert sorted(found) == [0, 1, 4, 5]
-    assert labels.notes[0] == "gaps of tracks, with no shape and no end, whose frames are not known and left out: 1"
+    told = "gaps of tracks, with no shape and no end, whose frames are not known and left out: 1"
+    assert labels.notes[0] == f"{told} (such as annotations.xml, frame 2)"
 
 
 def test_track_without_end_is_not_known_until_the_film_ends(tmp_path):
@@ -251,7 +255,7 @@ def test_film_as_images_is_read_from_the_film(tmp_path):
         ({"source": "", "frames": 10}, "missing_file", "<source>"),
         ({"frames": 3}, "missing_file", "has 3 frames"),
         ({"width": 65}, "size", "65x48"),
-        ({"label": "smoke"}, "label", "--labels=smoke:gas"),
+        ({"label": "smoke"}, "label", "--labels=smoke:CLASS"),
     ],
 )
 def test_faults_of_films_are_named(tmp_path, options, kind, message):
@@ -313,13 +317,14 @@ def test_masks_in_colours(tmp_path, form):
     np.testing.assert_array_equal(label.read_mask(), expected)
     assert (label.image, label.recording, label.split) == (tmp_path / "JPEGImages" / "r1" / "a.png", "r1", "val")
     assert labels.faults == []
-    assert labels.notes == ["images of ImageSets without a mask, which are not labelled and left out: 1"]
+    told = "images of ImageSets without a mask, which are not labelled and left out: 1"
+    assert labels.notes == [f"{told} (such as r1/b)"]
 
 
 @pytest.mark.parametrize(
     "labelmap, kind, message",
     [
-        (LABELMAP + "smoke:1,2,3::", "label", "--labels=smoke:gas"),
+        (LABELMAP + "smoke:1,2,3::", "label", "--labels=smoke:CLASS"),
         (LABELMAP + "ignore:0,0,0::", "layout", "a colour of its own"),
         ("# nothing\n", "layout", "no label"),
         (LABELMAP + "ignore:", "layout", "name:red,green,blue"),

@@ -42,7 +42,7 @@ def test_labels_are_in_natural_order_and_notes_count(tmp_path):
     collector = Collector(tmp_path, MEANING)
     for name in ("f_10", "f_2"):
         collector.add(image(tmp_path / f"{name}.png"), -1, name, "", "", lambda: np.zeros((20, 30), np.uint8))
-        collector.count("boxes", 600, tmp_path / name)
+        collector.count("boxes", tmp_path / name, 600)
     for frame in (11, 3):
         collector.add(tmp_path / "a.mp4", frame, f"frame_{frame}", "a", "", lambda: None)
     collector.note("read as boxes")

@@ -69,9 +69,9 @@ def test_what_is_left_out_or_guessed_is_noted(tmp_path):
     )
     assert [label.name for label in labels.labels] == ["1"] and not labels.faults
     assert labels.notes[1:] == [
-        "files of .npy, neither images nor masks, not read: 1",
+        "files of .npy, neither images nor masks, not read: 1 (such as train/a.npy)",
         "masks known by their names: 1 (such as train/masks/1_mask.png)",
-        "files of .txt, neither images nor masks, not read: 1",
+        "files of .txt, neither images nor masks, not read: 1 (such as train/notes.txt)",
         "images without a mask, left out: 2 (such as train/images/2.png)",
         "splits are taken from the folders: train",
     ]
@@ -203,6 +203,21 @@ def test_values_of_the_user_count_more_than_those_of_nnunet(tmp_path):
     assert "values mean what --values says" in labels.notes[-1]
 
 
+def test_names_of_nnunet_do_not_matter_where_the_user_lists_all_values(tmp_path):
+    labels = {"background": 0, "nozzle": 1, "smoke": 2, "haze": [1, 2]}
+    write(tmp_path, NNUNET | described(labels=labels) | {"Dataset001/labelsTr/b_002.png": MASK})
+    found = read(tmp_path, Meaning({0: 0, 1: TUBE, 2: GAS}, {}, MEANING.names))
+    assert not found.faults and found.labels[0].read_mask().tolist() == MASK.tolist()
+
+
+def test_masks_of_a_class_that_nobody_knows_can_be_read(tmp_path):
+    found = read(
+        write(tmp_path, NNUNET | described(labels={"background": 0, "gas": 1, "tube": 2, "smoke": 3})), MEANING
+    )
+    assert faults(found) == [("label", "Dataset001/dataset.json")]
+    assert found.labels[0].read_mask()[0, 1] == GAS
+
+
 def described(**changes):
     return {
         "Dataset001/dataset.json": {key: value for key, value in (DESCRIPTION | changes).items() if value is not None}
@@ -224,7 +239,7 @@ NNUNET_FAULTS = {
     "an unknown name": (
         described(labels={"background": 0, "smoke": 1}),
         "label",
-        "nobody says what 'smoke' is; expected one of background, tube, gas, ignore, not_gas. --labels=smoke:gas says",
+        "nobody says what 'smoke' is; say it by --labels=smoke:CLASS, where CLASS is one of background, tube, gas",
     ),
     "a value twice": (
         described(labels={"background": 0, "gas": 1, "tube": 1}),
@@ -249,7 +264,7 @@ def test_a_second_channel_is_a_fault_and_so_is_none(tmp_path):
     assert faults(labels) == [("layout", "Dataset001/imagesTr/c.png"), ("layout", "Dataset001/dataset.json")]
     assert "such as Dataset001/imagesTr/b_002_0001.png; expected one channel" in labels.faults[1].message
     assert labels.notes[1:] == [
-        "files of .txt, neither images nor masks, not read: 1",
+        "files of .txt, neither images nor masks, not read: 1 (such as Dataset001/a.txt)",
         "Dataset001/dataset.json counts 7 cases, labelsTr holds 2",
     ]
 

@@ -76,7 +76,10 @@ def test_file_as_the_tool_writes_it(tmp_path):
     np.testing.assert_array_equal(mask, expected)
     assert labels.faults == []
     assert any("'blurred'" in note for note in labels.notes) and any("'faint'" in note for note in labels.notes)
-    assert "rectangles, taken as filled: 1" in labels.notes and "checked" not in text(labels)
+    assert (
+        "rectangles, taken as filled: 1 (such as bottle 3/frame_7.json, shape 2)" in labels.notes
+        and "checked" not in text(labels)
+    )
 
 
 def test_later_shapes_lie_over_earlier_ones(tmp_path):
@@ -115,8 +118,8 @@ def test_shapes_without_area_are_counted_and_left_out(tmp_path):
     thin = [shape("anything", ((1, 1),), "point"), shape("gas", ((1, 1), (2, 2), (3, 9)), "linestrip")]
     assert not mask_of(tmp_path, *thin, shape("x", ((1, 1),), "point")).any()
     notes = labelme.read(tmp_path, MEANING).notes
-    assert "shapes of the type point, which have no area and are left out: 2" in notes
-    assert "shapes of the type linestrip, which have no area and are left out: 1" in notes
+    assert "shapes of the type point, which have no area and are left out: 2 (such as a.json, shape 1)" in notes
+    assert "shapes of the type linestrip, which have no area and are left out: 1 (such as a.json, shape 2)" in notes
 
 
 def test_file_without_shapes_is_background_and_image_without_file_is_left_out(tmp_path):
@@ -127,8 +130,8 @@ def test_file_without_shapes_is_background_and_image_without_file_is_left_out(tm
     (tmp_path / "list.json").write_text("[1]")
     labels = labelme.read(tmp_path, MEANING)
     assert [label.name for label in labels.labels] == ["a"] and not labels.labels[0].read_mask().any()
-    assert "images without a file of LabelMe, which are not labelled and left out: 2" in labels.notes
-    assert "JSON files that are none of LabelMe, left out: 2" in labels.notes
+    assert "images without a file of LabelMe, which are not labelled and left out: 2 (such as b.png)" in labels.notes
+    assert "JSON files that are none of LabelMe, left out: 2 (such as dataset.json)" in labels.notes
 
 
 @pytest.mark.parametrize("name", ["../images/r1/a.png", "..\\\\images\\\\r1\\\\a.png"])
@@ -170,7 +173,7 @@ def test_labels_are_of_the_upright_picture(tmp_path):
     "change, kind, message",
     [
         ({"shapes": [shape("smoke"), shape("smoke")]}, "label", "'smoke' is, which is there 2 times"),
-        ({"shapes": [shape("smoke")]}, "label", "--labels=smoke:gas"),
+        ({"shapes": [shape("smoke")]}, "label", "--labels=smoke:CLASS"),
         ({"imageHeight": 21}, "size", "labels of 30x21 for a frame of 30x20"),
         ({"imagePath": "b.png"}, "missing_file", "there is no image b.png; put"),
         ({"imagePath": "b.png", "imageData": "iVBORw0KGgo="}, "missing_file", "write it beside the file as b.png"),

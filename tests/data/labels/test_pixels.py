@@ -125,8 +125,8 @@ SPOTTED_WITH_A_BLOCK = spotted(12)
 SPOTTED_WITH_A_BLOCK[-6:-3, :3] = 7
 
 REFUSED = {
-    "an_unlisted_value": (np.where(BLOCKS == GAS, 7, 0).astype(np.uint8), PLAIN, "mask_values", "--values=7:gas"),
-    "black_and_white": (255 * BLOCKS.clip(0, 1), Meaning({1: GAS}, {}, {}), "mask_values", "--values=255:gas"),
+    "an_unlisted_value": (np.where(BLOCKS == GAS, 7, 0).astype(np.uint8), PLAIN, "mask_values", "--values=7:CLASS"),
+    "black_and_white": (255 * BLOCKS.clip(0, 1), Meaning({1: GAS}, {}, {}), "mask_values", "--values=255:CLASS"),
     "many_values": (spotted(9), PLAIN, "mask_values", "54 (1 pixel), 55 (1 pixel), 3 more (3 pixels), few pixels each"),
     "a_block_of_few_pixels": (SPOTTED_WITH_A_BLOCK, PLAIN, "mask_values", "holds 7 (9 pixels), 50 (1 pixel), "),
     "many_values_and_a_block": (SPOTTED_WITH_A_BLOCK, PLAIN, "mask_values", "few pixels each"),
@@ -139,7 +139,7 @@ REFUSED = {
     ),
     "fractions": (0.5 * BLOCKS.astype(np.float32), PLAIN, "mask_values", "holds 0.5 (280 pixels)"),
     "nan": (np.where(BLOCKS == GAS, np.nan, 0).astype(np.float32), nearest(PLAIN), "mask_values", "nan (1200 pixels)"),
-    "colours_without_meaning": (CMAP[BLOCKS], PLAIN, "mask_form", "--colors=#000000:gas"),
+    "colours_without_meaning": (CMAP[BLOCKS], PLAIN, "mask_form", "--colors=#000000:CLASS"),
     "an_unlisted_colour": (CMAP[BLOCKS], Meaning({}, {RED: GAS}, {}), "mask_values", "holds #0000ff (280 pixels)"),
     "partly_transparent": (np.dstack([BLOCKS, 100 * BLOCKS]), PLAIN, "mask_form", "partly transparent"),
     "all_transparent": (np.dstack([BLOCKS, 0 * BLOCKS]), PLAIN, "mask_form", "partly transparent"),

@@ -128,7 +128,7 @@ def test_faults_of_rows_are_named_with_file_and_line(tmp_path, name):
 
 
 SET_FAULTS = {
-    "an unknown name": ({"data.yaml": DATA.replace("Gas", "smoke")}, "label", "data.yaml", "--labels=smoke:gas"),
+    "an unknown name": ({"data.yaml": DATA.replace("Gas", "smoke")}, "label", "data.yaml", "--labels=smoke:CLASS"),
     "another number of names": (
         {"data.yaml": DATA + "nc: 3\n"},
         "label",
