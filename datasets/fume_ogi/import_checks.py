@@ -67,8 +67,8 @@ def advice(imported: Imported, *, tube_unknown: bool, of_review: bool) -> list[s
         )
     if not (pixels["tube"] or tube_unknown):
         lines.append(
-            "no mask holds tube: if nobody outlined the tubes, import with --tube=unknown, so that the model does not "
-            "learn that tubes are background"
+            "no mask holds tube: if nobody outlined the tubes, import again with --tube=unknown --replace, so that the "
+            "model does not learn that tubes are background"
         )
     if not (pixels["background"] or pixels["not_gas"]):
         lines.append("WARNING: no mask holds background: are all values, colours or names those of their classes?")

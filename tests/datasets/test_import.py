@@ -177,7 +177,10 @@ FAULTS = {
     "class": (lambda s: rename(s, BOTTLES[0], "b1_co2_pH6.0"), ["pH 6 has no usual class", "class_name"]),
     "image": (lambda s: (s / BOTTLES[0] / "f2.png").unlink(), ["missing_file", "f2.png"]),
     "damage": (lambda s: (s / BOTTLES[0] / "f2.png").write_bytes(b"\x89PNG"), ["unreadable_file", "f2.png"]),
-    "size": (lambda s: Image.new("L", (8, 8)).save(s / BOTTLES[0] / "f2.png"), ["size", "8x8"]),
+    "size": (
+        lambda s: Image.new("L", (8, 8)).save(s / BOTTLES[0] / "f2.png"),
+        ["size", "8x8", "use the image that was labelled"],
+    ),
     "twice": (lambda s: shutil.copytree(s / BOTTLES[0], s / "b1_pH6.5_co2"), ["duplicate", "f2_co2.png"]),
     "nothing known": (lambda s: draw(s, np.full_like(MASKS[FRAMES[0]], IGNORE)), ["mask_values", "255, unknown"]),
     "table": (lambda s: table(s, f"recording,ph\n{BOTTLES[0]},6.5\n{BOTTLES[0]},6.2\n"), ["row 3", "there already"]),

@@ -114,9 +114,9 @@ def test_masks_without_tube_or_background_come_with_advice(tmp_path):
     source = tmp_path / "source"
     as_folders(source)
     recode(source, (0, 0, 255))
-    assert "--tube=unknown" in import_from(source, "--values=255:gas", format="folders").stdout
-    shutil.rmtree(tmp_path / "own")
-    result = import_from(source, "--values=255:gas", "--tube=unknown", format="folders")
+    assert "--tube=unknown --replace" in import_from(source, "--values=255:gas", format="folders").stdout
+    result = import_from(source, "--values=255:gas", "--tube=unknown", "--replace", format="folders")
+    assert "8 replaced" in result.stdout
     assert "--tube=unknown" not in result.stdout and "WARNING" not in result.stdout
     shutil.rmtree(tmp_path / "own")
     result = import_from(source, "--values=255:gas,0:gas", format="folders")
