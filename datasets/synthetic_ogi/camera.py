@@ -199,6 +199,15 @@ def _axes(height, width):
     return np.linspace(-1, 1, width, dtype=np.float32)[None], np.linspace(-1, 1, height, dtype=np.float32)[:, None]
 
 
+def through_other_camera(frame: np.ndarray) -> np.ndarray:
+    """Returns a frame, uint8 [H, W, 1], as a camera shows it whose polarity is the other, black-hot for white-hot.
+
+    The contrast is half as large, and edges are as soft as those of a lens out of focus by 1/200 of the width.
+    """
+    blurred = cv2.GaussianBlur(frame, (0, 0), frame.shape[1] / 200)
+    return (192 - blurred // 2)[..., None]
+
+
 def _compress(camera, levels):
     picture = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
     jpeg = cv2.imencode(".jpg", picture, (cv2.IMWRITE_JPEG_QUALITY, camera.jpeg_quality))[1]

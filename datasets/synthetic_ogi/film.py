@@ -8,8 +8,6 @@ the list for `fume predict --recordings`.
 import csv
 from pathlib import Path
 
-import cv2
-import numpy as np
 from absl import flags
 
 from fume_jax.runtime import cli
@@ -75,6 +73,9 @@ def _in_turns(plans):
 
 def _write_films(plan, folder):
     """Writes the videos of a recording, and returns its examples."""
+    import numpy as np
+
+    from datasets.synthetic_ogi.camera import through_other_camera
     from datasets.synthetic_ogi.plume import FRAMES_PER_SECOND
     from datasets.synthetic_ogi.recording import render_film
     from fume_jax.data.video import VideoWriter
@@ -89,15 +90,6 @@ def _write_films(plan, folder):
                     frame = through_other_camera(example[f"{gas}_frame"]) if _OTHER.value else example[f"{gas}_frame"]
                     film.write(np.repeat(frame, 3, axis=-1), i / FRAMES_PER_SECOND)
     return examples
-
-
-def through_other_camera(frame: np.ndarray) -> np.ndarray:
-    """Returns a frame, uint8 [H, W, 1], as a camera shows it whose polarity is the other, black-hot for white-hot.
-
-    The contrast is half as large, and edges are as soft as those of a lens out of focus by 1/200 of the width.
-    """
-    blurred = cv2.GaussianBlur(frame, (0, 0), frame.shape[1] / 200)
-    return (192 - blurred // 2)[..., None]
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fume_jax.data.labels.manifest import MANIFEST, Reviewed, write_manifest
+from fume_jax.data.labels.manifest import MANIFEST, SHEET, Reviewed, write_manifest
 from fume_jax.evaluation import overlays
 from fume_jax.inference.review_scores import Candidate, SelectedFrames
 from fume_jax.inference.settings import open_predicted
@@ -24,7 +24,7 @@ from fume_jax.runtime.errors import UserError
 from fume_jax.runtime.files import replacing
 from fume_jax.runtime.names import file_name, portable, printable
 
-IMAGES, SHEET = "images", "contact_sheet.jpg"
+IMAGES = "images"
 # Width and height of a tile of the contact sheet, in pixels.
 TILE = (320, 240)
 
