@@ -95,7 +95,7 @@ def measure_plume(mask: np.ndarray) -> Plume:
         axis, _ = _principal_axis(plume)
     return Plume(
         area_pixels=area,
-        fraction=area / np.count_nonzero(mask != IGNORE),
+        fraction=float(area / np.count_nonzero(mask != IGNORE)),
         centroid=(float(gas[0]), float(gas[1])),
         direction_degrees=direction,
         length_pixels=float(np.ptp(_outline(plume, origin) @ axis)) + 1,
