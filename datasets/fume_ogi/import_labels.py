@@ -4,6 +4,7 @@ Writes frames, masks and `annotations.csv` in the layout that `python -m dataset
 folder that is imported into the same output again, such as frames that were corrected, is merged.
 """
 
+import re
 from pathlib import Path
 
 from absl import flags
@@ -161,8 +162,6 @@ def _meaning():
 
 def _pairs(flag, form, example):
     """Returns the classes in a flag KEY:CLASS,..., as values of masks by their keys."""
-    import re
-
     from fume_jax.data.labels.label import VALUES
 
     found = {}

@@ -13,6 +13,7 @@ score is taken (Zhdanov 2019, arXiv:1901.05954). The more so with few labels, of
 teach less than random ones do (Hacohen et al. 2022, arXiv:2202.02794): every recording gives its share.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Hashable, Sequence
 
@@ -115,8 +116,10 @@ def choose(
       Positions, int [count], of the highest score first.
     """
     order = _within(np.argsort(-scores, kind="stable"), [(names, POOL * most) for names, most in bounds])
-    largest = max(Counter(groups).values(), default=1)
-    for share in range(max(1, count // max(1, len(set(groups)))), largest + 1):
+    best, sizes = _within(order, bounds), list(Counter(groups).values())
+    if len(best) < count:
+        return best  # all that the bounds allow
+    for share in range(_even_share(sizes, count), max(sizes) + 1):
         limits = [(groups, share), *bounds]
         pool = _within(order, [(groups, POOL * share)])
         clusters = _cluster(pictures[pool].astype(np.float64), min(count, len(pool)), np.random.default_rng(seed))
@@ -128,8 +131,13 @@ def choose(
         if len(chosen) == count:
             break
     else:
-        chosen = _within(order, bounds)[:count]
+        chosen = best[:count]
     return chosen[np.argsort(-scores[chosen], kind="stable")]
+
+
+def _even_share(sizes, count):
+    """Returns the least number that, taken of each of the groups of these sizes, gives `count` frames."""
+    return next(share for share in itertools.count(1) if sum(min(share, size) for size in sizes) >= count)
 
 
 def _within(positions, bounds):

@@ -43,3 +43,15 @@ def write(folder: Path, save_mask=lambda path, values: Image.fromarray(values).s
     with table.open("w", newline="") as file:
         csv.writer(file).writerows([SINGLE_COLUMNS, *rows])
     return table
+
+
+def rewrite(table: Path, change) -> None:
+    """Writes a table anew, each of whose rows, a dict of its cells, `change(number, cells)` has changed."""
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for number, cells in enumerate(rows):
+        change(number, cells)
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)

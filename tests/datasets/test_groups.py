@@ -183,14 +183,11 @@ def test_a_part_of_two_wholes_is_a_fault(first, second, words):
 
 def add(table, **columns):
     """Adds columns to the table of the small recordings, functions of the number of the row."""
-    with table.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    for number, cells in enumerate(rows):
+
+    def change(number, cells):
         cells |= {column: value(number) for column, value in columns.items()}
-    with table.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+
+    recordings.rewrite(table, change)
     return Options(str(table))
 
 

@@ -72,11 +72,7 @@ def as_folders(folder):
 
 def as_yolo(folder):
     """Masks as PNG files of indices."""
-    write_images(folder / "images")
-    for (bottle, name), mask in MASKS.items():
-        path = folder / "masks" / bottle / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(mask).save(path)
+    as_folders(folder)
     (folder / "data.yaml").write_text("path: .\ntrain: images\nmasks_dir: masks\nnames: [background, tube, gas]\n")
 
 
@@ -99,22 +95,6 @@ def mask_in(source, path=FIRST):
 
 def draw(source, mask, bottle=BOTTLES[0], name="f2"):
     labelme.write(source / bottle / f"{name}.json", f"{name}.png", mask, exact=True)
-
-
-@pytest.fixture(scope="module")
-def imported(tmp_path_factory):
-    """A folder of LabelMe, with the result of its import beside it. Tests that change it take a copy."""
-    source = tmp_path_factory.mktemp("imported") / "source"
-    as_labelme(source)
-    assert import_from(source).returncode == 0
-    return source
-
-
-@pytest.fixture
-def source(imported, tmp_path):
-    """A folder that was imported, in which nothing is done yet."""
-    shutil.copytree(imported.parent, tmp_path / "copy")
-    return tmp_path / "copy" / "source"
 
 
 @pytest.mark.parametrize("format", FORMATS)

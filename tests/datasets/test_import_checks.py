@@ -31,21 +31,6 @@ from tests.datasets.test_import import (
 )
 
 
-@pytest.fixture(scope="module")
-def imported(tmp_path_factory):
-    source = tmp_path_factory.mktemp("imported") / "source"
-    as_labelme(source)
-    assert import_from(source).returncode == 0
-    return source
-
-
-@pytest.fixture
-def source(imported, tmp_path):
-    """A folder that was imported, in which nothing is done yet."""
-    shutil.copytree(imported.parent, tmp_path / "copy")
-    return tmp_path / "copy" / "source"
-
-
 def recode(source, values):
     """Turns the masks of folders into others, by a table of their values 0, 1, 2; 255 becomes 0."""
     for path in source.rglob("masks/*/*.png"):

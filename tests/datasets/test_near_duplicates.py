@@ -1,6 +1,5 @@
 """Frames that look alike across splits: the hash by hand, the nearest by brute force, and what is told."""
 
-import csv
 import dataclasses
 import time
 
@@ -76,16 +75,13 @@ def test_ten_thousand_frames_are_compared_in_seconds():
 def write(folder, images):
     """The small recordings with other pictures, a recording for each row of `images`, [9, 2] of both gases."""
     table = recordings.write(folder)
-    with table.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    for number, cells in enumerate(rows):
+
+    def change(number, cells):
         Image.fromarray(images(number)).save(folder / cells["frame_path"])
         Image.fromarray(np.repeat(np.repeat(recordings.mask(number), 5, 0), 5, 1)).save(folder / cells["mask_path"])
         cells["recording_id"] = number // 2
-    with table.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+
+    recordings.rewrite(table, change)
     return Options(str(table))
 
 

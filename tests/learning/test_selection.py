@@ -138,3 +138,16 @@ def test_the_choice_is_a_function_of_the_seed():
     scores, pictures = rng.random(300), rng.normal(size=(300, 64))
     found = [choose(scores, ["a"] * 300, pictures, 20, seed=seed).tolist() for seed in (0, 0, 1)]
     assert found[0] == found[1] != found[2]
+
+
+def test_groups_are_not_clustered_again_and_again_for_more_frames_than_there_are(monkeypatch):
+    calls = []
+    monkeypatch.setattr(selection, "_cluster", lambda points, count, rng: calls.append(count) or np.arange(len(points)))
+    names = [f"r{i // 100}" for i in range(300)]
+    scores, pictures = np.arange(300.0), np.zeros((300, 4))
+    assert len(choose(scores, names, pictures, 500)) == 300
+    assert len(choose(scores, names, pictures, 50, bounds=[(names, 3)])) == 9
+    assert not calls
+    # A large group makes up for small ones: shares that cannot do are not tried.
+    names = ["large"] * 280 + [f"small{i}" for i in range(20)]
+    assert len(choose(scores, names, pictures, 100)) == 100 and len(calls) == 1

@@ -14,11 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from fume_jax.data.labels.collector import Collector
-from fume_jax.data.labels.finding import find_image, folder_of, list_files, split_of
+from fume_jax.data.labels.finding import find_image, folder_of, split_of
 from fume_jax.data.labels.label import NAMES, Labels, Meaning
 from fume_jax.data.labels.shapes import OUTLINE, Layer, box_of, decode_coco, encode_coco, paint, regions
-from fume_jax.runtime.errors import UserError
-from fume_jax.runtime.files import read_json, replacing
+from fume_jax.runtime.files import replacing
 from fume_jax.schema import BACKGROUND
 
 # What paths of other machines begin with.
@@ -40,12 +39,7 @@ def read(source: Path, meaning: Meaning, *, empty_is_background: bool = False) -
     """
     collector = Collector(source, meaning)
     found = 0
-    for path in list_files(collector.source, (".json",)):
-        try:
-            content = read_json(path, object)
-        except UserError as error:
-            collector.fault("unreadable_file", path, str(error))
-            continue
+    for path, content in collector.read_json_files():
         if isinstance(content, dict) and all(isinstance(content.get(name), list) for name in _LISTS):
             found += 1
             _read_file(collector, path, content, empty_is_background)

@@ -1,6 +1,6 @@
 """Collects what a source of labels holds: labels, faults and notes."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +8,11 @@ import numpy as np
 from fume_jax.data.faults import UnreadableFrame
 from fume_jax.data.films import open_film
 from fume_jax.data.images import read_size
-from fume_jax.data.labels.finding import natural_path
+from fume_jax.data.labels.finding import list_files, natural_path
 from fume_jax.data.labels.label import CHOICES, VALUES, Fault, Label, Labels, Meaning
 from fume_jax.data.labels.pixels import MaskFile
 from fume_jax.runtime.errors import UserError
+from fume_jax.runtime.files import read_json
 
 # What to do about labels of another size than their frame.
 SIZE_REMEDY = "use the image that was labelled, or scale the labels to its size, a mask by the nearest neighbour"
@@ -39,6 +40,14 @@ class Collector:
         """Adds to the number in which a note ends; the place of the first example is told."""
         before, first = self._notes.get(text, (0, example))
         self._notes[text] = before + number, first
+
+    def read_json_files(self) -> Iterator[tuple[Path, object]]:
+        """Yields the JSON files of the source and what they hold; those that cannot be read become faults."""
+        for path in list_files(self.source, (".json",)):
+            try:
+                yield path, read_json(path, object)
+            except UserError as error:
+                self.fault("unreadable_file", path, str(error))
 
     def place(self, place: str | Path) -> str:
         if isinstance(place, str):

@@ -36,8 +36,7 @@ from fume_jax.data.labels.shapes import (
     regions,
     to_polygons,
 )
-from fume_jax.runtime.errors import UserError
-from fume_jax.runtime.files import read_json, replacing
+from fume_jax.runtime.files import replacing
 
 # Version of the format that is written.
 VERSION = "5.5.0"
@@ -53,12 +52,7 @@ def read(source: Path, meaning: Meaning) -> Labels:
     """
     collector = Collector(source, meaning)
     named, found = set(), 0
-    for path in list_files(collector.source, (".json",)):
-        try:
-            content = read_json(path, object)
-        except UserError as error:
-            collector.fault("unreadable_file", path, str(error))
-            continue
+    for path, content in collector.read_json_files():
         if not isinstance(content, dict) or not isinstance(content.get("shapes"), list) or "imagePath" not in content:
             collector.count("JSON files that are none of LabelMe, left out", path)
             continue
