@@ -42,12 +42,12 @@ def oracle_bound(test: list[dict], recordings: dict[float, int], gases: Sequence
     """Returns the balanced accuracy of the Bayes rule on the emissions of recorded gases: no image says more.
 
     `recordings` is the prior of pH levels within a class; classes weigh the same. `gases` limits the emissions that the
-    rule knows.
+    rule knows. Where nothing is emitted it knows none, and takes the first class.
     """
     predictions = []
     for example in test:
         known = zip(GASES, example["emission"], example["modality_mask"], strict=True)
-        emission = {gas: rate for gas, rate, present in known if present and gas in gases}
+        emission = {gas: rate for gas, rate, present in known if present and rate and gas in gases}
         likelihood, weight = np.zeros((2, len(CLASSES)))
         for ph, share in recordings.items():
             likelihood[PH_CLASS[ph]] += share * np.exp(emission_log_density(ph, emission))

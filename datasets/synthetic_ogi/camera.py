@@ -1,7 +1,5 @@
 """Camera model: makes 8-bit pictures of temperatures, which are in kelvin above the mean of the background."""
 
-import string
-
 import cv2
 import numpy as np
 
@@ -9,7 +7,6 @@ from datasets.synthetic_ogi.plume import mouth
 from datasets.synthetic_ogi.scene import Camera, Scene
 
 INTERPOLATIONS = {"cubic": cv2.INTER_CUBIC, "linear": cv2.INTER_LINEAR, "nearest": cv2.INTER_NEAREST}
-CANVAS_WIDTH = 640  # width in pixels for which the overlay is laid out
 
 
 def background(scene: Scene, height: int, width: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
@@ -135,43 +132,8 @@ def automatic_gain(camera: Camera, exposure: np.ndarray) -> tuple[float, float]:
     return float(low - below * span), float((1 + below + above) * span / 255)
 
 
-def overlay(height: int, width: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draws the overlay of the camera: grey levels and opacity in [0, 1], both float32 [height, width]."""
-    bottom = round(CANVAS_WIDTH * height / width)
-    grey, opacity = np.zeros((2, bottom, CANVAS_WIDTH), np.uint8)
-    veil = rng.uniform(80, 230)
-
-    def rectangle(x, y, w, h, level=255, cover=255, line=-1):
-        for canvas, value in ((grey, level), (opacity, cover)):
-            cv2.rectangle(canvas, (int(x), int(y)), (int(x + w), int(y + h)), value, line)
-
-    def write(text, x, y, size):
-        for canvas in (grey, opacity):
-            thickness = round(3 * size)
-            cv2.putText(canvas, text, (int(x), int(y)), cv2.FONT_HERSHEY_SIMPLEX, size, 255, thickness, cv2.LINE_AA)
-
-    if rng.random() < 0.8:  # logo and name of the maker
-        x, size = rng.uniform(5, 25), rng.uniform(0.7, 1.1)
-        rectangle(x, bottom - 11 - 20 * size, 18 * size, 20 * size)
-        name = "".join(rng.choice(list(string.ascii_uppercase), rng.integers(3, 6)))
-        write(name, x + 24 * size, bottom - 11, size)
-    if rng.random() < 0.8 and bottom > 200:  # temperature scale and its two ends
-        x, high = rng.uniform(540, 560), rng.uniform(24, 30)
-        for y, temperature in ((5, high), (bottom - 45, high - rng.uniform(1, 6))):
-            rectangle(x, y, 75, 38, level=25, cover=veil)
-            write(f"{temperature:.1f}", x + 10, y + 27, 0.75)
-        x, y, length = int(x) + 48, 52, bottom - 110
-        rectangle(x, y, 12, length)
-        grey[y + 2 : y + length - 2, x + 2 : x + 11] = np.linspace(255, 0, length - 4)[:, None]
-    for i in range(rng.integers(0, 3)):  # icons, such as a battery
-        rectangle(28 + 45 * i, 7, 32, 34, level=25, cover=veil)
-        rectangle(34 + 45 * i, 18, 20, 12, line=2)
-    grey, opacity = (cv2.resize(c, (width, height), interpolation=cv2.INTER_AREA) for c in (grey, opacity))
-    return grey.astype(np.float32), opacity.astype(np.float32) / 255
-
-
 def display(camera: Camera, exposure: np.ndarray, gain: tuple[float, float], drawing: tuple) -> np.ndarray:
-    """Exports the picture of an exposure of any size: uint8, of the size of the `drawing` that `overlay` returned."""
+    """Exports the picture of an exposure of any size: uint8, of the size of the `drawing` of `overlay`."""
     (black, per_level), (grey, opacity) = gain, drawing
     levels, size = (exposure - black) / per_level, grey.shape[::-1]
     if camera.small_picture:

@@ -104,7 +104,7 @@ def _example(plan, scene, films, frame):
         "ph": plan.ph,
         "recording_index": plan.number,
         "frame_index": frame,
-        "emission": np.array([scene.emission[gas] for gas in GASES], np.float32),
+        "emission": np.array([scene.has_gas * scene.emission[gas] for gas in GASES], np.float32),
         "visibility": np.array([films[gas][2][frame] for gas in GASES], np.float32),
         "exit_speed": scene.exit_speed,
     }

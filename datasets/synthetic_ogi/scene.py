@@ -46,6 +46,7 @@ class Camera:
     ghost: float = 0.0  # share of the light that the lens reflects to the opposite side
     gain_percentiles: tuple[float, float] = (1.0, 99.9)  # percentiles of the exposures that the automatic gain spans
     minimal_span: float = 1.0  # K, least span of the automatic gain, so that noise alone never fills the display
+    any_maker: bool = False  # whether the overlay is that of any maker's camera
     mirrored: bool = False  # whether the picture is, overlay and all
     rotation: float = 0.0  # degrees by which the picture was turned
     wedge: int = 0  # grey level of the corners of a turned picture

@@ -57,6 +57,7 @@ import cv2
 import numpy as np
 
 from datasets.synthetic_ogi import camera as cam
+from datasets.synthetic_ogi import overlay
 from datasets.synthetic_ogi.annotation import annotate
 from datasets.synthetic_ogi.plume import FRAMES_PER_SECOND, gas_columns
 from datasets.synthetic_ogi.scene import Scene
@@ -75,7 +76,7 @@ class Setting:
     drift: np.ndarray  # change of the background per second
     clear: np.ndarray  # share of the light that the tube lets pass
     tube: np.ndarray  # light of the tube
-    drawing: tuple[np.ndarray, np.ndarray]  # `camera.overlay`, of the size of the picture
+    drawing: tuple[np.ndarray, np.ndarray]  # `overlay`, of the size of the picture
     direction: float  # rad, in which the camera shakes
 
 
@@ -86,7 +87,7 @@ def draw_setting(scene: Scene, height: int, width: int) -> Setting:
     rng = np.random.default_rng([scene.shared_seed, STILL])
     background = cam.background(scene, h, w, rng)
     coverage, temperature = cam.tube(scene, h, w, rng)
-    drawing = cam.overlay(height, width, rng)
+    drawing = (overlay.of_any_maker if scene.camera.any_maker else overlay.laboratory)(height, width, rng)
     return Setting(*background, 1 - coverage, temperature * coverage, drawing, rng.uniform(0, np.pi))
 
 

@@ -10,24 +10,36 @@ import numpy as np
 
 from datasets.synthetic_ogi.scene import Camera, Scene, Viewer, between
 
-# Shares of recordings: without gas, of clouds whose tube is out of view, and of small jets far away.
-GASLESS, CLOUDS, SMALL = 0.2, 0.12, 0.3
+GASLESS = 0.2  # share of recordings without gas
+# Shares of views, and how much wider than in the laboratory each is, at least and at most.
+VIEWS = {
+    "laboratory": (0.25, (1.0, 1.0)),  # the laboratory's camera and background too
+    "alike": (0.25, (1.0, 1.0)),
+    "cloud": (0.1, (0.3, 0.8)),  # the tube is out of view
+    "close": (0.15, (0.4, 1.0)),
+    "far": (0.25, (1.5, 4.0)),  # jets of few pixels
+}
 
 
 def vary(scene: Scene, rng: np.random.Generator) -> Scene:
     """Draws a scene as it may be filmed anywhere, from one of the laboratory."""
-    kind = rng.choice(4, p=(CLOUDS, SMALL, 0.2, 1 - CLOUDS - SMALL - 0.2))
+    kind = rng.choice(list(VIEWS), p=[share for share, _ in VIEWS.values()])
     # Both polarities are equally frequent, and the contrast goes down to what nobody sees.
     polarity, strength = (1 if rng.random() < 0.5 else -1), between(0.25, 4.0, rng)
+    has_gas = bool(rng.random() >= GASLESS)
+    if kind == "laboratory":
+        other = polarity * np.sign(scene.contrast)
+        changes = {"contrast": other * scene.contrast, "tube_temperature": other * scene.tube_temperature}
+        return dataclasses.replace(scene, has_gas=has_gas, **changes)
     contrast = polarity * strength
     # A nozzle is mostly heated or cooled with the gas, and sometimes by something else.
     nozzle = contrast * between(0.6, 5.0, rng) * (1 if rng.random() < 0.8 else -1)
-    view = scene.camera.frame_width * (between(0.3, 0.8, rng), between(1.5, 4.0, rng), between(0.4, 1.0, rng), 1)[kind]
+    view = scene.camera.frame_width * between(*VIEWS[kind][1], rng)
     return dataclasses.replace(
         scene,
-        viewer=Viewer(noise=1.2, share=0.12, least_area=1.5e-4),
-        has_gas=bool(rng.random() >= GASLESS),
-        tube_length=-between(0.05, 0.5, rng) if kind == 0 else rng.uniform(0.02, 0.35),
+        viewer=Viewer(noise=1.2, share=between(0.07, 0.25, rng), least_area=1.5e-4),
+        has_gas=has_gas,
+        tube_length=-between(0.05, 0.5, rng) if kind == "cloud" else rng.uniform(0.02, 0.35),
         tube_row=rng.uniform(0.1, 0.9),
         tube_tilt=rng.normal(0, 0.35),
         tube_radius=min(scene.bore_radius * between(1.1, 6.0, rng), 0.05 * view),
@@ -67,6 +79,7 @@ def _vary_camera(camera: Camera, view: float, rng: np.random.Generator) -> Camer
         headroom=(rng.uniform(0.0, 0.9) * rng.random(), rng.uniform(-0.1, 0.9) * rng.random()),
         jpeg_quality=int(rng.integers(12, 97)),
         overlay=bool(rng.random() < 0.5),
+        any_maker=bool(rng.random() < 0.7),
         mirrored=bool(rng.random() < 0.3),
         rotation=rng.uniform(-25, 25) if rng.random() < 0.15 else 0.0,
         wedge=int(rng.choice((0, 0, 0, 255, 114))),

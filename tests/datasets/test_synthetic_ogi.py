@@ -196,6 +196,8 @@ def test_both_gases_tell_the_oracle_much_more_than_one_and_not_everything():
     assert 0.9 < both < 0.97
     for gas in GASES:
         assert both - oracle_bound(examples, PUBLISHED_FRAMES, gases=(gas,)) > 0.3
+    without = [example | {"emission": [0.0, 0.0]} for example in examples]
+    assert oracle_bound(without, PUBLISHED_FRAMES) == pytest.approx(1 / 3)
 
 
 # --- the prepared dataset ---

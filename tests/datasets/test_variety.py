@@ -11,7 +11,7 @@ from datasets.synthetic_ogi.recording import render, scene_of
 from datasets.synthetic_ogi.scene import Camera, Scene, Viewer, draw_scene
 from datasets.synthetic_ogi.simulator import draw_setting, render_recording
 from datasets.synthetic_ogi.synthetic_ogi import SyntheticOgi
-from datasets.synthetic_ogi.variety import CLOUDS, GASLESS
+from datasets.synthetic_ogi.variety import GASLESS, VIEWS
 from fume_jax.schema import BACKGROUND, GAS, GASES, TUBE
 from tests.datasets.test_simulator import scene as plain_scene
 
@@ -52,12 +52,17 @@ CAMERA_RANGES = {
 KEPT = {"ph", "emission", "mole_fraction", "exit_speed", "bore_radius", "tube_at_right", "cooling", "drift"}
 KEPT |= {"shared_seed", "dust", "bad_pixels"}
 OTHERS = {"viewer", "has_gas", "wind", "gradient", "camera", "enlarged_by", "small_picture", "gain_percentiles"}
-OTHERS |= {"headroom", "overlay", "mirrored"}
+OTHERS |= {"headroom", "overlay", "any_maker", "mirrored"}
 
 
 @functools.cache
+def of_pretraining():
+    return [(plan, scene_of(plan)) for plan in PLANS["pretraining"][: 2 * DRAWS]]
+
+
 def drawn():
-    return [scene_of(plan) for plan in PLANS["pretraining"][:DRAWS]]
+    """Scenes of any camera."""
+    return [scene for _, scene in of_pretraining() if scene.viewer != Viewer()][:DRAWS]
 
 
 def filmed(scene, seed=0, height=96, width=128):
@@ -97,7 +102,7 @@ def test_pairs_of_numbers_and_names_are_in_range():
         below, above = scene.camera.headroom
         assert 0 <= below <= 0.9 and -0.1 <= above <= 0.9
         assert np.abs(scene.wind).max() < 0.25 and np.abs(scene.gradient).max() < 3.0
-        assert scene.viewer == Viewer(noise=1.2, share=0.12, least_area=1.5e-4)
+        assert (scene.viewer.noise, scene.viewer.least_area) == (1.2, 1.5e-4) and 0.07 <= scene.viewer.share <= 0.25
         assert 0.25 <= abs(scene.contrast) <= 4.0
     assert {scene.camera.enlarged_by for scene in drawn()} == INTERPOLATIONS.keys()
     # A picture is enlarged where it has few pixels only.
@@ -108,7 +113,9 @@ def test_shares_are_those_stated():
     scenes = drawn()
     assert is_binomial(sum(s.contrast > 0 for s in scenes), 0.5)
     assert is_binomial(sum(not s.has_gas for s in scenes), GASLESS)
-    assert is_binomial(sum(s.tube_length < 0 for s in scenes), CLOUDS)
+    any_camera = 1 - VIEWS["laboratory"][0]
+    assert is_binomial(len([s for _, s in of_pretraining() if s.viewer == Viewer()]), 1 - any_camera, 2 * DRAWS)
+    assert is_binomial(sum(s.tube_length < 0 for s in scenes), VIEWS["cloud"][0] / any_camera)
     assert is_binomial(sum(s.camera.mirrored for s in scenes), 0.3)
     assert is_binomial(sum(s.camera.rotation != 0 for s in scenes), 0.15)
     # A nozzle is mostly as warm or cold as the gas.
@@ -116,10 +123,23 @@ def test_shares_are_those_stated():
 
 
 def test_the_physics_of_the_gas_stays():
-    for plan, scene in zip(PLANS["pretraining"][:20], drawn(), strict=False):
+    for plan, scene in of_pretraining()[:20]:
         laboratory = draw_scene(plan.ph, np.random.default_rng([plan.seed, plan.number]))
         names = KEPT & {field.name for field in dataclasses.fields(Scene)}
         assert all(getattr(scene, name) == getattr(laboratory, name) for name in names)
+
+
+def test_some_scenes_are_those_of_the_laboratory_but_for_polarity_and_gas():
+    scenes = [(plan, scene) for plan, scene in of_pretraining() if scene.viewer == Viewer()]
+    signs = []
+    for plan, scene in scenes:
+        before = draw_scene(plan.ph, np.random.default_rng([plan.seed, plan.number]))
+        signs.append(np.sign(scene.contrast) * np.sign(before.contrast))
+        tube = signs[-1] * before.tube_temperature
+        same = dataclasses.replace(before, contrast=scene.contrast, tube_temperature=tube, has_gas=scene.has_gas)
+        assert scene == same and abs(scene.contrast) == abs(before.contrast)
+    assert is_binomial(sum(scene.contrast > 0 for _, scene in scenes), 0.5, len(scenes))
+    assert is_binomial(sum(not scene.has_gas for _, scene in scenes), GASLESS, len(scenes))
 
 
 def test_scenes_of_the_laboratory_are_as_they_were():
@@ -139,11 +159,11 @@ def test_scenes_of_the_laboratory_are_as_they_were():
 
 
 def test_a_scene_without_gas_has_masks_without_gas():
-    plans = [p for p, s in zip(PLANS["pretraining"], drawn(), strict=False) if not s.has_gas][:8]
+    plans = [plan for plan, scene in of_pretraining() if not scene.has_gas][:8]
     for plan in plans:
         for example in render(dataclasses.replace(plan, height=96, width=128)):
             assert not any((example[f"{gas}_mask"] == GAS).any() for gas in GASES)
-            assert not example["visibility"].any()
+            assert not example["visibility"].any() and not example["emission"].any()
             assert any(example[f"{gas}_frame"].std() > 1 for gas in GASES)
 
 
