@@ -80,6 +80,7 @@ def get_config(preset: str = "fume") -> ml_collections.ConfigDict:
     config.augment.motion_blur = {"probability": 1.0, "low": 3, "high": 7}  # pixels of the kernel
     config.augment.brightness_contrast = {"probability": 0.5, "brightness": 0.2, "contrast": 0.2}
     config.augment.gamma = {"probability": 0.3, "low": 0.8, "high": 1.2}  # exponent
+    config.augment.invert = {"probability": 0.0}  # not of the published recipe, whose cameras are of one polarity
     config.augment.modality_dropout = 0.2  # probability that a pair loses one of its two gases
 
     config.loss = ml_collections.ConfigDict()

@@ -48,7 +48,7 @@ OLD_KEYS = {
     "log.pictures": ("log.images", {}),
 }
 # Keys that earlier versions lacked, with the value that stands for their behaviour.
-NEW_KEYS = {"model.backbone": None}
+NEW_KEYS = {"model.backbone": None, "augment.invert": {"probability": 0.0}}
 
 CHOICES = {
     "model.dtype": DTYPES,
@@ -86,7 +86,8 @@ RANGES = (
         """augment.modality_dropout augment.flip.probability augment.shift_scale_rotate.probability
         augment.elastic.probability augment.one_of.probability augment.gaussian_noise.probability
         augment.gaussian_blur.probability augment.motion_blur.probability augment.brightness_contrast.probability
-        augment.brightness_contrast.brightness augment.brightness_contrast.contrast augment.gamma.probability""",
+        augment.brightness_contrast.brightness augment.brightness_contrast.contrast augment.gamma.probability
+        augment.invert.probability""",
     ),
     ("from 0 to less than 1", lambda x: 0 <= x < 1, "augment.shift_scale_rotate.scale optimizer.b1 optimizer.b2"),
     ("from 0 to less than 1", lambda x: 0 <= x < 1, "train.ema_decay"),
@@ -291,6 +292,7 @@ def create_augmentation(config: ml_collections.ConfigDict) -> Sequence[augment.R
         augment.OneOf(options.one_of.probability, operations=degradations),
         augment.BrightnessContrast(light.probability, brightness=light.brightness, contrast=light.contrast),
         augment.Gamma(options.gamma.probability, low=options.gamma.low, high=options.gamma.high),
+        augment.Invert(options.invert.probability),
         augment.ModalityDropout(options.modality_dropout),
     )
     return tuple(operation for operation in operations if operation.probability > 0)

@@ -225,6 +225,16 @@ class Gamma(RandomOperation):
 
 
 @dataclasses.dataclass(frozen=True)
+class Invert(RandomOperation):
+    """Shows what is warm as dark, as a camera of the other polarity does."""
+
+    UNCHANGED = _LEVELS
+
+    def draw(self, plan: Plan, rng: np.random.Generator, height: int, width: int) -> Plan:
+        return {"levels": 255 - plan["levels"]}
+
+
+@dataclasses.dataclass(frozen=True)
 class ModalityDropout(RandomOperation):
     """Drops one gas, each equally likely, from a pair that has both; never the only one."""
 

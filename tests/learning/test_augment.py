@@ -12,6 +12,7 @@ from fume_jax.learning.augment import (
     GaussianBlur,
     GaussianNoise,
     HorizontalFlip,
+    Invert,
     ModalityDropout,
     MotionBlur,
     OneOf,
@@ -30,7 +31,7 @@ DEGRADATIONS = [
     GaussianBlur(1.0, low=3, high=7),
     MotionBlur(1.0, low=3, high=7),
 ]
-LEVELS = [BrightnessContrast(1.0, brightness=0.2, contrast=0.2), Gamma(1.0, low=0.8, high=1.2)]
+LEVELS = [BrightnessContrast(1.0, brightness=0.2, contrast=0.2), Gamma(1.0, low=0.8, high=1.2), Invert(1.0)]
 OPERATIONS = [*GEOMETRY, *DEGRADATIONS, OneOf(1.0, operations=DEGRADATIONS), *LEVELS, ModalityDropout(1.0)]
 
 
@@ -228,6 +229,15 @@ def test_gamma_keeps_black_and_white_and_bends_what_is_between():
         middle.append(grey)
     assert min(middle) == pytest.approx(255 * (64 / 255) ** 1.2, abs=1)
     assert max(middle) == pytest.approx(255 * (64 / 255) ** 0.8, abs=1)
+
+
+def test_the_other_polarity_is_the_complement_of_every_level_after_the_other_changes():
+    given = example() | {"co2_frame": np.array([0, 64, 255], np.uint8).reshape(1, 3, 1)}
+    assert changed_by(Invert(1.0), given, 0)["co2_frame"].ravel().tolist() == [255, 191, 0]
+    bent = changed_by(LEVELS[1], given, 0)["co2_frame"]
+    plan = draw_plan([LEVELS[1], Invert(1.0)], np.random.default_rng(0), height=48, width=64)
+    np.testing.assert_array_equal(apply(given, plan)["co2_frame"], 255 - bent)
+    np.testing.assert_array_equal(apply(given, plan)["co2_mask"], given["co2_mask"])
 
 
 def test_brightness_and_contrast_are_those_asked_for_and_alike_in_both_gases():

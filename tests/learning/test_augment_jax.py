@@ -25,7 +25,7 @@ CASES = {
         zip(("flip", "shift_scale_rotate", "elastic"), zip(GEOMETRY, (EXACT, MOVED, MOVED), strict=True), strict=True)
     ),
     **dict(zip(("gaussian_blur", "motion_blur"), zip(DEGRADATIONS[1:], (ROUNDED, ROUNDED), strict=True), strict=True)),
-    **dict(zip(("brightness_contrast", "gamma"), zip(LEVELS, (EXACT, EXACT), strict=True), strict=True)),
+    **dict(zip(("brightness_contrast", "gamma", "invert"), zip(LEVELS, [EXACT] * 3, strict=True), strict=True)),
     "modality_dropout": (ModalityDropout(1.0), EXACT),
 }
 
