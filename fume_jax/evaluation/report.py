@@ -24,7 +24,7 @@ from fume_jax.evaluation.evaluator import (
 )
 from fume_jax.evaluation.tables import metrics_table
 from fume_jax.learning.bootstrap import bootstrap_intervals
-from fume_jax.learning.calibration import expected_calibration_error
+from fume_jax.learning.calibration import expected_calibration_error, fit_temperature, soften
 from fume_jax.learning.metrics import HEADLINES, absent_classes, compute_metrics, recording_metrics
 from fume_jax.learning.surface_distance import surface_metrics
 from fume_jax.runtime import preflight
@@ -99,6 +99,7 @@ def write_report(
         results[split + suffix] = _collect(config, model, eval_fn, *batches, **options)
     weights = task_weights(config)
     scores = {name: score_results(found, **weights) | _further_scores(found) for name, found in results.items()}
+    _calibrate(results, scores, f"val{suffix}")
     first, folder = jax.process_index() == 0, Path(output or workdir)
     if first:
         intervals = {name: _intervals(found) for name, found in results.items()}
@@ -179,6 +180,17 @@ def _further_scores(results):
         ece = expected_calibration_error(results["probabilities"], results["labels"])
         scores["expected_calibration_error"] = ece
     return scores | {"groups": len(np.unique(results["recording_index"]))}
+
+
+def _calibrate(results, scores, fitted_on):
+    """Adds the temperature that one of the splits gives, and what it makes of the calibration of all of them."""
+    if "probabilities" not in results.get(fitted_on, {}):
+        return
+    temperature = fit_temperature(results[fitted_on]["probabilities"], results[fitted_on]["labels"])
+    scores[fitted_on]["temperature"] = temperature
+    for name, found in results.items():
+        error = expected_calibration_error(soften(found["probabilities"], temperature), found["labels"])
+        scores[name]["calibrated/expected_calibration_error"] = error
 
 
 def _intervals(results):

@@ -20,7 +20,9 @@ class ModelCard:
 
     The model reads `gases` and segments `segmented`. Frames are scaled to `height` x `width` pixels, and their grey
     levels by `normalisation`. `metrics` are those of `metrics.json` at this step, empty if it was not evaluated.
-    `digest` is a SHA-256 of the parameters in a file; empty outside of one, and in files of earlier versions.
+    The logits of classes are divided by `temperature`, which was fitted on the validation split, and calibrates their
+    probabilities; exported programs return the logits themselves. `digest` is a SHA-256 of the parameters in a file;
+    empty outside of one, and in files of earlier versions.
     """
 
     model: str
@@ -37,6 +39,7 @@ class ModelCard:
     classes: tuple[str, ...] = CLASSES
     mask_classes: tuple[str, ...] = MASK_CLASSES
     normalisation: str = "(grey / 255 - 0.5) / 0.5, grey levels 0 to 255; 0 everywhere for an absent gas"
+    temperature: float = 1.0
     digest: str = dataclasses.field(default="", compare=False)
 
     def to_json(self, digest: str = "") -> str:
@@ -76,4 +79,5 @@ def create_card(config: ml_collections.ConfigDict, step: int, metrics: Mapping) 
         config_hash=hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest(),
         metrics=dict(metrics),
         version=__version__,
+        temperature=metrics.get("val/temperature") or 1.0,
     )

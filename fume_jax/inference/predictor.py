@@ -32,7 +32,7 @@ class Prediction:
 
     Attributes:
       label: one of `CLASSES`; None if the model does not classify, or reads none of the pair's gases.
-      probabilities: probability of each class; empty without label.
+      probabilities: probability of each class, calibrated by the temperature of the card; empty without label.
       masks: uint8 [H, W] in the size of the frame, 0 background, 1 tube, 2 gas, for each frame whose gas the model
         segments.
       plumes: measures of each mask, by gas.
@@ -137,7 +137,7 @@ class Predictor:
         masks = {gas: _mask(logits[f"{gas}_seg_logits"], x) for gas, x in frames.items() if gas in self.card.segmented}
         # A pair without a frame that the model reads has no class.
         classified = self.card.classifies and any(gas in self.card.gases for gas in frames)
-        probabilities = _softmax(logits["cls_logits"]) if classified else {}
+        probabilities = _softmax(logits["cls_logits"] / self.card.temperature) if classified else {}
         return Prediction(
             label=max(probabilities, key=probabilities.get, default=None),
             probabilities=probabilities,

@@ -1,6 +1,10 @@
 """Calibration of predicted probabilities; on the host, in numpy."""
 
 import numpy as np
+from scipy import optimize, special
+
+# Temperatures beyond these are those of too few examples, all of them right or all of them wrong.
+TEMPERATURES = 0.1, 10.0
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> tuple[np.ndarray, ...]:
@@ -26,3 +30,27 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bi
     if not examples.sum():
         return np.nan
     return float(np.nansum(examples * np.abs(confidence - accuracy)) / examples.sum())
+
+
+def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Finds the temperature by which `soften` makes labels most likely (Guo et al. 2017, arXiv:1706.04599).
+
+    `probabilities` are float [N, C] and `labels` int [N]. The result is within `TEMPERATURES`; NaN without examples.
+    """
+    if not len(labels):
+        return np.nan
+    logits, own = _logits(probabilities), (np.arange(len(labels)), labels)
+
+    def loss(logarithm):
+        return -special.log_softmax(logits / np.exp(logarithm), -1)[own].mean()
+
+    return float(np.exp(optimize.minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded").x))
+
+
+def soften(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Divides the logits behind probabilities, float [..., C], by a temperature; above 1 they come closer together."""
+    return special.softmax(_logits(probabilities) / temperature, -1)
+
+
+def _logits(probabilities):
+    return np.log(np.maximum(probabilities, np.finfo(np.float32).tiny, dtype=np.float64))

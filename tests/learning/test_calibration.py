@@ -7,7 +7,13 @@ from scipy import special, stats
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from fume_jax.learning.bootstrap import bootstrap_intervals
-from fume_jax.learning.calibration import expected_calibration_error, reliability
+from fume_jax.learning.calibration import (
+    TEMPERATURES,
+    expected_calibration_error,
+    fit_temperature,
+    reliability,
+    soften,
+)
 from fume_jax.learning.metrics import compute_metrics
 
 
@@ -146,3 +152,24 @@ def test_pixels_of_many_frames_are_summed_in_64_bits():
     counts = {"co2_confusion": np.repeat(confusion[None], 30, 0)}
     intervals = bootstrap_intervals(counts, np.arange(30) // 3, compute_metrics, resamples=20)
     assert intervals["co2/iou_gas"] == pytest.approx((2 / 3, 2 / 3))
+
+
+def test_the_temperature_that_sharpened_probabilities_is_found_and_taken_back():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1.5, (6000, 3))
+    true = special.softmax(logits, -1)
+    labels = (rng.random((6000, 1)) > true.cumsum(-1)).sum(-1)
+    for factor in (0.5, 1.0, 3.0):
+        given = special.softmax(factor * logits, -1)
+        temperature = fit_temperature(given, labels)
+        assert temperature == pytest.approx(factor, rel=0.06)
+        np.testing.assert_allclose(soften(given, factor), true, atol=1e-12)
+        assert expected_calibration_error(soften(given, temperature), labels) < 0.02
+
+
+def test_probabilities_that_are_always_right_or_wrong_or_missing_have_a_temperature_within_bounds():
+    certain, labels = np.eye(3)[[0, 1, 2]], np.arange(3)
+    assert fit_temperature(top(0.9, 0.8, 0.7), np.zeros(3, int)) == pytest.approx(TEMPERATURES[0], rel=0.01)
+    assert fit_temperature(certain, labels[::-1]) == pytest.approx(TEMPERATURES[1], rel=0.01)
+    assert np.isnan(fit_temperature(np.zeros((0, 3)), np.zeros(0, int)))
+    assert np.isfinite(soften(certain, 2.0)).all()
