@@ -1,5 +1,6 @@
-"""The pretrained FUME of `fume_jax/assets`, trained on `pretraining`, first at half its width and height.
+"""The pretrained FUME of `fume_jax/assets`, trained on `pretraining` after `demo`, first at half its width and height.
 
+make demo
 python -m datasets.synthetic_ogi --data_dir=data --name=pretraining
 fume train --config=pretrained:small --workdir=runs/pretrained_small
 fume train --config=pretrained --workdir=runs/pretrained
@@ -29,12 +30,12 @@ def get_config(stage: str = "full") -> ml_collections.ConfigDict:
     config.eval.batch_size = 40
     config.checkpoint.best_metric = "joint_score"
     if stage == "small":
-        # Both tasks are learned four times as fast on frames of a quarter of the pixels.
+        # Scenes of every kind teach the pH state to nobody who has not learned it in the laboratory.
+        config.init_from = "runs/demo"
         config.data.height, config.data.width = 120, 160
-        config.optimizer.learning_rate = 3e-3
-        config.optimizer.warmup_epochs = 0.5
-        config.train.epochs = 8
-        config.eval.every_epochs = 2
+        config.optimizer.learning_rate = 2e-3
+        config.optimizer.warmup_epochs = 0.2
+        config.train.epochs = 3
     else:
         config.init_from = "runs/pretrained_small"
         config.data.height, config.data.width = 240, 320

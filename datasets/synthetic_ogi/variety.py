@@ -13,11 +13,11 @@ from datasets.synthetic_ogi.scene import Camera, Scene, Viewer, between
 GASLESS = 0.2  # share of recordings without gas
 # Shares of views, and how much wider than in the laboratory each is, at least and at most.
 VIEWS = {
-    "laboratory": (0.25, (1.0, 1.0)),  # the laboratory's camera and background too
-    "alike": (0.25, (1.0, 1.0)),
+    "laboratory": (0.4, (1.0, 1.0)),  # the laboratory's camera and background too
+    "alike": (0.1, (1.0, 1.0)),
     "cloud": (0.1, (0.3, 0.8)),  # the tube is out of view
-    "close": (0.15, (0.4, 1.0)),
-    "far": (0.25, (1.5, 4.0)),  # jets of few pixels
+    "close": (0.1, (0.4, 1.0)),
+    "far": (0.3, (1.5, 5.0)),  # jets of few pixels
 }
 
 
@@ -49,6 +49,8 @@ def vary(scene: Scene, rng: np.random.Generator) -> Scene:
         wind=(rng.normal(0, 0.05), rng.normal(0, 0.05)),
         unsteady_wind=rng.uniform(0.0, 0.03),
         contrast=contrast,
+        # Of gas that is as warm as the air nothing is left to see once it has mixed, and little of other gas.
+        cooling=rng.uniform(scene.cooling, 1.1),
         gradient=tuple(rng.normal(0, 0.6 if rng.random() < 0.25 else 0.15, 2).tolist()),
         clutter=strength * (between(0.002, 0.02, rng) if rng.random() < 0.65 else between(0.02, 0.15, rng)),
         objects=int(rng.choice(4, p=(0.6, 0.25, 0.1, 0.05))),

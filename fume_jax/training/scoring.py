@@ -1,5 +1,6 @@
 """Scores the best checkpoint of a run."""
 
+import os
 from collections.abc import Sequence
 
 import ml_collections
@@ -30,11 +31,12 @@ def score_run(
     A warning says if the dataset is not that of the training. `checkpoints` are those of the run, if open already;
     `options` are `output`, `tta`, `protocol`, `stop` and `by_products` of
     `evaluation.report.write_report`, whose metrics it returns. It raises as that, and UserError if the run has no
-    checkpoint or only weights, or the dataset is missing.
+    checkpoint, the dataset is missing, or exported weights would get other metrics than those of their run.
     """
     validate_config(config)
-    if only_weights(workdir):
-        raise UserError(f"{workdir} holds exported weights with the metrics of their run. Evaluate the run itself.")
+    output = options.get("output") or workdir
+    if only_weights(workdir) and os.path.realpath(output) == os.path.realpath(workdir):
+        raise UserError(f"{workdir} holds exported weights with the metrics of their run. Add --output=DIR.")
     preflight.check_batch_memory(**eval_batch_shape(config))
     mesh, console = create_mesh(), Console(quiet=config.log.quiet)
     model, step = load_best_model(config, workdir, mesh, checkpoints)

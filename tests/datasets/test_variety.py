@@ -28,13 +28,14 @@ SCENE_RANGES = {
     "connectors": (0, 3),
     "unsteady_wind": (0.0, 0.03),
     "contrast": (-4.0, 4.0),
+    "cooling": (0.0, 1.1),
     "clutter": (0.0005, 0.6),
     "objects": (0, 3),
     "bodies": (0, 2),
     "motion": (-0.15, 0.15),
 }
 CAMERA_RANGES = {
-    "frame_width": (0.05, 1.36),
+    "frame_width": (0.05, 1.7),
     "blur": (0.5, 5.0),
     "vignetting": (0.0, 0.5),
     "netd": (0.002, 0.04),
@@ -49,7 +50,7 @@ CAMERA_RANGES = {
     "wedge": (0, 255),
 }
 # What `vary` keeps, and pairs of numbers, which are checked by themselves.
-KEPT = {"ph", "emission", "mole_fraction", "exit_speed", "bore_radius", "tube_at_right", "cooling", "drift"}
+KEPT = {"ph", "emission", "mole_fraction", "exit_speed", "bore_radius", "tube_at_right", "drift"}
 KEPT |= {"shared_seed", "dust", "bad_pixels"}
 OTHERS = {"viewer", "has_gas", "wind", "gradient", "camera", "enlarged_by", "small_picture", "gain_percentiles"}
 OTHERS |= {"headroom", "overlay", "any_maker", "mirrored"}
