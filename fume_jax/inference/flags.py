@@ -1,5 +1,6 @@
 """Defines the flags of the commands that run a trained model."""
 
+import os
 from pathlib import Path
 
 from absl import flags
@@ -8,9 +9,14 @@ from fume_jax.data import flags as data_flags
 from fume_jax.inference.formats import BACKENDS
 from fume_jax.runtime.errors import UserError
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run whose best checkpoint predicts, instead of --model.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir",
+    None,
+    "Folder of the run whose best checkpoint predicts, instead of --model. Several, separated by commas, predict "
+    "together, by the mean of their probabilities.",
+)
 _MODEL = flags.DEFINE_string(
-    "model", None, "Exported file that predicts; without this and --workdir, the pretrained model."
+    "model", None, "Exported file that predicts, or several; without this and --workdir, the pretrained model."
 )
 _BACKEND = flags.DEFINE_enum(
     "backend", None, list(BACKENDS), "Software that runs the model; chosen by the file's suffix if unset."
@@ -23,14 +29,23 @@ def check() -> None:
     data_flags.apply()
     if _WORKDIR.value and _MODEL.value:
         raise UserError("Give --workdir, a run, or --model, an exported file, not both.")
-    if _MODEL.value and Path(_MODEL.value).is_dir():
-        raise UserError(f"--model={_MODEL.value} is a folder, not an exported file; --workdir takes a run.")
-    if _WORKDIR.value and Path(_WORKDIR.value).is_file():
-        raise UserError(f"--workdir={_WORKDIR.value} is a file, not a run folder; --model takes an exported file.")
+    for path in _paths(_MODEL.value):
+        if path.is_dir():
+            raise UserError(f"--model={path} is a folder, not an exported file; --workdir takes a run.")
+    for path in _paths(_WORKDIR.value):
+        if path.is_file():
+            raise UserError(f"--workdir={path} is a file, not a run folder; --model takes an exported file.")
 
 
 def load_predictor():
     """Loads the `fume_jax.Predictor` that the flags name."""
     from fume_jax.inference.predictor import Predictor
 
-    return Predictor.load(_MODEL.value or _WORKDIR.value, _BACKEND.value)
+    return Predictor.load(_paths(_MODEL.value or _WORKDIR.value) or None, _BACKEND.value)
+
+
+def _paths(value: str | None) -> list[Path]:
+    """Splits a flag at its commas, unless a file or folder has that name."""
+    if not value or os.path.exists(value):
+        return [Path(value)] if value else []
+    return [Path(os.path.expanduser(path)) for path in value.split(",")]

@@ -17,6 +17,7 @@ from fume_jax.data.sources import Pair, load, open_source
 from fume_jax.data.transforms import normalize, resize_frame
 from fume_jax.inference.backends import Backend, JaxBackend, StablehloBackend, open_backend
 from fume_jax.inference.card import ModelCard
+from fume_jax.inference.ensemble import Ensemble
 from fume_jax.learning.plume import Plume, measure_plume
 from fume_jax.runtime.errors import UserError
 from fume_jax.schema import CLASSES, GASES
@@ -69,11 +70,21 @@ class Predictor:
             Predictor._jax_process = self._process
 
     @classmethod
-    def load(cls, path: str | Path | None = None, backend: str | None = None) -> "Predictor":
-        """Loads a run folder or an exported file, or, without `path`, the pretrained model; see `open_backend`."""
+    def load(cls, path: str | Path | Sequence[str | Path] | None = None, backend: str | None = None) -> "Predictor":
+        """Loads a run folder or an exported file, or, without `path`, the pretrained model; see `open_backend`.
+
+        Several paths predict as one model, by the mean of their probabilities.
+        """
         _check_process(cls._jax_process)
-        predictor = cls(open_backend(path, backend))
-        predictor._loaded = path and os.path.abspath(path), backend
+        if path is None or isinstance(path, str | Path):
+            predictor = cls(open_backend(path, backend))
+            predictor._loaded = path and os.path.abspath(path), backend
+            return predictor
+        members = [cls.load(one, backend) for one in path]
+        if not members:
+            raise UserError("Name at least one model.")
+        predictor = cls(Ensemble([member.backend for member in members])) if len(members) > 1 else members[0]
+        predictor._loaded = [os.path.abspath(one) for one in path], backend
         return predictor
 
     def __reduce__(self):
