@@ -110,9 +110,11 @@ def render_recording(
 
     for i, (column, dilution) in enumerate(gas_columns(scene, gas, frames, h, w, rng)):
         seconds = i / FRAMES_PER_SECOND
-        still = setting.background + cam.move(setting.things, scene.motion * seconds * w) + setting.drift * seconds
+        empty = setting.background + setting.drift * seconds
+        still = empty + cam.move(setting.things, scene.motion * seconds * w)
         gas_temperature = scene.contrast * (1 - scene.cooling * (1 - dilution))
-        signal = (1 - np.exp(-ABSORPTION[gas] * column)) * (gas_temperature - still)
+        absorbed = 1 - np.exp(-ABSORPTION[gas] * column)
+        signal = absorbed * (gas_temperature - still)
         exposure = noiseless = shown(still + signal)
         if camera.ghost:
             exposure = exposure + camera.ghost * cv2.GaussianBlur(exposure[::-1, ::-1], (0, 0), w / 80)
@@ -121,8 +123,10 @@ def render_recording(
         images.append(cam.turn(camera, cam.display(camera, exposure, gain, setting.drawing), camera.wedge))
         noise = np.hypot(camera.netd, camera.pattern) / gain[1]
         levels = signal / gain[1]
-        if scene.viewer.share:  # a viewer who sees no more than the display shows
-            levels = np.subtract(*(np.clip((x - gain[0]) / gain[1], 0, 255) for x in (noiseless, shown(still))))
+        if scene.viewer.share:  # a viewer who sees no more than the display shows, and gas on things as beside them
+            on_display = np.subtract(*(np.clip((x - gain[0]) / gain[1], 0, 255) for x in (noiseless, shown(still))))
+            beside = absorbed * (gas_temperature - empty) / gain[1]
+            levels = np.where(np.abs(on_display) < np.abs(beside), on_display, beside)
         mask, seen = annotate(levels, 1 - setting.clear, noise, *setting.drawing[0].shape, scene.viewer)
         masks.append(cam.turn(camera, mask, -1))
         visibility.append(seen)

@@ -224,3 +224,15 @@ def test_recordings_of_every_kind_are_decided_by_seed_and_number():
         plan = dataclasses.replace(plan, height=72, width=96)
         for first, second in zip(render(plan), render(plan), strict=True):
             assert all(np.array_equal(first[key], second[key]) for key in first)
+
+
+def test_gas_as_warm_as_the_background_is_not_outlined_where_it_passes_a_warm_thing():
+    viewer = Viewer(noise=1.2, share=0.12, least_area=1.5e-4)
+    for contrast, seen in ((0.001, False), (2.0, True)):
+        scene = dataclasses.replace(plain_scene(contrast=contrast, emission={"co2": 3.0}), viewer=viewer)
+        setting = draw_setting(scene, 96, 128)
+        warm = np.zeros_like(setting.things)
+        warm[:, 60:80] = 4.0
+        setting = dataclasses.replace(setting, things=warm)
+        _, masks, _ = render_recording(scene, setting, "co2", frames=1, rng=np.random.default_rng(0))
+        assert (masks[0] == GAS).any() == seen
