@@ -41,5 +41,5 @@ def get_config(stage: str = "full") -> ml_collections.ConfigDict:
         config.data.height, config.data.width = 240, 320
         config.optimizer.learning_rate = 1e-3
         config.optimizer.warmup_epochs = 0.1
-        config.train.epochs = 3
+        config.train.epochs = 2
     return config
