@@ -90,6 +90,8 @@ def get_config(preset: str = "fume") -> ml_collections.ConfigDict:
     config.loss.seg_gamma = 2.0  # focusing of the segmentation loss; 0 is cross entropy
     config.loss.seg_focal_weight = 0.5  # weights of the two parts of the segmentation loss; 0 leaves one out
     config.loss.seg_dice_weight = 0.5
+    # Pixels added above and below the fraction; with frames without gas a thousandth of the frame.
+    config.loss.seg_dice_smooth = 1.0
     config.loss.cls_weight = 1.0  # weights of the two tasks
     config.loss.seg_weight = 1.0
 

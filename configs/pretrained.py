@@ -26,6 +26,8 @@ def get_config(stage: str = "full") -> ml_collections.ConfigDict:
     config.loss.cls_alpha = (1.0, 1.0, 1.0)
     # Segmentation is learned sooner than classification, which depends on both gases.
     config.loss.cls_weight = 2.0
+    # A fifth of the recordings has no gas.
+    config.loss.seg_dice_smooth = 100.0
     config.train.ema_decay = 0.999
     config.eval.batch_size = 40
     config.checkpoint.best_metric = "joint_score"
@@ -33,6 +35,7 @@ def get_config(stage: str = "full") -> ml_collections.ConfigDict:
         # Scenes of every kind teach the pH state to nobody who has not learned it in the laboratory.
         config.init_from = "runs/demo"
         config.data.height, config.data.width = 120, 160
+        config.loss.seg_dice_smooth = 25.0
         config.optimizer.learning_rate = 2e-3
         config.optimizer.warmup_epochs = 0.2
         config.train.epochs = 3

@@ -48,7 +48,7 @@ OLD_KEYS = {
     "log.pictures": ("log.images", {}),
 }
 # Keys that earlier versions lacked, with the value that stands for their behaviour.
-NEW_KEYS = {"model.backbone": None, "augment.invert": {"probability": 0.0}}
+NEW_KEYS = {"model.backbone": None, "augment.invert": {"probability": 0.0}, "loss.seg_dice_smooth": 1.0}
 
 CHOICES = {
     "model.dtype": DTYPES,
@@ -78,7 +78,11 @@ RANGES = (
     ),
     ("from 1 to 1024", lambda x: 1 <= x <= 1024, "data.num_threads data.prefetch"),
     ("from 0 to 1024", lambda x: 0 <= x <= 1024, "data.num_workers"),
-    ("more than 0", lambda x: 0 < x < math.inf, "data.timeout_seconds optimizer.learning_rate optimizer.decay_factor"),
+    (
+        "more than 0",
+        lambda x: 0 < x < math.inf,
+        "data.timeout_seconds loss.seg_dice_smooth optimizer.learning_rate optimizer.decay_factor",
+    ),
     ("more than 0, such as inf", lambda x: x > 0, "optimizer.clip_norm"),
     (
         "between 0 and 1",
@@ -261,6 +265,7 @@ def create_example_losses(config: ml_collections.ConfigDict) -> Callable:
         seg_gamma=config.loss.seg_gamma,
         seg_focal_weight=config.loss.seg_focal_weight,
         seg_dice_weight=config.loss.seg_dice_weight,
+        seg_dice_smooth=config.loss.seg_dice_smooth,
     )
 
 

@@ -90,6 +90,7 @@ NONSENSE = {
         f"loss.{name}": [-1.0, math.nan, math.inf]
         for name in ("cls_gamma", "seg_gamma", "seg_focal_weight", "seg_dice_weight", "cls_weight", "seg_weight")
     },
+    "loss.seg_dice_smooth": [0.0, math.nan, math.inf],
     "optimizer.name": ["lion"],
     "optimizer.schedule": ["linear"],
     "optimizer.learning_rate": [0.0, math.nan, math.inf],

@@ -30,7 +30,9 @@ def dice_loss(logits: jax.Array, masks: jax.Array, *, smooth: float = 1.0) -> ja
     """Computes the soft Dice loss (Milletari, Navab and Ahmadi, arXiv:1606.04797) of every example, float32 [B].
 
     `1 - (2 sum(p t) + s) / (sum(p) + sum(t) + s)`, averaged over classes, for `logits` [B, H, W, classes] and `masks`
-    int [B, H, W]. `smooth` is `s`, in pixels; the loss of an absent class goes to 0 as its predicted share does.
+    int [B, H, W]. `smooth` is `s`, in pixels; the loss of an absent class goes to 0 as its predicted share does. Where
+    far more than `s` pixels of an absent class are predicted its gradient vanishes: with frames that lack a class `s`
+    is to be some share of the frame.
     The sums are over the pixels of which it is known whether they are of the class.
     """
     losses = []
@@ -43,14 +45,21 @@ def dice_loss(logits: jax.Array, masks: jax.Array, *, smooth: float = 1.0) -> ja
 
 
 def segmentation_loss(
-    logits: jax.Array, masks: jax.Array, *, alpha: Alpha, gamma: float, focal_weight: float, dice_weight: float
+    logits: jax.Array,
+    masks: jax.Array,
+    *,
+    alpha: Alpha,
+    gamma: float,
+    focal_weight: float,
+    dice_weight: float,
+    dice_smooth: float = 1.0,
 ) -> jax.Array:
     """Sums weighted focal and Dice loss of every example: float32 [B] from [B, H, W, classes] and [B, H, W].
 
     The focal loss is the mean over the pixels that are not `IGNORE`; 0 if there are none.
     """
     focal = _mask_focal_loss(logits, masks, alpha, gamma) if focal_weight else 0
-    dice = dice_loss(logits, masks) if dice_weight else 0
+    dice = dice_loss(logits, masks, smooth=dice_smooth) if dice_weight else 0
     return focal_weight * focal + dice_weight * dice
 
 
@@ -78,17 +87,19 @@ def example_losses(
     seg_gamma: float,
     seg_focal_weight: float,
     seg_dice_weight: float,
+    seg_dice_smooth: float = 1.0,
 ) -> Arrays:
     """Computes the losses of every example, each task only if the model has a head for it.
 
     `outputs` are those of the model; `batch` is described in `fume_jax.schema`, and its frames are not read. `*_alpha`
-    and `*_gamma` are class weights and exponent of each task's focal loss. Returns `cls_loss` and `{gas}_seg_loss`,
+    and `*_gamma` are class weights and exponent of each task's focal loss, `seg_dice_smooth` is in pixels. Returns `cls_loss` and `{gas}_seg_loss`,
     float32 [B] each; without meaning where the example is padding or lacks the gas.
     """
     losses = {}
     if "cls_logits" in outputs:
         losses["cls_loss"] = focal_loss(outputs["cls_logits"], batch["labels"], alpha=cls_alpha, gamma=cls_gamma)
     options = {"alpha": seg_alpha, "gamma": seg_gamma, "focal_weight": seg_focal_weight, "dice_weight": seg_dice_weight}
+    options["dice_smooth"] = seg_dice_smooth
     for gas in GASES:
         if f"{gas}_seg_logits" in outputs:
             logits, masks = outputs[f"{gas}_seg_logits"], batch[f"{gas}_mask"]
