@@ -92,8 +92,8 @@ def example_losses(
     """Computes the losses of every example, each task only if the model has a head for it.
 
     `outputs` are those of the model; `batch` is described in `fume_jax.schema`, and its frames are not read. `*_alpha`
-    and `*_gamma` are class weights and exponent of each task's focal loss, `seg_dice_smooth` is in pixels. Returns `cls_loss` and `{gas}_seg_loss`,
-    float32 [B] each; without meaning where the example is padding or lacks the gas.
+    and `*_gamma` are class weights and exponent of each task's focal loss, and `seg_dice_smooth` is in pixels. Returns
+    `cls_loss` and `{gas}_seg_loss`, float32 [B] each; without meaning where the example is padding or lacks the gas.
     """
     losses = {}
     if "cls_logits" in outputs:
