@@ -40,7 +40,7 @@ def metrics_of(folder):
 def write_own(dataset, size, report, folder):
     """Writes the report on a model without training, and what it predicts."""
     config = demo.get_config()
-    config.model.name, config.model.backbone, config.eval.batch_size = "multi_task", "tiny", 16
+    config.model.backbone, config.eval.batch_size = "tiny", 5
     config.data.height, config.data.width = size
     _, params, batch_stats = split_model(create_model(config))
     model, mesh = {"params": params, "batch_stats": batch_stats}, create_mesh()
@@ -59,7 +59,7 @@ def write_own(dataset, size, report, folder):
     write_table(folder, rows)
 
 
-@pytest.mark.parametrize("size", [STORED, (64, 80)])
+@pytest.mark.parametrize("size", [STORED, pytest.param((64, 80), marks=pytest.mark.slow)])
 def test_a_models_own_masks_and_classes_have_its_own_scores(tiny_dataset, tmp_path, capsys, size):
     report, folder, scores = (tmp_path / name for name in ("report", "predictions", "scores"))
     folder.mkdir()
