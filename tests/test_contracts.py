@@ -13,7 +13,7 @@ FRAME = "fume_jax/assets/examples/healthy_jet_co2.png"
 # Arguments with which a command would start, and its flags that are paths.
 COMMANDS = {
     "fume_jax.main": (["--config=demo", "--workdir=x"], ["workdir", "config", "config.data.path", "config.init_from"]),
-    "fume_jax.evaluate": (["--workdir=x"], ["workdir", "data", "output"]),
+    "fume_jax.evaluate": (["--workdir=x"], ["workdir", "data", "output", "predictions"]),
     "fume_jax.predict": ([f"--co2={FRAME}", "--output=x"], ["output", "co2", "ch4", "workdir", "model"]),
     "fume_jax.commands.review": (["--predictions=x", "--output=x"], ["predictions", "output", "workdir", "model"]),
     "fume_jax.export": (["--format=weights", "--output=x"], ["output", "workdir", "data"]),
@@ -24,6 +24,7 @@ COMMANDS = {
     "datasets.synthetic_ogi.film": (["--name=tiny", "--output=x"], ["output"]),
     "datasets.fume_ogi": (["--source=x"], ["source", "data_dir", "report", "annotations", "write_pairs"]),
     "datasets.fume_ogi.example": (["--output=x"], ["output"]),
+    "datasets.export": (["--data=x", "--format=nnunet", "--output=x"], ["data", "output"]),
     "launch.sweep": (["--sweep=launch/sweeps/seeds.py"], ["sweep", "workdir", "set=data.path"]),
     "launch.predict": (["--recordings=fume_jax/assets", "--output=x", "--shares=2"], ["recordings", "output"]),
 }
@@ -58,6 +59,7 @@ def test_a_word_that_is_no_flag_is_refused(module):
         ("fume_jax.convert", "--from_torch"),
         ("datasets.fume_ogi", "--source"),
         ("datasets.fume_ogi.example", "--output"),
+        ("datasets.export", "--data and --format and --output"),
         ("launch.sweep", "--sweep"),
         ("launch.predict", "--recordings"),
     ],
@@ -94,6 +96,8 @@ def test_sigterm_ends_a_command_with_75_and_one_line(module):
         ("fume_jax.app", {"workdir": "nowhere"}, "nowhere"),
         ("datasets.synthetic_ogi", {"data_dir": "README.md"}, "README.md"),
         ("datasets.fume_ogi", {"source": "nowhere"}, "There is no folder nowhere"),
+        ("datasets.export", {"data": "nowhere"}, "no prepared dataset in 'nowhere'"),
+        ("datasets.export", {"output": "tests"}, "--output=tests is there already"),
         ("launch.sweep", {"sweep": "nowhere.py"}, "nowhere.py"),
         ("launch.sweep", {"sweep": "README.md"}, "README.md, line "),
         ("launch.predict", {"recordings": "nowhere.csv"}, "There is no file or folder nowhere.csv"),

@@ -36,6 +36,7 @@ class Dataset:
 
     Attributes:
       name: full name of the dataset.
+      size: height and width of the stored frames.
       bounds: scores that bound the task on this dataset, by name; empty if the dataset states none.
       leak: description of data that the splits share and should not; empty if they share none.
     """
@@ -59,6 +60,7 @@ class Dataset:
             splits = ", ".join(self.splits) or "none"
             raise UserError(f"The dataset in {path!r} has the splits {splits}; expected {', '.join(SPLITS)}.")
         _check_features(path, self._builder.info.features)
+        self.size: tuple[int, int] = self._builder.info.features["co2_frame"].shape[:2]
         metadata = _metadata(folder)
         self.bounds: dict[str, float] = metadata.get("bounds", {})
         self.leak: str = metadata.get("leak", "")
@@ -70,10 +72,13 @@ class Dataset:
 
     def labels(self, name: str) -> np.ndarray:
         """Returns the class of every example of a split, int [N], without decoding pixels."""
+        return np.array([example["label"] for example in self.without_pixels(name)])
+
+    def without_pixels(self, name: str) -> Sequence[dict]:
+        """Returns random access to the examples of a split, whose pixels are not decoded; UserError as `split`."""
         import tensorflow_datasets as tfds
 
-        without_pixels = {key: tfds.decode.SkipDecoding() for key in PIXEL_KEYS}
-        return np.array([example["label"] for example in self._examples(name, decoders=without_pixels)])
+        return self._examples(name, decoders={key: tfds.decode.SkipDecoding() for key in PIXEL_KEYS})
 
     @functools.cached_property
     def digest(self) -> str:

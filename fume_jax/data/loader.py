@@ -1,7 +1,7 @@
 """Loads batches of a dataset onto the devices, for training, evaluation and pictures."""
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -26,7 +26,7 @@ class Loader:
     """Reads batches of a dataset and puts them on the devices of a mesh."""
 
     def __init__(self, dataset: Dataset, options: DataOptions, mesh: Mesh, console: Console):
-        self.dataset, self.options, self._mesh, self._console = dataset, options, mesh, console
+        self.dataset, self.options, self.mesh, self._console = dataset, options, mesh, console
         self._size = {"height": options.height, "width": options.width}
         self._caches: dict[str, DeviceCache] = {}
 
@@ -41,15 +41,16 @@ class Loader:
         )
         return self._on_devices("train", batches)
 
-    def split(self, name: str) -> Iterator[Batch]:
+    def split(self, name: str, extend: Callable[[dict], dict] | None = None) -> Iterator[Batch]:
         """Yields one pass over a split in order, every example once, then padding; fills no cache.
 
-        Batch sizes are rounded up to a multiple of the number of devices.
+        Batch sizes are rounded up to a multiple of the number of devices. `extend` returns this process's share of a
+        batch with further arrays [B, ...], on the host; the split must not be in a device cache then.
         """
         source, batch_size = self.dataset.split(name), self._shareable(self.options.eval_batch_size)
         requests_only = name in self._caches
         batches = pipeline.evaluation_batches(source, self.options, batch_size, requests_only=requests_only)
-        return self._on_devices(name, batches)
+        return self._on_devices(name, map(extend, batches) if extend else batches)
 
     def num_batches(self, name: str) -> int:
         """Returns the number of batches that `split` yields."""
@@ -58,7 +59,7 @@ class Loader:
     def examples(self, name: str, indices: Sequence[int]) -> Batch:
         """Returns the examples of a split at `indices`, and padding, as one batch; every process reads all of them."""
         source, batch_size = self.dataset.split(name), self._shareable(len(indices))
-        return shard_batch(pipeline.chosen_batch(source, indices, self.options, batch_size), self._mesh)
+        return shard_batch(pipeline.chosen_batch(source, indices, self.options, batch_size), self.mesh)
 
     @functools.cached_property
     def cache(self) -> str:
@@ -87,10 +88,10 @@ class Loader:
                     yield arrays
                     bar.update(len(arrays["label"]))
 
-            return DeviceCache(decoded_spec(len(source), **self._size), chunks(), self._mesh)
+            return DeviceCache(decoded_spec(len(source), **self._size), chunks(), self.mesh)
 
     def _on_devices(self, split: str, batches: Iterable[dict]) -> Iterator[Batch]:
-        return self._caches[split].batches(batches) if split in self._caches else to_devices(batches, self._mesh)
+        return self._caches[split].batches(batches) if split in self._caches else to_devices(batches, self.mesh)
 
     def _shareable(self, batch_size: int) -> int:
-        return -(-batch_size // self._mesh.size) * self._mesh.size
+        return -(-batch_size // self.mesh.size) * self.mesh.size

@@ -75,25 +75,31 @@ def collect_results(
 
 
 def score_results(results: Results, *, cls_weight: float, seg_weight: float) -> dict[str, float]:
-    """Computes metrics and losses over all examples; neither depends on how they were batched.
+    """Computes metrics, and losses if there are any, over all examples; neither depends on how they were batched.
 
     Of frames without gas, `false_alarms` are among the metrics. If the model classifies, so are those of whole
     recordings as `recording/{name}`, see `recording_counts`, and the number of recordings as `recording/count`.
     """
     metrics = compute_metrics(total_counts(results)) | false_alarms(results)
-    losses = {name: values for name, values in results.items() if name.endswith("_loss")}
-    valid, modality_mask = results["valid"], results["modality_mask"]
-    means = mean_losses(losses, valid, modality_mask, cls_weight=cls_weight, seg_weight=seg_weight)
-    if "probabilities" in results:
+    if "cls_confusion" in results:
         counts, _ = recording_counts(results)
         metrics |= recording_metrics(total_counts(counts)) | {"recording/count": len(counts["cls_confusion"])}
-    return metrics | {name: float(value) for name, value in means.items()}
+    losses = {name: values for name, values in results.items() if name.endswith("_loss")}
+    if losses:
+        valid, modality_mask = results["valid"], results["modality_mask"]
+        means = mean_losses(losses, valid, modality_mask, cls_weight=cls_weight, seg_weight=seg_weight)
+        metrics |= {name: float(value) for name, value in means.items()}
+    return metrics
 
 
 def recording_counts(results: Results) -> tuple[Results, np.ndarray]:
-    """Returns `cls_confusion` of every recording, int [R, 3, 3], and its `recording_index`, int [R]."""
-    keys = ("probabilities", "labels", "recording_index")
-    confusions, recordings = recording_confusions(*(results[key] for key in keys))
+    """Returns `cls_confusion` of every recording, int [R, 3, 3], and its `recording_index`, int [R].
+
+    Without `probabilities` the majority of the classes decides, of two the first in the order of `CLASSES`.
+    """
+    # Each confusion has a single 1, in the column of the predicted class.
+    probabilities = results.get("probabilities", results["cls_confusion"].sum(1))
+    confusions, recordings = recording_confusions(probabilities, results["labels"], results["recording_index"])
     return {"cls_confusion": confusions}, recordings
 
 

@@ -42,8 +42,9 @@ def columns(results: Results, *, cls_weight: float, seg_weight: float) -> dict[s
     """
     table = {name: results[name] for name in ("example_index", "recording_index")}
     table["label"] = np.array(CLASSES)[results["labels"]]
+    if "cls_confusion" in results:
+        table["prediction"] = np.array(CLASSES)[results["cls_confusion"].sum(1).argmax(-1)]
     if "probabilities" in results:
-        table["prediction"] = np.array(CLASSES)[results["probabilities"].argmax(-1)]
         table |= {name: results["probabilities"][:, i] for i, name in enumerate(CLASSES)}
     for gas in GASES:
         if f"{gas}_confusion" in results:
@@ -51,9 +52,10 @@ def columns(results: Results, *, cls_weight: float, seg_weight: float) -> dict[s
             table |= {f"{gas}_{name}": np.array([s[name] for s in scores]) for name in ("iou_gas", "mean_iou")}
             table |= {f"{gas}_{name}": results[f"{gas}_{name}"] for name in ("hd95", "asd")}
     losses = {name: values for name, values in results.items() if name.endswith("_loss")}
-    modality_mask = results["modality_mask"]
-    loss = objective_by_example(losses, modality_mask, cls_weight=cls_weight, seg_weight=seg_weight)
-    return table | {"loss": loss}
+    if losses:
+        options = {"cls_weight": cls_weight, "seg_weight": seg_weight}
+        table["loss"] = objective_by_example(losses, results["modality_mask"], **options)
+    return table
 
 
 def write_table(path: Path, table: dict[str, np.ndarray]) -> None:

@@ -1,9 +1,12 @@
-"""Writes the report on a run's best checkpoint: `metrics.json`, a table of examples, and pictures."""
+"""Writes the report on a run's best checkpoint: `metrics.json`, a table of examples, and pictures.
+
+`prediction_report` shares the functions without a model.
+"""
 
 import functools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,9 +16,11 @@ import ml_collections
 import numpy as np
 
 from fume_jax.config import eval_batch_shape, get_architecture, task_weights
+from fume_jax.data.dataset import Dataset
 from fume_jax.data.loader import Loader
 from fume_jax.evaluation import overlays, per_example, plots
 from fume_jax.evaluation.evaluator import (
+    Results,
     collect_results,
     create_attention_fn,
     create_eval_fns,
@@ -98,25 +103,19 @@ def write_report(
         batches = loader.split(split), loader.num_batches(split)
         results[split + suffix] = _collect(config, model, eval_fn, *batches, **options)
     weights = task_weights(config)
-    scores = {name: score_results(found, **weights) | _further_scores(found) for name, found in results.items()}
-    _calibrate(results, scores, f"val{suffix}")
+    scores = score_splits(results, fitted_on=f"val{suffix}", **weights)
     first, folder = jax.process_index() == 0, Path(output or workdir)
     if first:
-        intervals = {name: _intervals(found) for name, found in results.items()}
-        _print_summary(workdir, step, scores, intervals, dataset)
-        with preflight.full_disk(folder, "the scores printed above"):
-            folder.mkdir(parents=True, exist_ok=True)
-            _write_metrics(folder / "metrics.json", step, scores, intervals, dataset, console)
+        source = {"step": step} | identity(dataset)
+        earlier = _earlier_scores(folder / "metrics.json", source, console)
+        write_scores(folder, f"Best checkpoint: step {step} of {workdir}", earlier | source, results, scores, dataset)
     # What follows may fail without harm to the scores.
     attention_fn = create_attention_fn(config, mesh)
     for split, (name, found) in zip(splits, results.items(), strict=True):
         table = per_example.columns(found, **weights)
         if first:
-            path = folder / "examples" / f"{name}.csv"
-            with by_products.attempt("examples", str(path)):
-                per_example.write_table(path, table)
-            _save_charts(folder, name, scores[name], found, by_products)
-        for kind, indices in _chosen(table).items():
+            write_examples(folder, name, table, scores[name], found, by_products)
+        for kind, indices in choose_examples(table).items():
             batch = loader.examples(split, indices)
             batch = _with_both_gases(batch) if reference else batch
             outputs, attention = predict_fn(**model, batch=batch), attention_fn(**model, batch=batch)
@@ -124,17 +123,72 @@ def write_report(
             if first:
                 _save_panels(folder, f"{name}_{kind}", by_products, *shown, len(indices))
     if first:
-        _save(folder, "training", by_products, plots.training_chart, curves)
-        by_products.summarize()
-        print(f"Wrote {folder}/metrics.json, {folder}/examples and {folder}/pictures.")
+        save_picture(folder, "training", by_products, plots.training_chart, curves)
+        print_written(folder, by_products)
     return scores
+
+
+def score_splits(
+    results: Mapping[str, Results], *, fitted_on: str, cls_weight: float, seg_weight: float
+) -> dict[str, dict[str, float]]:
+    """Computes all metrics of some splits from the results of `collect_results`, both by the name of the split.
+
+    The weights are those of the tasks in the loss, for results that have losses. The temperature of the classes is
+    fitted on the split `fitted_on`, if it is there.
+    """
+    weights = {"cls_weight": cls_weight, "seg_weight": seg_weight}
+    scores = {name: score_results(found, **weights) | _further_scores(found) for name, found in results.items()}
+    _calibrate(results, scores, fitted_on)
+    return scores
+
+
+def write_scores(
+    folder: Path,
+    title: str,
+    content: Mapping[str, object],
+    results: Mapping[str, Results],
+    scores: Mapping[str, Mapping[str, float]],
+    dataset: Dataset,
+) -> None:
+    """Prints the scores under a title, and writes them with their intervals and what else `metrics.json` shall hold."""
+    found = {name: intervals(own) for name, own in results.items()}
+    _print_summary(title, scores, found, dataset)
+    with preflight.full_disk(folder, "the scores printed above"):
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_metrics(folder / "metrics.json", content, scores, found, dataset)
+
+
+def write_examples(
+    folder: Path,
+    name: str,
+    table: dict[str, np.ndarray],
+    scores: Mapping[str, float],
+    results: Results,
+    by_products: ByProducts,
+) -> None:
+    """Writes the table of the examples of a split and draws its charts."""
+    path = folder / "examples" / f"{name}.csv"
+    with by_products.attempt("examples", str(path)):
+        per_example.write_table(path, table)
+    save_picture(folder, f"{name}_classes", by_products, plots.classes_chart, scores)
+    if "cls_confusion" in results:
+        save_picture(folder, f"{name}_confusion", by_products, plots.confusion_chart, results["cls_confusion"].sum(0))
+    if "probabilities" in results:
+        drawn = results["probabilities"], results["labels"]
+        save_picture(folder, f"{name}_reliability", by_products, plots.reliability_chart, *drawn)
+
+
+def print_written(folder: Path, by_products: ByProducts) -> None:
+    """Tells at the end of a report where it is and what of it failed."""
+    by_products.summarize()
+    print(f"Wrote {folder}/metrics.json, {folder}/examples and {folder}/pictures.")
 
 
 def _save_panels(folder, name, by_products, batch, outputs, attention, count):
     """Saves the overlays of the first `count` pairs of a batch, and where their attention looks, if it has any."""
-    _save(folder, name, by_products, overlays.pair_panel, batch, outputs, count)
+    save_picture(folder, name, by_products, overlays.pair_panel, batch, outputs, count)
     if attention:
-        _save(folder, f"{name}_attention", by_products, overlays.attention_panel, batch, attention, count)
+        save_picture(folder, f"{name}_attention", by_products, overlays.attention_panel, batch, attention, count)
 
 
 def _collect(config, model, eval_fn, batches, num_batches, *, name, console, stop, reference):
@@ -148,15 +202,7 @@ def _collect(config, model, eval_fn, batches, num_batches, *, name, console, sto
     return {key: values for key, values in results.items() if not (reference and key.startswith("ch4_"))}
 
 
-def _save_charts(folder, name, scores, results, by_products):
-    _save(folder, f"{name}_classes", by_products, plots.classes_chart, scores)
-    if "probabilities" in results:
-        _save(folder, f"{name}_confusion", by_products, plots.confusion_chart, results["cls_confusion"].sum(0))
-        drawn = results["probabilities"], results["labels"]
-        _save(folder, f"{name}_reliability", by_products, plots.reliability_chart, *drawn)
-
-
-def _save(folder, name, by_products, draw, *args):
+def save_picture(folder: Path, name: str, by_products: ByProducts, draw: Callable[..., np.ndarray], *args) -> None:
     """Draws a picture of the report, and writes it to `pictures/`."""
     path = folder / "pictures" / f"{name}.png"
     with by_products.attempt("pictures", str(path)):
@@ -193,7 +239,7 @@ def _calibrate(results, scores, fitted_on):
         scores[name]["calibrated/expected_calibration_error"] = error
 
 
-def _intervals(results):
+def intervals(results: Results) -> dict[str, tuple[float, float]]:
     """Computes 95 % intervals of the headline metrics, and of those of whole recordings."""
     counts = {name: values for name, values in results.items() if name.endswith("_confusion")}
 
@@ -201,36 +247,47 @@ def _intervals(results):
         metrics = compute_metrics(counts)
         return {name: metrics[name] for name in HEADLINES if name in metrics}
 
-    intervals = bootstrap_intervals(counts, results["recording_index"], headlines)
-    if "probabilities" in results:
-        intervals |= bootstrap_intervals(*recording_counts(results), recording_metrics)
-    return intervals
+    found = bootstrap_intervals(counts, results["recording_index"], headlines)
+    if "cls_confusion" in results:
+        found |= bootstrap_intervals(*recording_counts(results), recording_metrics)
+    return found
 
 
-def _chosen(table):
+def choose_examples(table: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Chooses examples to draw: evenly spread ones, and those of the lowest and highest loss, one per recording."""
-    spread = np.linspace(0, len(table["loss"]) - 1, min(SHOWN, len(table["loss"]))).astype(int)
-    rows = {"overlays": spread}
-    scored = np.flatnonzero(~np.isnan(table["loss"]))
-    by_loss = scored[np.argsort(table["loss"][scored], kind="stable")]
+    count = len(table["example_index"])
+    rows = {"overlays": np.linspace(0, count - 1, min(SHOWN, count)).astype(int)}
+    loss = table.get("loss", np.full(count, np.nan))
+    scored = np.flatnonzero(~np.isnan(loss))
+    by_loss = scored[np.argsort(loss[scored], kind="stable")]
     for kind, order in (("best", by_loss), ("worst", by_loss[::-1])):
         _, first = np.unique(table["recording_index"][order], return_index=True)
         rows[kind] = order[np.sort(first)][:SHOWN]
-    # The examples may have no loss, such as single frames of a gas that the model does not read.
+    # The examples may have no loss, such as single frames of a gas that the model does not read, or no model at all.
     return {kind: table["example_index"][chosen] for kind, chosen in rows.items() if len(chosen)}
 
 
-def _write_metrics(path, step, scores, intervals, dataset, console):
-    """Writes flat keys, NaN (a class that never occurs) as null; keeps earlier scores of the same step and dataset."""
-    source, flat = {"step": step, "dataset": dataset.name, "dataset_digest": dataset.digest}, {}
+def identity(dataset: Dataset) -> dict[str, str]:
+    """Returns the entries of `metrics.json` that say which dataset was scored."""
+    return {"dataset": dataset.name, "dataset_digest": dataset.digest}
+
+
+def _earlier_scores(path, source, console):
+    """Returns what a file of metrics holds of the same step and dataset; nothing if it is of others."""
     try:
         flat = read_json(path)
-        flat.setdefault("dataset_digest", dataset.digest)  # which an earlier version did not write
+        flat.setdefault("dataset_digest", source["dataset_digest"])  # which an earlier version did not write
     except FileNotFoundError:
-        pass
+        return {}
     except UserError as error:
         console.warn(f"{error} It is written anew.")
-    flat = (flat if source.items() <= flat.items() else {}) | source | dataset.bounds
+        return {}
+    return flat if source.items() <= flat.items() else {}
+
+
+def _write_metrics(path, content, scores, intervals, dataset):
+    """Writes flat keys, NaN (a class that never occurs) as null."""
+    flat = content | dataset.bounds
     if dataset.leak:
         flat["leak"] = dataset.leak
     for split, metrics in scores.items():
@@ -244,8 +301,8 @@ def _finite(value):
     return None if math.isnan(value) else value
 
 
-def _print_summary(workdir, step, scores, intervals, dataset):
-    print(f"\nBest checkpoint: step {step} of {workdir}, with 95 % intervals over recordings")
+def _print_summary(title, scores, intervals, dataset):
+    print(f"\n{title}, with 95 % intervals over recordings")
     print(metrics_table(scores, intervals))
     for split, values in scores.items():
         if values["groups"] < FEW_GROUPS:

@@ -30,22 +30,27 @@ def confusion_matrix(labels: jax.Array, predictions: jax.Array, counted: jax.Arr
     return (cell[None, :] == jnp.arange(classes**2)[:, None]).sum(1, dtype=jnp.int32).reshape(classes, classes)
 
 
-def example_confusions(outputs: dict[str, jax.Array], batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+def decide(outputs: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Returns the most probable class by head, `cls` int [B] and `{gas}_seg` int [B, H, W], from the logits of each."""
+    return {name.removesuffix("_logits"): logits.argmax(-1) for name, logits in outputs.items()}
+
+
+def example_confusions(decisions: dict[str, jax.Array], batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """Counts the confusions of every example of a batch; those of padding and of absent gases are 0.
 
     Pixels that are `IGNORE` are not counted. Those that are `NOT_GAS` count as background, and so does tube that is
     predicted there, since it may be right.
 
-    Returns `cls_confusion` and `{gas}_confusion` of the heads in `outputs`, int32 [B, 3, 3], to be summed in 64 bits.
+    Returns `cls_confusion` and `{gas}_confusion` of what `decide` returns, or any program has predicted, int32
+    [B, 3, 3], to be summed in 64 bits.
     """
     counts = {}
     confusions = jax.vmap(confusion_matrix, in_axes=(0, 0, 0, None))
-    if "cls_logits" in outputs:
-        predictions = outputs["cls_logits"].argmax(-1)
-        counts["cls_confusion"] = confusions(batch["labels"], predictions, batch["valid"], len(CLASSES))
+    if "cls" in decisions:
+        counts["cls_confusion"] = confusions(batch["labels"], decisions["cls"], batch["valid"], len(CLASSES))
     for i, gas in enumerate(GASES):
-        if f"{gas}_seg_logits" in outputs:
-            predictions = outputs[f"{gas}_seg_logits"].argmax(-1)
+        if f"{gas}_seg" in decisions:
+            predictions = decisions[f"{gas}_seg"]
             present = batch["valid"] & (batch["modality_mask"][:, i] > 0)
             masks = batch[f"{gas}_mask"]
             counted, not_gas = present[:, None, None] & (masks != IGNORE), masks == NOT_GAS

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from fume_jax.learning.metrics import example_confusions
+from fume_jax.learning.metrics import decide, example_confusions
 from fume_jax.schema import GASES
 
 Batch = Mapping[str, jax.Array]
@@ -135,18 +135,27 @@ def eval_step(
     `predict_fn` maps the arrays of a model and a batch to logits, and `losses_fn` maps logits and batch to losses of
     every example, such as `fume_jax.learning.losses.example_losses`.
 
-    Returns arrays [B, ...]: `EXAMPLE_KEYS` of the batch, `learning.metrics.example_confusions`, the losses,
-    `probabilities` float32 [B, 3] if the model classifies, and with `masks`, which are not small, `{gas}_prediction`
-    and `{gas}_mask` uint8 [B, H, W] of the gases that are segmented.
+    Returns arrays [B, ...]: those of `decision_results`, the losses, and `probabilities` float32 [B, 3] if the model
+    classifies.
     """
     outputs = predict_fn(params, batch_stats, batch)
-    results = {key: batch[key] for key in EXAMPLE_KEYS} | example_confusions(outputs, batch) | losses_fn(outputs, batch)
+    results = decision_results(decide(outputs), batch, masks=masks) | losses_fn(outputs, batch)
     if "cls_logits" in outputs:
         results["probabilities"] = jax.nn.softmax(outputs["cls_logits"])
+    return results
+
+
+def decision_results(decisions: Arrays, batch: Batch, *, masks: bool) -> dict[str, jax.Array]:
+    """Compares what was decided on a batch, see `learning.metrics.decide`, with the truth.
+
+    Returns arrays [B, ...]: `EXAMPLE_KEYS` of the batch, `learning.metrics.example_confusions`, and with `masks`, which
+    are not small, `{gas}_prediction` and `{gas}_mask` uint8 [B, H, W] of the gases that are segmented.
+    """
+    results = {key: batch[key] for key in EXAMPLE_KEYS} | example_confusions(decisions, batch)
     if masks:
         for gas in GASES:
-            if f"{gas}_seg_logits" in outputs:
-                results[f"{gas}_prediction"] = outputs[f"{gas}_seg_logits"].argmax(-1).astype(jnp.uint8)
+            if f"{gas}_seg" in decisions:
+                results[f"{gas}_prediction"] = decisions[f"{gas}_seg"].astype(jnp.uint8)
                 results[f"{gas}_mask"] = batch[f"{gas}_mask"].astype(jnp.uint8)
     return results
 

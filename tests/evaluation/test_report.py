@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from fume_jax.evaluation.report import _chosen, _intervals
+from fume_jax.evaluation.report import choose_examples, intervals
 from tests.commands import run
 
 
@@ -19,14 +19,14 @@ def table(loss, recordings):
 
 
 def test_best_and_worst_are_one_of_a_recording_in_order_of_loss():
-    chosen = _chosen(table([0.5, 0.1, 0.2, 0.9, 0.8, np.nan], [1, 2, 2, 3, 3, 4]))
+    chosen = choose_examples(table([0.5, 0.1, 0.2, 0.9, 0.8, np.nan], [1, 2, 2, 3, 3, 4]))
     assert chosen["best"].tolist() == [1, 0, 4]
     assert chosen["worst"].tolist() == [3, 0, 2]
     assert chosen["overlays"].tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_where_no_example_has_a_loss_none_is_best():
-    assert set(_chosen(table([np.nan, np.nan], [1, 2]))) == {"overlays"}
+    assert set(choose_examples(table([np.nan, np.nan], [1, 2]))) == {"overlays"}
 
 
 def test_intervals_are_over_recordings_also_of_their_own_scores():
@@ -39,15 +39,15 @@ def test_intervals_are_over_recordings_also_of_their_own_scores():
     confusions = np.zeros((40, 3, 3), int)
     confusions[np.arange(40), labels, probabilities.argmax(1)] = 1
     found = {"labels": labels, "recording_index": recordings, "probabilities": probabilities}
-    intervals = _intervals(found | {"cls_confusion": confusions})
+    found = intervals(found | {"cls_confusion": confusions})
     names = {"accuracy", "balanced_accuracy", "macro_f1"}
-    assert intervals.keys() == names | {f"recording/{name}" for name in names | {"Transitional_f1"}}
+    assert found.keys() == names | {f"recording/{name}" for name in names | {"Transitional_f1"}}
     # All pairs of a recording agree, so that recordings say what pairs do.
     for name in names:
-        assert intervals[f"recording/{name}"] == pytest.approx(intervals[name])
-    low, high = intervals["recording/accuracy"]
+        assert found[f"recording/{name}"] == pytest.approx(found[name])
+    low, high = found["recording/accuracy"]
     assert low < 0.5 < high
-    assert _intervals({"recording_index": recordings, "co2_confusion": 7 * confusions}).keys() >= {"iou_gas"}
+    assert intervals({"recording_index": recordings, "co2_confusion": 7 * confusions}).keys() >= {"iou_gas"}
 
 
 @pytest.mark.slow

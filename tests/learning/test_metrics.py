@@ -12,6 +12,7 @@ from fume_jax.learning.metrics import (
     classification_metrics,
     compute_metrics,
     confusion_matrix,
+    decide,
     example_confusions,
     false_alarms,
     segmentation_metrics,
@@ -164,7 +165,7 @@ def test_only_valid_examples_and_present_gases_are_counted():
         "co2_mask": jnp.full((3, 2, 2), 2),
         "ch4_mask": jnp.zeros((3, 2, 2), int),
     }
-    counts = {name: np.asarray(c).tolist() for name, c in example_confusions(outputs, batch).items()}
+    counts = {name: np.asarray(c).tolist() for name, c in example_confusions(decide(outputs), batch).items()}
     nothing = [[0, 0, 0]] * 3
     gas_found, gas_invented = [[0, 0, 0], [0, 0, 0], [0, 0, 4]], [[0, 0, 4], [0, 0, 0], [0, 0, 0]]
     assert counts == {
@@ -188,7 +189,7 @@ def test_pixels_of_unknown_class_are_not_counted_and_those_of_either_as_backgrou
     logits = 9.0 * np.eye(3, dtype=np.float32)[predictions][None]
     batch = {"valid": jnp.array([True]), "modality_mask": jnp.array([[1.0, 0.0]])}
     batch |= {f"{gas}_mask": jnp.asarray(masks[None], jnp.int32) for gas in GASES}
-    counts = example_confusions({f"{gas}_seg_logits": jnp.asarray(logits) for gas in GASES}, batch)
+    counts = example_confusions({f"{gas}_seg": jnp.asarray(logits).argmax(-1) for gas in GASES}, batch)
     np.testing.assert_array_equal(counts["co2_confusion"][0], [[3, 0, 1], [0, 0, 1], [0, 0, 1]])
     assert not counts["ch4_confusion"].any()
 

@@ -1,0 +1,1 @@
+"""Writes prepared datasets in the layouts of other programs."""
