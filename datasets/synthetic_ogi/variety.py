@@ -37,7 +37,7 @@ def vary(scene: Scene, rng: np.random.Generator) -> Scene:
     view = scene.camera.frame_width * between(*VIEWS[kind][1], rng)
     return dataclasses.replace(
         scene,
-        viewer=Viewer(noise=1.2, share=between(0.07, 0.25, rng), least_area=1.5e-4),
+        viewer=Viewer(noise=1.2, share=between(0.05, 0.15, rng), least_area=1.5e-4),
         has_gas=has_gas,
         tube_length=-between(0.05, 0.5, rng) if kind == "cloud" else rng.uniform(0.02, 0.35),
         tube_row=rng.uniform(0.1, 0.9),

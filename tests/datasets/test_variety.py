@@ -103,7 +103,7 @@ def test_pairs_of_numbers_and_names_are_in_range():
         below, above = scene.camera.headroom
         assert 0 <= below <= 0.9 and -0.1 <= above <= 0.9
         assert np.abs(scene.wind).max() < 0.25 and np.abs(scene.gradient).max() < 3.0
-        assert (scene.viewer.noise, scene.viewer.least_area) == (1.2, 1.5e-4) and 0.07 <= scene.viewer.share <= 0.25
+        assert (scene.viewer.noise, scene.viewer.least_area) == (1.2, 1.5e-4) and 0.05 <= scene.viewer.share <= 0.15
         assert 0.25 <= abs(scene.contrast) <= 4.0
     assert {scene.camera.enlarged_by for scene in drawn()} == INTERPOLATIONS.keys()
     # A picture is enlarged where it has few pixels only.

@@ -17,7 +17,14 @@ SMALL = [
     "--config.optimizer.warmup_epochs=0",
     "--config.log.every_steps=1",
 ]
-CONFIGS = (*(f"fume:{preset}" for preset in PRESETS), "demo", "fume_fast", "fume_100_epochs", "pretrained")
+CONFIGS = (
+    *(f"fume:{preset}" for preset in PRESETS),
+    "demo",
+    "fume_fast",
+    "fume_100_epochs",
+    "pretrained",
+    "pretraining",
+)
 
 
 @pytest.mark.soak
