@@ -70,10 +70,15 @@ class Dataset:
 
     def labels(self, name: str) -> np.ndarray:
         """Returns the class of every example of a split, int [N], without decoding pixels."""
+        return self.values(name, ("label",))["label"]
+
+    def values(self, name: str, keys: Sequence[str]) -> dict[str, np.ndarray]:
+        """Returns values other than pixels of every example of a split by their keys, [N, ...], in one pass."""
         import tensorflow_datasets as tfds
 
         without_pixels = {key: tfds.decode.SkipDecoding() for key in PIXEL_KEYS}
-        return np.array([example["label"] for example in self._examples(name, decoders=without_pixels)])
+        rows = [[example[key] for key in keys] for example in self._examples(name, decoders=without_pixels)]
+        return {key: np.array([row[i] for row in rows]) for i, key in enumerate(keys)}
 
     @functools.cached_property
     def digest(self) -> str:
