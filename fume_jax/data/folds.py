@@ -107,8 +107,8 @@ def cut_folds(recordings: np.ndarray, labels: np.ndarray, count: int, seed: int)
         raise UserError(f"The number of folds is {count}; expected at least {FEWEST}, to test, validate and train.")
     if len(names) < count:
         raise UserError(
-            f"The dataset has {len(names)} independent groups of recordings, too few for {count} folds. Ask for fewer, "
-            "or pair and group the frames otherwise when the dataset is prepared."
+            f"The dataset has {len(names)} independent groups of recordings, too few for {count} folds. Ask for fewer "
+            "folds. Frames that are paired at random tie recordings together: prepare them with --pairing=id."
         )
     examples = np.zeros((len(names), len(CLASSES)))
     np.add.at(examples, (member, labels), 1)
