@@ -38,11 +38,11 @@ def main() -> int:
         found = ", ".join(known) or "none"
         raise UserError(f"--main is {_MAIN.value}; expected one of two or more scored entries of {folder}: {found}.")
     reference, others, different = comparison.select(pooled, _MAIN.value)
-    metric_rows = comparison.compare_metrics(reference, others)
-    has = list(dict.fromkeys(row.metric for row in metric_rows))
+    has = comparison.known_metrics(reference)
     if unknown := [name for name in _METRICS.value or () if name not in has]:
         raise UserError(f"--metrics has {', '.join(unknown)}; expected some of {', '.join(has)}.")
     chosen = _METRICS.value or [name for name in SHOWN if name in has]
+    metric_rows = comparison.compare_metrics(reference, others)
     class_rows = comparison.compare_classes(reference, others)
     print(comparison.markdown(reference, metric_rows, class_rows, chosen))
     notes = left_out + different + [f"{name} is left out: it is not scored yet." for name in missing]

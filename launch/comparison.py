@@ -56,6 +56,11 @@ def select(pooled: Sequence[Pooled], main: str) -> tuple[Pooled, list[Pooled], l
     return entries[main], same, [f"{entry} is left out: it was scored on other examples than {main}." for entry in left]
 
 
+def known_metrics(pooled: Pooled) -> list[str]:
+    """Returns the names of the metrics of an entry."""
+    return list(metrics({name: values.sum(0)[0] for name, values in pooled.by_group.items()}))
+
+
 def compare_metrics(main: Pooled, others: Sequence[Pooled]) -> list[MetricRow]:
     """Compares every metric of each of the others with main; p-values are corrected within a metric.
 

@@ -209,7 +209,7 @@ def standardized_difference(differences: np.ndarray, *, level: float = LEVEL) ->
     differences = differences[~np.isnan(differences)]
     n = len(differences)
     spread = differences.std(ddof=1) if n > 1 else 0.0
-    if spread == 0:
+    if spread <= 1e-9 * np.abs(differences).max(initial=0.0):  # equal but for rounding
         return math.nan, math.nan, math.nan
     value, root = float(differences.mean() / spread), math.sqrt(n)
     low, high = (_noncentrality(value * root, n - 1, share) / root for share in ((1 + level) / 2, (1 - level) / 2))
@@ -228,7 +228,7 @@ def _odds(share):
 
 
 def _noncentrality(t, df, share):
-    """Returns the noncentrality at which a share of the t distribution lies below `t`."""
+    """Returns the noncentrality at which a share of the t distribution lies below `t`; NaN if `t` is too large."""
 
     def excess(noncentrality):
         return stats.nct.cdf(t, df, noncentrality) - share
@@ -239,4 +239,4 @@ def _noncentrality(t, df, share):
         low -= step
     while excess(high) > 0:
         high += step
-    return optimize.brentq(excess, low, high) if low < high else t
+    return optimize.brentq(excess, low, high) if low < high else math.nan

@@ -89,13 +89,16 @@ def test_what_is_too_little_is_said(entries, tmp_path):
     assert said[0].startswith("The test examples are of one group of recordings, so nothing can be said")
 
 
-def test_the_command_prints_markdown_and_writes_tables(folder, tmp_path):
-    (folder / "waiting-seed_0").mkdir(exist_ok=True)
-    (folder / "waiting-seed_0" / "config.json").write_text("{}")
-    result = run("launch.compare", f"--runs={folder}", "--main=main", f"--output={tmp_path}/out")
+def test_the_command_prints_markdown_and_writes_tables(tmp_path):
+    write_run(tmp_path / "main-seed_0", RECORDINGS, RECORDINGS >= 0, 8)
+    write_run(tmp_path / "worse-seed_0", RECORDINGS, WRONG, 6)
+    write_run(tmp_path / "foreign-seed_0", RECORDINGS, WRONG, digest="other")
+    (tmp_path / "waiting-seed_0").mkdir()
+    (tmp_path / "waiting-seed_0" / "config.json").write_text("{}")
+    result = run("launch.compare", f"--runs={tmp_path}", "--main=main", f"--output={tmp_path}/out")
     assert result.returncode == 2, result.stderr
     assert "### iou_gas\n\n| run | seeds | mean | sd | main less it |" in result.stdout
-    assert "| worse | 2 | 0.650 | 0.000 | 0.200 | 0.18" in result.stdout
+    assert "| worse | 1 | 0.600 | - | 0.200 | 0.200 to 0.200 | < 0.001 | < 0.001 | - |" in result.stdout
     assert "### recording/balanced_accuracy" in result.stdout and "### mean_iou" not in result.stdout
     assert "| worse | 40 | 10 | 0 | inf | " in result.stdout
     assert (
@@ -105,7 +108,7 @@ def test_the_command_prints_markdown_and_writes_tables(folder, tmp_path):
     worse = next(row for row in rows if (row["metric"], row["run"]) == ("iou_gas", "worse"))
     assert float(worse["difference"]) == pytest.approx(0.2)
     assert next(row for row in rows if row["run"] == "main")["p"] == ""
-    assert [row["run"] for row in csv.DictReader((tmp_path / "out" / "classes.csv").open())] == ["alike", "worse"]
+    assert [row["run"] for row in csv.DictReader((tmp_path / "out" / "classes.csv").open())] == ["worse"]
 
 
 @pytest.mark.parametrize(

@@ -190,6 +190,6 @@ def test_the_interval_of_many_small_differences_is_that_of_a_normal_mean():
     assert 2.8 < low < value < high < 3.2
 
 
-@pytest.mark.parametrize("differences", [[], [1.0], [0.5, 0.5, 0.5], [math.nan, 1.0]])
+@pytest.mark.parametrize("differences", [[], [1.0], [0.5, 0.5, 0.5], [math.nan, 1.0], [0.3, 0.1 + 0.2] * 9])
 def test_differences_that_are_too_few_or_all_the_same_have_no_effect_size(differences):
     assert np.isnan(statistics.standardized_difference(np.array(differences))).all()
