@@ -6,7 +6,7 @@ import json
 import pytest
 
 from fume_jax.data.dataset import Dataset
-from fume_jax.data.folds import read_folds, stored_values, write_folds
+from fume_jax.data.folds import cut_folds, read_folds, stored_values, write_folds
 from launch.plan import Run
 from tests.commands import assert_refused, run
 from tests.launch.six import states
@@ -76,7 +76,7 @@ def test_folds_are_trained_scored_together_and_gone_on_with(words, tmp_path):
 def test_folds_of_a_file_are_used_if_every_class_can_be_trained(words, tiny_dataset, tmp_path):
     values = stored_values(Dataset(tiny_dataset))
     label_of = dict(zip(values["recording_index"].tolist(), values["label"].tolist(), strict=True))
-    fold_of = {recording: recording % 4 for recording in label_of}
+    fold_of = cut_folds(values["recording_index"], values["label"], 4, seed=1)
     write_folds(tmp_path / "mine.csv", fold_of)
     result = run(*words, f"--splits={tmp_path}/mine.csv", "--dry_run")
     assert result.returncode == 0, result.stderr
