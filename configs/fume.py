@@ -57,6 +57,8 @@ def get_config(preset: str = "fume") -> ml_collections.ConfigDict:
 
     config.data = ml_collections.ConfigDict()
     config.data.path = "data/synthetic_ogi/demo/3.0.0"  # folder of the prepared dataset
+    config.data.folds = config_dict.placeholder(str)  # table of the fold of every recording; None: the dataset's splits
+    config.data.fold = 0  # the fold that tests; the next one validates, the others train
     config.data.height = 480
     config.data.width = 640
     config.data.sampling = "balanced"  # balanced: every class equally often, with replacement; or uniform

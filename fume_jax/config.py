@@ -15,6 +15,8 @@ import ml_collections
 import optax
 from flax import nnx
 
+from fume_jax.data.dataset import Dataset
+from fume_jax.data.folds import FoldedDataset, read_folds
 from fume_jax.data.loader import CACHES
 from fume_jax.data.pipeline import SAMPLINGS, DataOptions, ReadOptions
 from fume_jax.learning import augment, losses
@@ -30,7 +32,7 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 MODEL_OPTIONS = ("backbone", "share_encoder", "fusion", "gas", "tasks")
 
 # Keys whose values are paths.
-PATH_KEYS = ("data.path", "init_from")
+PATH_KEYS = ("data.path", "data.folds", "init_from")
 # The largest height and width of frames: OpenCV does not warp larger ones.
 MAX_SIZE = 2**14
 
@@ -48,7 +50,13 @@ OLD_KEYS = {
     "log.pictures": ("log.images", {}),
 }
 # Keys that earlier versions lacked, with the value that stands for their behaviour.
-NEW_KEYS = {"model.backbone": None, "augment.invert": {"probability": 0.0}, "loss.seg_dice_smooth": 1.0}
+NEW_KEYS = {
+    "model.backbone": None,
+    "data.folds": None,
+    "data.fold": 0,
+    "augment.invert": {"probability": 0.0},
+    "loss.seg_dice_smooth": 1.0,
+}
 
 CHOICES = {
     "model.dtype": DTYPES,
@@ -67,7 +75,7 @@ RANGES = (
         "at least 0",
         lambda x: 0 <= x < math.inf,
         """loss.cls_gamma loss.seg_gamma loss.seg_focal_weight loss.seg_dice_weight loss.cls_weight
-        loss.seg_weight optimizer.final_learning_rate optimizer.weight_decay train.max_skipped_updates
+        loss.seg_weight data.fold optimizer.final_learning_rate optimizer.weight_decay train.max_skipped_updates
         early_stopping.patience early_stopping.min_delta log.images checkpoint.keep_every_epochs""",
     ),
     (
@@ -160,6 +168,7 @@ def _checks(config) -> Iterator[tuple[str, bool, str]]:
     part = train.batch_size // max(1, train.gradient_accumulation_steps)
     divides = splits >= 1 and part % splits == 0
     yield "model.batch_norm_splits", divides, f"a divisor of the {part} pairs of one forward pass"
+    yield "data.fold", config.data.fold == 0 or config.data.folds is not None, "0 without data.folds"
     options = config.augment
     names = ("gaussian_noise", "gaussian_blur", "motion_blur")
     possible = options.one_of.probability == 0 or any(options[name].probability > 0 for name in names)
@@ -317,6 +326,17 @@ def data_options(config: ml_collections.ConfigDict) -> DataOptions:
         cache=data.cache,
         read=ReadOptions(data.num_threads, data.num_workers, data.prefetch, float(data.timeout_seconds)),
     )
+
+
+def open_dataset(config: ml_collections.ConfigDict) -> Dataset | FoldedDataset:
+    """Opens the dataset of a config with its own splits, or with those of a fold, see `fume_jax.data.folds`.
+
+    Raises UserError if there is no dataset or no table of its folds, or one of them is damaged.
+    """
+    dataset = Dataset(config.data.path)
+    if config.data.folds is None:
+        return dataset
+    return FoldedDataset(dataset, read_folds(config.data.folds), config.data.fold)
 
 
 def train_batch_shape(config: ml_collections.ConfigDict) -> dict[str, int]:

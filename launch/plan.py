@@ -74,8 +74,9 @@ class Run:
 
     @property
     def needs(self) -> Needs:
-        """The dataset, which is read at random, and the folder of all runs, where it resumes from its checkpoints."""
-        return Needs(copied=("data",), mounted=("runs",))
+        """The dataset, which is read at random, the folder of all runs, where it resumes, and the table of folds."""
+        files = [self.overrides["data.folds"]] if self.overrides.get("data.folds") else []
+        return Needs(copied=("data",), mounted=("runs",), files=files)
 
     def arguments(self, workdir: str | Path, platform: str | None, *, alone: bool = False) -> list[str]:
         """Returns the arguments of `python` that train the run, which fails if a given `platform` has no device.

@@ -54,6 +54,7 @@ NONSENSE = {
     "model.tasks": ["regression"],
     "model.dtype": ["float16"],
     "model.batch_norm_splits": [0, 3],
+    "data.fold": [-1, 1, "0"],  # without data.folds it is 0
     "data.height": [32, 10**5, math.nan, "120"],
     "data.width": [63, 2**70, None],
     "data.sampling": ["fair"],
@@ -120,7 +121,7 @@ NONSENSE = {
     "checkpoint.keep_every_epochs": [-1],
 }
 # Keys of which every value of their type makes sense, or which are checked where they are used.
-ANY = {"deterministic", "init_from", "model.share_encoder", "data.path", "log.quiet", "log.wandb"}
+ANY = {"deterministic", "init_from", "model.share_encoder", "data.path", "data.folds", "log.quiet", "log.wandb"}
 
 
 def test_every_key_has_a_range_or_needs_none():

@@ -26,6 +26,8 @@ COMMANDS = {
     "datasets.fume_ogi.example": (["--output=x"], ["output"]),
     "datasets.export": (["--data=x", "--format=nnunet", "--output=x"], ["data", "output"]),
     "launch.sweep": (["--sweep=launch/sweeps/seeds.py"], ["sweep", "workdir", "set=data.path"]),
+    "launch.cv": (["--output=x"], ["output", "data", "splits", "config", "sweep"]),
+    "launch.compare": (["--runs=tests", "--main=x"], ["runs", "output"]),
     "launch.predict": (["--recordings=fume_jax/assets", "--output=x", "--shares=2"], ["recordings", "output"]),
 }
 every_command = pytest.mark.parametrize("module", COMMANDS)
@@ -61,6 +63,8 @@ def test_a_word_that_is_no_flag_is_refused(module):
         ("datasets.fume_ogi.example", "--output"),
         ("datasets.export", "--data and --format and --output"),
         ("launch.sweep", "--sweep"),
+        ("launch.cv", "--output"),
+        ("launch.compare", "--runs"),
         ("launch.predict", "--recordings"),
     ],
 )
@@ -100,6 +104,10 @@ def test_sigterm_ends_a_command_with_75_and_one_line(module):
         ("datasets.export", {"output": "tests"}, "--output=tests is there already"),
         ("launch.sweep", {"sweep": "nowhere.py"}, "nowhere.py"),
         ("launch.sweep", {"sweep": "README.md"}, "README.md, line "),
+        ("launch.cv", {"splits": "nowhere.csv"}, "There is no file nowhere.csv; expected a table of folds"),
+        ("launch.cv", {"data": "nowhere"}, "no prepared dataset in 'nowhere'"),
+        ("launch.compare", {"runs": "nowhere"}, "There is no folder nowhere"),
+        ("launch.compare", {"runs": "tests"}, "expected one of two or more scored entries of tests: none"),
         ("launch.predict", {"recordings": "nowhere.csv"}, "There is no file or folder nowhere.csv"),
         ("launch.predict", {"output": "README.md"}, "README.md is a file"),
     ],

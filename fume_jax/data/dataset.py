@@ -72,7 +72,12 @@ class Dataset:
 
     def labels(self, name: str) -> np.ndarray:
         """Returns the class of every example of a split, int [N], without decoding pixels."""
-        return np.array([example["label"] for example in self.without_pixels(name)])
+        return self.values(name, ("label",))["label"]
+
+    def values(self, name: str, keys: Sequence[str]) -> dict[str, np.ndarray]:
+        """Returns values other than pixels of every example of a split by their keys, [N, ...], in one pass."""
+        rows = [[example[key] for key in keys] for example in self.without_pixels(name)]
+        return {key: np.array([row[i] for row in rows]) for i, key in enumerate(keys)}
 
     def without_pixels(self, name: str) -> Sequence[dict]:
         """Returns random access to the examples of a split, whose pixels are not decoded; UserError as `split`."""

@@ -1,4 +1,4 @@
-"""Measures and tabulates the results of single examples."""
+"""Measures and tabulates the results of single examples, and reads such tables back."""
 
 import csv
 from concurrent.futures import Executor
@@ -10,8 +10,8 @@ from fume_jax.evaluation.evaluator import Results
 from fume_jax.learning.losses import objective_by_example
 from fume_jax.learning.metrics import segmentation_metrics
 from fume_jax.learning.surface_distance import surface_distances
-from fume_jax.runtime.files import replacing
-from fume_jax.schema import CLASSES, GAS, GASES
+from fume_jax.runtime.files import readable, replacing
+from fume_jax.schema import CLASSES, GAS, GASES, MASK_CLASSES
 
 
 def measure_surface_distances(pool: Executor, results: Results) -> Results:
@@ -37,8 +37,9 @@ def measure_surface_distances(pool: Executor, results: Results) -> Results:
 def columns(results: Results, *, cls_weight: float, seg_weight: float) -> dict[str, np.ndarray]:
     """Returns the columns of the table of examples, arrays [N] by name, from the results of `collect_results`.
 
-    The columns are indices, true and predicted class, probabilities, scores of each gas and loss, as far as the model
-    has them. A value that an example lacks is NaN.
+    The columns are indices, true and predicted class, probabilities, scores of each gas, loss, and the pixels of each
+    true and predicted class, such as `co2_gas_as_tube`, as far as the model has them. A value that an example lacks is
+    NaN.
     """
     table = {name: results[name] for name in ("example_index", "recording_index")}
     table["label"] = np.array(CLASSES)[results["labels"]]
@@ -55,6 +56,9 @@ def columns(results: Results, *, cls_weight: float, seg_weight: float) -> dict[s
     if losses:
         options = {"cls_weight": cls_weight, "seg_weight": seg_weight}
         table["loss"] = objective_by_example(losses, results["modality_mask"], **options)
+    for gas in GASES:
+        if f"{gas}_confusion" in results:
+            table |= dict(zip(_pixel_columns(gas), results[f"{gas}_confusion"].reshape(-1, 9).T, strict=True))
     return table
 
 
@@ -65,6 +69,36 @@ def write_table(path: Path, table: dict[str, np.ndarray]) -> None:
         writer = csv.writer(file)
         writer.writerow(table)
         writer.writerows(zip(*(map(_cell, values) for values in table.values()), strict=True))
+
+
+def read_results(path: Path) -> Results:
+    """Reads a table of examples back as the results that metrics are computed from.
+
+    Returns `example_index`, `recording_index` and `labels`, int [N], and as far as the model has them `probabilities`,
+    float [N, 3], `cls_confusion` and `{gas}_confusion`, int [N, 3, 3]. Raises UserError if the table is damaged or one
+    of an earlier version, and OSError if there is none.
+    """
+    with readable(path, "a table of examples of this version; fume evaluate writes it again"):
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file)
+        table = dict(zip(header, zip(*rows, strict=True), strict=True))
+        results = {name: np.array(table[name], int) for name in ("example_index", "recording_index")}
+        labels = results["labels"] = np.array([CLASSES.index(name) for name in table["label"]])
+        if "prediction" in table:
+            predictions = np.array([CLASSES.index(name) for name in table["prediction"]])
+            results["probabilities"] = np.stack([np.array(table[name], float) for name in CLASSES], -1)
+            results["cls_confusion"] = np.zeros((len(rows), len(CLASSES), len(CLASSES)), int)
+            results["cls_confusion"][np.arange(len(rows)), labels, predictions] = 1
+        for gas in GASES:
+            if f"{gas}_iou_gas" in table:
+                pixels = [np.array(table[name], int) for name in _pixel_columns(gas)]
+                results[f"{gas}_confusion"] = np.stack(pixels, -1).reshape(-1, len(MASK_CLASSES), len(MASK_CLASSES))
+    return results
+
+
+def _pixel_columns(gas):
+    """Returns the names of the counts of pixels of a gas: of each true class those of each predicted one."""
+    return [f"{gas}_{truth}_as_{predicted}" for truth in MASK_CLASSES for predicted in MASK_CLASSES]
 
 
 def _cell(value):

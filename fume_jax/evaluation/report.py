@@ -31,6 +31,7 @@ from fume_jax.evaluation.tables import metrics_table
 from fume_jax.learning.bootstrap import bootstrap_intervals
 from fume_jax.learning.calibration import expected_calibration_error, fit_temperature, soften
 from fume_jax.learning.metrics import HEADLINES, absent_classes, compute_metrics, recording_metrics
+from fume_jax.learning.statistics import FEW_GROUPS
 from fume_jax.learning.surface_distance import surface_metrics
 from fume_jax.runtime import preflight
 from fume_jax.runtime.byproducts import ByProducts
@@ -43,8 +44,6 @@ from fume_jax.schema import GASES
 
 Curve = tuple[list[int], list[float]]  # steps and values
 
-# Intervals from fewer groups of recordings mean little.
-FEW_GROUPS = 20
 # Pairs per picture of examples.
 SHOWN = 6
 

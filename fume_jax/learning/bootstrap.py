@@ -1,6 +1,6 @@
 """Intervals of metrics by resampling groups of recordings; on the host, in numpy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -26,17 +26,11 @@ def bootstrap_intervals(
       level: share of the resamples that an interval holds. Those in which a metric is NaN do not count for it; its
         interval is NaN if all are, or if there are fewer than two groups.
     """
-    names, member = np.unique(groups, return_inverse=True)
-    by_group = {}
-    for key, values in counts.items():
-        # Pixels of many frames need 64 bits.
-        by_group[key] = np.zeros((len(names), *values.shape[1:]), np.result_type(values, np.int64))
-        np.add.at(by_group[key], member, values)
+    by_group = sum_by_group(counts, groups)
     results = statistic({key: values.sum(0) for key, values in by_group.items()})
-    if len(names) < 2:
+    if len(np.unique(groups)) < 2:
         return dict.fromkeys(results, (np.nan, np.nan))
-    drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)
-    sums = {key: np.tensordot(drawn, values, 1) for key, values in by_group.items()}
+    sums = draw_sums(by_group, resamples, seed)
     draws = [statistic({key: values[i] for key, values in sums.items()}) for i in range(resamples)]
     intervals, ends = {}, [(1 - level) / 2, (1 + level) / 2]
     for name in results:
@@ -44,3 +38,21 @@ def bootstrap_intervals(
         values = values[~np.isnan(values)]
         intervals[name] = tuple(np.quantile(values, ends).tolist()) if len(values) else (np.nan, np.nan)
     return intervals
+
+
+def sum_by_group(counts: dict[str, np.ndarray], groups: np.ndarray) -> dict[str, np.ndarray]:
+    """Sums numbers [N, ...] of examples over those of each group, int [N]: [G, ...] in ascending order of groups."""
+    names, member = np.unique(groups, return_inverse=True)
+    by_group = {}
+    for key, values in counts.items():
+        # Pixels of many frames need 64 bits.
+        by_group[key] = np.zeros((len(names), *values.shape[1:]), np.result_type(values, np.int64))
+        np.add.at(by_group[key], member, values)
+    return by_group
+
+
+def draw_sums(by_group: Mapping[str, np.ndarray], resamples: int, seed: int) -> dict[str, np.ndarray]:
+    """Draws as many groups as there are, with replacement, `resamples` times, and sums over each draw: [B, ...]."""
+    count = len(next(iter(by_group.values())))
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples)
+    return {key: np.tensordot(drawn, values, 1) for key, values in by_group.items()}

@@ -11,10 +11,10 @@ from fume_jax.config import (
     data_options,
     eval_batch_shape,
     headline_metrics,
+    open_dataset,
     train_batch_shape,
     validate_config,
 )
-from fume_jax.data.dataset import Dataset
 from fume_jax.data.loader import Loader
 from fume_jax.runtime import preflight
 from fume_jax.runtime.byproducts import ByProducts
@@ -46,7 +46,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, stop: StopRequest) ->
     assert_equal("settings", config.to_json(sort_keys=True), "All take the same command.")
     accumulation_steps = config.train.gradient_accumulation_steps
     check_batch_size("config.train.batch_size", config.train.batch_size, mesh.size, accumulation_steps)
-    dataset = Dataset(config.data.path)
+    dataset = open_dataset(config)
     for shape in (train_batch_shape(config), eval_batch_shape(config)):
         preflight.check_batch_memory(**shape)
     with preflight.run_lock(workdir), preflight.out_of_memory(**train_batch_shape(config)):

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 import ml_collections
 
-from fume_jax.config import data_options, eval_batch_shape, validate_config
-from fume_jax.data.dataset import Dataset
+from fume_jax.config import data_options, eval_batch_shape, open_dataset, validate_config
 from fume_jax.data.loader import Loader
 from fume_jax.evaluation.report import write_report
 from fume_jax.runtime import preflight
@@ -40,7 +39,7 @@ def score_run(
     preflight.check_batch_memory(**eval_batch_shape(config))
     mesh, console = create_mesh(), Console(quiet=config.log.quiet)
     model, step = load_best_model(config, workdir, mesh, checkpoints)
-    dataset = Dataset(config.data.path)
+    dataset = open_dataset(config)
     warn_of_other_dataset(dataset, workdir, console)
     loader, curves = Loader(dataset, data_options(config), mesh, console), read_scalars(workdir, console.warn)
     return write_report(config, workdir, model, step, loader, splits, curves=curves, **options)

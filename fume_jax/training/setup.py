@@ -86,7 +86,7 @@ def describe_run(config: ml_collections.ConfigDict, mesh: Mesh, total_steps: int
     return (
         f"{describe_mesh(mesh)}, {config.model.name} of {count_parameters(abstract_model(config)):,} parameters, "
         f"batch {config.train.batch_size} ({config.train.batch_size // mesh.size} a device), {total_steps} steps on "
-        f"{config.data.path}"
+        f"{config.data.path}" + f", fold {config.data.fold} of {config.data.folds}" * (config.data.folds is not None)
     )
 
 

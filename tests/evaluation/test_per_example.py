@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fume_jax.evaluation import evaluator, per_example
+from fume_jax.runtime.errors import UserError
 from fume_jax.schema import GAS, TUBE
 
 
@@ -85,6 +86,24 @@ def test_a_row_says_what_the_model_said_of_the_gases_that_are_there(tmp_path):
     assert float(second["co2_iou_gas"]) == pytest.approx(0.5)
     assert (second["ch4_iou_gas"], second["ch4_hd95"]) == ("", "")
     assert float(second["co2_hd95"]) == 4.5
+
+
+def test_a_table_comes_back_as_the_results_that_metrics_are_computed_from(tmp_path):
+    found = results()
+    per_example.write_table(tmp_path / "test.csv", per_example.columns(found, cls_weight=2.0, seg_weight=1.0))
+    again = per_example.read_results(tmp_path / "test.csv")
+    assert "co2_tube_as_gas" in (tmp_path / "test.csv").read_text()
+    for name in ("example_index", "recording_index", "labels", "cls_confusion", "co2_confusion", "ch4_confusion"):
+        np.testing.assert_array_equal(again[name], found[name])
+    np.testing.assert_allclose(again["probabilities"], found["probabilities"], rtol=1e-5)
+
+
+def test_a_table_of_an_earlier_version_is_to_be_written_again(tmp_path):
+    table = per_example.columns(results(), cls_weight=2.0, seg_weight=1.0)
+    old = {name: values for name, values in table.items() if "_as_" not in name}
+    per_example.write_table(tmp_path / "test.csv", old)
+    with pytest.raises(UserError, match=r"test\.csv is damaged, or not a table of .* fume evaluate writes it again"):
+        per_example.read_results(tmp_path / "test.csv")
 
 
 def test_a_model_of_one_task_has_the_columns_of_that_task():

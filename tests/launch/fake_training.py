@@ -3,7 +3,7 @@
 `python -m tests.launch.fake_training MODULE ...` runs a module whose runs are of this kind.
 
 A run fails if `init_from` is not a folder. Once it has saved its first step, a run of more than two epochs waits while
-the folder of the sweep has a file `hold`, and saves when it is told to end.
+the folder of the sweep has a file `hold`, and saves when it is told to end. A run of a fold has scored examples too.
 """
 
 import json
@@ -38,7 +38,19 @@ def train(workdir):
             print("the same command goes on from there")
             return 75
     (workdir / "metrics.json").write_text(json.dumps({"test/mean_iou": 0.625}))
+    if config["data"]["folds"]:
+        score_fold(workdir, config["data"], config["seed"])
     return 0
+
+
+def score_fold(workdir, data, seed):
+    """Writes the scores of a pair of each recording of the fold, of which seed 1 gets one wrong."""
+    from fume_jax.data.folds import read_folds
+    from tests.launch.scored_runs import write_run
+
+    own = [recording for recording, fold in read_folds(data["folds"]).items() if fold == data["fold"]]
+    right = [seed == 0 or recording != own[0] for recording in own]
+    write_run(workdir, own, right, digest=f"fold {data['fold']}", config=False)
 
 
 def main():
