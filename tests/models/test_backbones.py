@@ -22,6 +22,9 @@ from fume_jax.schema import batch_spec
 from tests import golden
 
 PUBLISHED = ("mobilenet_v3_small", "resnet18", "resnet50_deeplabv3plus")
+FIRST_IS_FAST = pytest.mark.parametrize(
+    "name", [PUBLISHED[0], *(pytest.param(name, marks=pytest.mark.slow) for name in PUBLISHED[1:])]
+)
 FEATURES = np.load(golden.DATA / "backbones.npz")
 
 
@@ -65,15 +68,17 @@ def test_features_equal_those_of_torchvision(name):
 @pytest.mark.parametrize("name", ("fast_scnn", *PUBLISHED))
 def test_features_are_as_declared(name):
     backbone, size = BACKBONES[name], (65, 79)
-    frames = jax.ShapeDtypeStruct((2, *size, 1), jnp.float32)
-    create = functools.partial(backbone, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
-    features = nnx.eval_shape(lambda x: create()(x, jnp.ones(2)), frames)
+
+    def encode(frames):
+        return backbone(dtype=jnp.bfloat16, rngs=nnx.Rngs(0))(frames, jnp.ones(2))
+
+    features = nnx.eval_shape(encode, jax.ShapeDtypeStruct((2, *size, 1), jnp.float32))
     for x, channels, stride in zip(features, backbone.channels, backbone.strides, strict=True):
         chex.assert_shape(x, (2, *(math.ceil(side / stride) for side in size), channels))
         assert x.dtype == jnp.bfloat16
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@FIRST_IS_FAST
 def test_an_absent_frame_does_not_count_in_training(name):
     frames = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (3, 64, 64, 1)), jnp.float32)
     alone, beside = (nnx.clone(encoder(name)) for _ in range(2))
@@ -86,9 +91,7 @@ def test_an_absent_frame_does_not_count_in_training(name):
 
 
 @pytest.mark.usefixtures("standard_promotion")
-@pytest.mark.parametrize(
-    "name", [PUBLISHED[0], *(pytest.param(name, marks=pytest.mark.slow) for name in PUBLISHED[1:])]
-)
+@FIRST_IS_FAST
 def test_a_training_step_moves_every_parameter(name):
     rng, tx = np.random.default_rng(0), optax.sgd(0.1)
     spec = batch_spec(2, 64, 64)
