@@ -22,9 +22,6 @@ from fume_jax.schema import batch_spec
 from tests import golden
 
 PUBLISHED = ("mobilenet_v3_small", "resnet18", "resnet50_deeplabv3plus")
-FIRST_IS_FAST = pytest.mark.parametrize(
-    "name", [PUBLISHED[0], *(pytest.param(name, marks=pytest.mark.slow) for name in PUBLISHED[1:])]
-)
 FEATURES = np.load(golden.DATA / "backbones.npz")
 
 
@@ -78,7 +75,9 @@ def test_features_are_as_declared(name):
         assert x.dtype == jnp.bfloat16
 
 
-@FIRST_IS_FAST
+@pytest.mark.parametrize(
+    "name", [PUBLISHED[0], *(pytest.param(name, marks=pytest.mark.slow) for name in PUBLISHED[1:])]
+)
 def test_an_absent_frame_does_not_count_in_training(name):
     frames = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (3, 64, 64, 1)), jnp.float32)
     alone, beside = (nnx.clone(encoder(name)) for _ in range(2))
@@ -91,7 +90,8 @@ def test_an_absent_frame_does_not_count_in_training(name):
 
 
 @pytest.mark.usefixtures("standard_promotion")
-@FIRST_IS_FAST
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_a_training_step_moves_every_parameter(name):
     rng, tx = np.random.default_rng(0), optax.sgd(0.1)
     spec = batch_spec(2, 64, 64)
