@@ -84,8 +84,8 @@ class Compiled:
 class Inference(Compiled):
     """Computes the logits of one batch at every call."""
 
-    def __init__(self, batch, dtype="float32", lowering=None):
-        create = _create_model_fn(dtype)
+    def __init__(self, batch, dtype="float32", lowering=None, backbone=None):
+        create = _create_model_fn(dtype, backbone)
         model = nnx.eval_shape(create)
         model.eval()
         predict_fn = jax.jit(functools.partial(predict_step, graphdef=split_model(model)[0]))
@@ -99,8 +99,8 @@ class Inference(Compiled):
 class TrainingStep(Compiled):
     """Takes a training step at every call, on one batch unless another is given; returns the metrics."""
 
-    def __init__(self, batch, dtype="float32", lowering=None):
-        create, options = _create_model_fn(dtype), RECIPE["optimizer"]
+    def __init__(self, batch, dtype="float32", lowering=None, backbone=None):
+        create, options = _create_model_fn(dtype, backbone), RECIPE["optimizer"]
         others = {key: options[key] for key in ("weight_decay", "b1", "b2", "clip_norm")}
         tx = create_optimizer(options["name"], optax.constant_schedule(options["learning_rate"]), **others)
         self._state = jax.jit(lambda: create_train_state(create(), tx))()
@@ -113,6 +113,6 @@ class TrainingStep(Compiled):
         return metrics
 
 
-def _create_model_fn(dtype):
-    options = {key: RECIPE["model"][key] for key in ("name", "backbone")} | {"dtype": jnp.dtype(dtype)}
-    return lambda: create_model(**options, rngs=nnx.Rngs(0))
+def _create_model_fn(dtype, backbone):
+    options = {"backbone": backbone or RECIPE["model"]["backbone"], "dtype": jnp.dtype(dtype)}
+    return lambda: create_model(RECIPE["model"]["name"], **options, rngs=nnx.Rngs(0))

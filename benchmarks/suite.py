@@ -12,10 +12,12 @@ from absl import flags
 from benchmarks import jax_baseline
 from benchmarks.measure import alternate, count_work, measure_peak_rates, roofline
 from benchmarks.report import Report
+from fume_jax.models.backbones import BACKBONES
 from fume_jax.runtime.errors import UserError
 
 QUICK = flags.DEFINE_bool("quick", None, "Small frames and few runs, to try a suite; that for GPUs does so on a CPU.")
 _ONLY = flags.DEFINE_list("only", None, "Parts to measure; all if not given. A wrong name lists them.")
+_BACKBONE = flags.DEFINE_enum("backbone", None, list(BACKBONES), "Encoder to compare; that of FUME if not given.")
 flags.declare_key_flag("output")
 SIZES = {True: (96, 128), False: (480, 640)}  # height and width of the frames of a quick suite, and of others
 
@@ -47,7 +49,7 @@ class Suite:
         for library, variants in (("torch", self.torch_variants), ("jax", self.jax_variants)):
             module = self.report.attempt(library, importlib.import_module, f"benchmarks.{library}_baseline")
             for name, options in list(variants.items())[: 1 if self.quick else None] if module else ():
-                create = functools.partial(getattr(module, task), batch, **options)
+                create = functools.partial(getattr(module, task), batch, backbone=_BACKBONE.value, **options)
                 if call := self.report.attempt(f"{task}-{batch_size}, {name}", _start, create):
                     calls[name] = call
         # Several calls are under way at a time on an accelerator, as in training; of one pair the latency counts.

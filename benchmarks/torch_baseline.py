@@ -48,7 +48,7 @@ def torch_batch(batch: dict[str, np.ndarray], device: str = "cpu") -> dict[str, 
 class _Call:
     """A network and one batch on a device."""
 
-    def __init__(self, batch, device, compiled):
+    def __init__(self, batch, device, compiled, backbone):
         # Calls that are no longer used leave their memory to this one.
         torch.compiler.reset()
         gc.collect()
@@ -62,7 +62,7 @@ class _Call:
             mode = "reduce-overhead"
         self._compile = functools.partial(torch.compile, dynamic=False, mode=mode) if compiled else lambda fn: fn
         self._batch = torch_batch(batch, device)
-        self._network = create_torch_model(RECIPE["model"]["name"]).to(device)
+        self._network = create_torch_model(RECIPE["model"]["name"], backbone=backbone).to(device)
 
     @property
     def memory_bytes(self) -> int:
@@ -78,8 +78,8 @@ class _Call:
 class Inference(_Call):
     """Computes the logits of one batch at every call; `half` converts parameters and frames to `HALF`."""
 
-    def __init__(self, batch, device="cpu", *, half=False, compiled=False):
-        super().__init__(batch, device, compiled)
+    def __init__(self, batch, device="cpu", *, half=False, compiled=False, backbone=None):
+        super().__init__(batch, device, compiled, backbone)
         dtype = HALF[device] if half else torch.float32
         self._inputs = [self._batch[name].to(dtype) for name in INPUTS]
         self._predict_fn = self._compile(self._network.eval().to(dtype))
@@ -93,8 +93,8 @@ class Inference(_Call):
 class TrainingStep(_Call):
     """Takes a training step at every call, on one batch unless another is given; `half` is mixed precision."""
 
-    def __init__(self, batch, device="cpu", *, half=False, compiled=False):
-        super().__init__(batch, device, compiled)
+    def __init__(self, batch, device="cpu", *, half=False, compiled=False, backbone=None):
+        super().__init__(batch, device, compiled, backbone)
         options = {"lr": OPTIMIZER["learning_rate"], "weight_decay": OPTIMIZER["weight_decay"], "fused": True}
         self._optimizer = torch.optim.AdamW(self._network.train().parameters(), **options)
         self._scaler = torch.amp.GradScaler(device, enabled=half and device == "cuda")

@@ -1,4 +1,4 @@
-"""FUME as published: full frames, 50 epochs. Presets are the baselines and ablations.
+"""FUME as published: full frames, 50 epochs. Presets are the baselines, ablations and other encoders.
 
     fume train --config=fume --workdir=runs/fume --config.data.path=DATASET
     fume train --config=fume:early_fusion --workdir=runs/early_fusion --config.data.path=DATASET
@@ -30,6 +30,11 @@ PRESETS = {
     "ablation_ch4": {"model.gas": "ch4"},
     "ablation_segmentation": {"model.tasks": "segmentation", "checkpoint.best_metric": "mean_iou"},
     "ablation_classification": {"model.tasks": "classification"},
+    # FUME with other encoders.
+    "backbone_mobilenet_v3_small": {"model.backbone": "mobilenet_v3_small"},
+    "backbone_resnet18": {"model.backbone": "resnet18"},
+    # The largest: an encoder for each gas.
+    "backbone_resnet50_deeplabv3plus": {"model.name": "fume_separate", "model.backbone": "resnet50_deeplabv3plus"},
 }
 
 

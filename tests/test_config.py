@@ -205,16 +205,23 @@ ABLATIONS = {
 }
 
 
+BACKBONES = {
+    "backbone_mobilenet_v3_small": {"backbone": "mobilenet_v3_small"},
+    "backbone_resnet18": {"backbone": "resnet18"},
+    "backbone_resnet50_deeplabv3plus": {"backbone": "resnet50_deeplabv3plus", "share_encoder": False},
+}
+
+
 @pytest.mark.parametrize("name", fume.PRESETS)
 def test_a_preset_is_of_the_model_or_ablation_that_it_is_named_after(name):
     config = fume.get_config(name)
     validate_config(config)
-    expected = architecture(name if name in MODELS else "fume", **ABLATIONS.get(name, {}))
+    expected = architecture(name if name in MODELS else "fume", **(ABLATIONS | BACKBONES).get(name, {}))
     assert abstract_model(config).options == expected
 
 
-def test_presets_are_the_models_and_the_ablations():
-    assert {*MODELS, *ABLATIONS} == set(fume.PRESETS)
+def test_presets_are_the_models_the_ablations_and_the_backbones():
+    assert {*MODELS, *ABLATIONS, *BACKBONES} == set(fume.PRESETS)
     with pytest.raises(ValueError, match="no preset 'fumes'; choose one of: fume, fume_separate"):
         fume.get_config("fumes")
 

@@ -25,7 +25,7 @@ FILES = sorted(path for path in (ROOT / "fume_jax").rglob("*.py") if path != ROO
 PURE = ("schema", "models", "learning", "interop")
 PURE_MAY_IMPORT = {"jax", "flax", "optax", "numpy", "scipy", "cv2", "fume_jax"}
 PURE_MAY_IMPORT |= {"abc", "functools", "collections", "typing", "dataclasses", "re", "itertools", "math"}
-TORCH_FILES = ("torch_model.py", "onnx_model.py")
+TORCH_FILES = ("torch_encoders.py", "torch_model.py", "onnx_model.py")
 DATASETS_MAY_IMPORT = ("schema", "learning.augment", "runtime", "data", "evaluation.overlays")
 
 

@@ -22,7 +22,7 @@ def define_once(self, name, flag):
 flags.FlagValues.__setitem__ = define_once
 import fume_jax
 for module in pkgutil.walk_packages(fume_jax.__path__, "fume_jax."):
-    if module.name.rpartition(".")[2] not in ("__main__", "page", "torch_model", "onnx_model"):
+    if module.name.rpartition(".")[2] not in ("__main__", "page", "torch_encoders", "torch_model", "onnx_model"):
         importlib.import_module(module.name)
 print("imported", len([name for name in sys.modules if name.startswith("fume_jax.")]))
 """

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from fume_jax.interop.state_dict import to_state_dict
-from fume_jax.interop.torch_model import PyramidBranch, TorchFUME
+from fume_jax.interop.torch_encoders import PyramidBranch
+from fume_jax.interop.torch_model import TorchFUME
 from fume_jax.models import FUME
 from fume_jax.models.fume import MIN_SIZE
 

@@ -1,7 +1,7 @@
 """Conversion of parameters between the names and layouts of a PyTorch state dict and those of a Flax model.
 
-`RENAMES` turns the path of a parameter into its key, part by part. Its layout follows from its rank: PyTorch keeps
-output channels first (`OIHW`), Flax last (`HWIO`), and a 1x1 convolution is a matrix in Flax.
+`BACKBONE_RENAMES` and `RENAMES` turn the path of a parameter into its key, part by part. Its layout follows from its
+rank: PyTorch keeps output channels first (`OIHW`), Flax last (`HWIO`), and a 1x1 convolution is a matrix in Flax.
 """
 
 import re
@@ -13,9 +13,10 @@ import numpy as np
 from flax import nnx
 
 from fume_jax.models import FUME, Architecture, create_model
+from fume_jax.models.mobilenet import MobileNetV3Small
 
-# Applied in this order to the dotted path of a parameter.
-RENAMES = (
+# Applied in order to the dotted path of a parameter: those of the backbone first.
+FAST_SCNN_RENAMES = (
     (r"downsample\.conv\.", "learning_to_downsample.conv.conv."),
     (r"downsample\.norm\.", "learning_to_downsample.conv.bn."),
     (r"downsample\.separable(\d)\.", r"learning_to_downsample.dsconv\1."),
@@ -29,6 +30,40 @@ RENAMES = (
     (r"pyramid\.branches\.(\d)\.", lambda m: f"global_feature_extractor.ppm.conv{int(m[1]) + 1}.conv."),
     (r"pyramid\.merge\.", "global_feature_extractor.ppm.out_conv.conv."),
     (r"pyramid\.norm\.", "global_feature_extractor.ppm.out_conv.bn."),
+)
+RESNET_RENAMES = (
+    (r"(encoder\.|backbone\.)conv\.", r"\1conv1."),
+    (r"(encoder\.|backbone\.)norm\.", r"\1bn1."),
+    (r"stages\.(\d)\.", lambda m: f"layer{int(m[1]) + 1}."),
+    (r"\.shortcut\.conv\.", ".downsample.0."),
+    (r"\.shortcut\.norm\.", ".downsample.1."),
+    (r"\.norm(\d)\.", r".bn\1."),
+)
+DEEPLAB_RENAMES = (
+    *RESNET_RENAMES,
+    (r"pyramid\.branches\.4\.", "aspp.convs.4.pool_"),
+    (r"pyramid\.branches\.(\d)\.", r"aspp.convs.\1."),
+    (r"pyramid\.merge\.", "aspp.project."),
+    (r"(convs\.\d|project|encoder\.low)\.conv\.", r"\1.0."),
+    (r"(convs\.\d|project|encoder\.low)\.norm\.", r"\1.1."),
+    # The last branch begins with the average, which has no parameters.
+    (r"pool_conv\.", "1."),
+    (r"pool_norm\.", "2."),
+)
+MOBILENET_RENAMES = (
+    (r"encoder\.conv\.", "encoder.features.0.0."),
+    (r"encoder\.norm\.", "encoder.features.0.1."),
+    (r"blocks\.(\d+)\.([a-z]+)(_norm)?\.", lambda m: _mobilenet_layer(int(m[1]), m[2], m[3])),
+    (r"(block\.\d)\.squeeze\.", r"\1.fc1."),
+    (r"(block\.\d)\.excite\.", r"\1.fc2."),
+)
+BACKBONE_RENAMES = {
+    "fast_scnn": FAST_SCNN_RENAMES,
+    "mobilenet_v3_small": MOBILENET_RENAMES,
+    "resnet18": RESNET_RENAMES,
+    "resnet50_deeplabv3plus": DEEPLAB_RENAMES,
+}
+RENAMES = (
     (r"^fusion\.(co2|ch4)_attention\.", r"fusion.self_att_\1."),
     (r"^fusion\.cross_attention\.", "fusion.cross_att."),
     (r"\.(query|key|value)\.", r".\1_conv."),
@@ -59,9 +94,16 @@ EMBEDDING_KEY = "gas_embedding.weight"
 def state_dict_key(path: tuple, options: Architecture) -> str:
     """Returns the state-dict key of the parameter at `path` of a model's state."""
     key = ".".join(str(part) for part in path)
-    for pattern, replacement in (*RENAMES, *_renames_of(options)):
+    for pattern, replacement in (*BACKBONE_RENAMES.get(options.backbone, ()), *RENAMES, *_renames_of(options)):
         key = re.sub(pattern, replacement, key)
     return key
+
+
+def _mobilenet_layer(index, name, norm):
+    """Returns where a layer is there: in a sequence of those that its block has, of which all but a gate are two."""
+    position = MobileNetV3Small.BLOCKS[index].layers.index(name)
+    part = "" if name == "gate" else "1." if norm else "0."
+    return f"features.{index + 1}.block.{position}.{part}"
 
 
 def _renames_of(options):

@@ -4,104 +4,21 @@ They load what `to_state_dict` writes. Exports and the PyTorch baseline of the b
 is that of `fume_jax.models`, layer by layer; tensors are NCHW. Extra `torch`.
 """
 
-import collections
 import itertools
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fume_jax.interop.torch_encoders import ENCODERS, conv_norm, depthwise_separable, resize
 from fume_jax.models import Architecture, architecture
-from fume_jax.models.fast_scnn import FastSCNN, PyramidPooling
+from fume_jax.models.backbones import BACKBONES
 from fume_jax.schema import CLASSES, GASES, MASK_CLASSES
-
-LOW_CHANNELS, HIGH_CHANNELS = FastSCNN.channels
 
 
 def create_torch_model(name: str, **options) -> nn.Module:
     """Creates the PyTorch module of a model with fresh parameters; arguments are those of `architecture`."""
     return TorchFUME(architecture(name, **options))
-
-
-def _named(**modules):
-    return nn.Sequential(collections.OrderedDict(modules))
-
-
-def _conv_norm(in_channels, out_channels, kernel_size=1, **options):
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size, bias=False, **options)
-    return conv, nn.BatchNorm2d(out_channels)
-
-
-def _conv_norm_relu(*args, **options):
-    conv, norm = _conv_norm(*args, **options)
-    return _named(conv=conv, bn=norm, relu=nn.ReLU())
-
-
-def _depthwise_separable(in_channels, out_channels, stride=1):
-    depthwise = nn.Conv2d(in_channels, in_channels, 3, stride, 1, groups=in_channels, bias=False)
-    pointwise, norm = _conv_norm(in_channels, out_channels)
-    return _named(depthwise=depthwise, pointwise=pointwise, bn=norm, relu=nn.ReLU())
-
-
-class InvertedResidual(nn.Module):
-    def __init__(self, in_channels, out_channels, stride):
-        super().__init__()
-        hidden = 6 * in_channels
-        expand = (*_conv_norm(in_channels, hidden), nn.ReLU6())
-        depthwise = (*_conv_norm(hidden, hidden, 3, stride=stride, padding=1, groups=hidden), nn.ReLU6())
-        self.conv = nn.Sequential(*expand, *depthwise, *_conv_norm(hidden, out_channels))
-        self.shortcut = stride == 1 and in_channels == out_channels
-
-    def forward(self, x):
-        return x + self.conv(x) if self.shortcut else self.conv(x)
-
-
-class PyramidBranch(nn.Module):
-    def __init__(self, channels, bins):
-        super().__init__()
-        self.pool = nn.AdaptiveAvgPool2d(bins)
-        self.conv = nn.Conv2d(channels, channels // len(PyramidPooling.BINS), 1)
-
-    def forward(self, x):
-        return _resize(F.relu(self.conv(self.pool(x))), x.shape[2:])
-
-
-class Pyramid(nn.Module):
-    def __init__(self, channels):
-        super().__init__()
-        for i, bins in enumerate(PyramidPooling.BINS, 1):
-            self.add_module(f"conv{i}", PyramidBranch(channels, bins))
-        self.out_conv = _conv_norm_relu(2 * channels, channels)
-
-    def forward(self, x):
-        branches = [getattr(self, f"conv{i}")(x) for i in range(1, len(PyramidPooling.BINS) + 1)]
-        return self.out_conv(torch.cat([x, *branches], 1))
-
-
-class Encoder(nn.Module):
-    """Encodes frames [N, C, H, W] to `low` [N, 64, H/8, W/8] and `high` [N, 128, H/32, W/32]."""
-
-    def __init__(self, in_channels=1):
-        super().__init__()
-        self.learning_to_downsample = _named(
-            conv=_conv_norm_relu(in_channels, 32, 3, stride=2, padding=1),
-            dsconv1=_depthwise_separable(32, 48, stride=2),
-            dsconv2=_depthwise_separable(48, LOW_CHANNELS, stride=2),
-        )
-        stages = {}
-        for i, (in_features, features, stride) in enumerate(FastSCNN.STAGES, 1):
-            blocks = [InvertedResidual(in_features, features, stride)]
-            blocks += [InvertedResidual(features, features, 1) for _ in range(2)]
-            stages[f"bottleneck{i}"] = nn.Sequential(*blocks)
-        self.global_feature_extractor = _named(**stages, ppm=Pyramid(HIGH_CHANNELS))
-
-    def forward(self, x):
-        low = self.learning_to_downsample(x)
-        return low, self.global_feature_extractor(low)
-
-
-# PyTorch twins of `fume_jax.models.backbones.BACKBONES`.
-ENCODERS = {"fast_scnn": Encoder}
 
 
 class SpatialAttention(nn.Module):
@@ -149,7 +66,7 @@ class AttentionFusion(nn.Module):
 
 class ConvFusion(nn.Sequential):
     def __init__(self, channels, mean):
-        super().__init__(*_conv_norm(channels if mean else 2 * channels, channels), nn.ReLU())
+        super().__init__(*conv_norm(channels if mean else 2 * channels, channels), nn.ReLU())
         self.mean = mean
 
     def forward(self, co2, ch4, modality_mask):
@@ -161,27 +78,27 @@ class ConvFusion(nn.Sequential):
 
 
 class FeatureFusion(nn.Module):
-    def __init__(self, channels=HIGH_CHANNELS):
+    def __init__(self, low_channels, channels):
         super().__init__()
-        self.dwconv = _depthwise_separable(LOW_CHANNELS, channels)
-        self.conv_high = nn.Sequential(*_conv_norm(channels, channels))
+        self.dwconv = depthwise_separable(low_channels, channels)
+        self.conv_high = nn.Sequential(*conv_norm(channels, channels))
         gate = (nn.Conv2d(channels, channels // 4, 1), nn.ReLU(), nn.Conv2d(channels // 4, channels, 1), nn.Sigmoid())
         self.attention = nn.Sequential(nn.AdaptiveAvgPool2d(1), *gate)
 
     def forward(self, low, high):
-        x = F.relu(self.dwconv(low) + self.conv_high(_resize(high, low.shape[2:])))
+        x = F.relu(self.dwconv(low) + self.conv_high(resize(high, low.shape[2:])))
         return x * self.attention(x)
 
 
 class SegmentationHead(nn.Module):
-    def __init__(self, channels=HIGH_CHANNELS):
+    def __init__(self, low_channels, channels):
         super().__init__()
-        self.feature_fusion = FeatureFusion()
-        separable = (_depthwise_separable(channels, channels), _depthwise_separable(channels, channels))
+        self.feature_fusion = FeatureFusion(low_channels, channels)
+        separable = (depthwise_separable(channels, channels), depthwise_separable(channels, channels))
         self.classifier = nn.Sequential(*separable, nn.Dropout2d(0.1), nn.Conv2d(channels, len(MASK_CLASSES), 1))
 
     def forward(self, low, high, size):
-        return _resize(self.classifier(self.feature_fusion(low, high)), size)
+        return resize(self.classifier(self.feature_fusion(low, high)), size)
 
 
 class TorchFUME(nn.Module):
@@ -193,7 +110,7 @@ class TorchFUME(nn.Module):
         if options.backbone not in ENCODERS:
             known = ", ".join(ENCODERS)
             raise ValueError(f"The backbone {options.backbone!r} has no PyTorch module; those that have one: {known}.")
-        encoder = ENCODERS[options.backbone]
+        encoder, channels = ENCODERS[options.backbone], BACKBONES[options.backbone].channels
         if not options.has_streams:
             self.encoder = encoder(2 if options.fusion == "early" else 1)
         else:
@@ -202,16 +119,16 @@ class TorchFUME(nn.Module):
             self.ch4_encoder = self.co2_encoder if options.share_encoder else encoder()
         if options.segments:
             for head in ("co2_seg_head", "ch4_seg_head") if options.has_streams else ("seg_head",):
-                self.add_module(head, SegmentationHead())
+                self.add_module(head, SegmentationHead(*channels))
         if not options.classifies:
             return
         if options.fusion in ("cross_attention", "self_attention"):
-            self.fusion = AttentionFusion(HIGH_CHANNELS, cross=options.fusion == "cross_attention")
+            self.fusion = AttentionFusion(channels[1], cross=options.fusion == "cross_attention")
         elif options.has_streams:
-            self.fusion = ConvFusion(HIGH_CHANNELS, mean=options.fusion == "add")
+            self.fusion = ConvFusion(channels[1], mean=options.fusion == "add")
         if options.gas_embedding:
             self.gas_embedding = nn.Embedding(len(GASES), options.gas_embedding)
-        sizes = [HIGH_CHANNELS + options.gas_embedding, *options.hidden]
+        sizes = [channels[1] + options.gas_embedding, *options.hidden]
         hidden = ((nn.Linear(a, b), nn.ReLU(), nn.Dropout(0.5)) for a, b in itertools.pairwise(sizes))
         layers = [*itertools.chain(*hidden), nn.Linear(sizes[-1], len(CLASSES))]
         if options.gas_embedding:
@@ -254,7 +171,3 @@ class TorchFUME(nn.Module):
         # An example without any gas has the logits of frames of zeros.
         weights = torch.where(weights.sum(1, keepdim=True) > 0, weights, torch.ones_like(weights))
         return (logits * weights[..., None]).sum(1) / weights.sum(1, keepdim=True)
-
-
-def _resize(x, size):
-    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)

@@ -1,8 +1,9 @@
-"""Depthwise 3x3 convolution, the one layer whose lowering is chosen per backend.
+"""Depthwise 3x3 or 5x5 convolution, the one layer whose lowering is chosen per backend.
 
-XLA has no fast grouped convolution on CPU: nine shifted slices, each times its weights, are several times faster
-there, forward and backward. Other backends use the library convolution. The choice is made when a program is lowered
-for its platform (`jax.lax.platform_dependent`), so an export for several platforms holds the right one for each.
+XLA has no fast grouped convolution on CPU: nine shifted slices (or 25), each times its weights, are several times
+faster there, forward and backward. Other backends use the library convolution. The choice is made when a program is
+lowered for its platform (`jax.lax.platform_dependent`), so an export for several platforms holds the right one for
+each.
 """
 
 import functools
@@ -18,21 +19,27 @@ LOWERING = {"cpu": "shifted", "default": "library"}
 
 
 class DepthwiseConv(nnx.Module):
-    """3x3 convolution of every channel by itself, or of a single channel to as many as there are kernels; no bias."""
+    """Convolution of every channel by itself, or of a single channel to as many as there are kernels; no bias.
 
-    def __init__(self, channels: int, *, stride: int = 1, dtype=jnp.float32, rngs: nnx.Rngs):
-        self.kernel = nnx.Param(nnx.initializers.lecun_normal()(rngs.params(), (3, 3, 1, channels)))
+    Kernels have `size` x `size` weights, 3 or 5.
+    """
+
+    def __init__(self, channels: int, *, size: int = 3, stride: int = 1, dtype=jnp.float32, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(nnx.initializers.lecun_normal()(rngs.params(), (size, size, 1, channels)))
         self.stride = stride
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps `x` [N, H, W, C or 1] to [N, ceil(H / stride), ceil(W / stride), C], padding 1."""
+        """Maps `x` [N, H, W, C or 1] to [N, ceil(H / stride), ceil(W / stride), C], padding size // 2."""
         return depthwise_conv(x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.stride)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Convolves `x` [N, H, W, C or 1] with `kernel` [3, 3, 1, C], stride 1 or 2; no forward-mode gradient."""
+    """Convolves `x` [N, H, W, C or 1] with `kernel` [3, 3, 1, C] or [5, 5, 1, C], stride 1 or 2.
+
+    There is no forward-mode gradient.
+    """
     return _dispatch("forward", stride, x, kernel)
 
 
@@ -50,14 +57,15 @@ def _dispatch(direction, stride, *arrays):
 def library_depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """Convolves as `depthwise_conv` does, by XLA's grouped `conv_general_dilated`."""
     options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": x.shape[-1]}
-    return lax.conv_general_dilated(x, kernel, (stride, stride), ((1, 1), (1, 1)), **options)
+    padding = kernel.shape[0] // 2
+    return lax.conv_general_dilated(x, kernel, (stride, stride), [(padding, padding)] * 2, **options)
 
 
 def _library_backward(x, kernel, g, stride):
     return jax.vjp(functools.partial(library_depthwise_conv, stride=stride), x, kernel)[1](g)
 
 
-def _windows(x, height, width, stride, *, padding=(1, 1), taps=3):
+def _windows(x, height, width, stride, padding, taps):
     """Yields the shifted views [N, height, width, C] of zero-padded `x` that meet `taps` x `taps` weights, by row."""
     padded = jnp.pad(x, ((0, 0), padding, padding, (0, 0)))
     rows, columns = (height - 1) * stride + 1, (width - 1) * stride + 1
@@ -65,34 +73,51 @@ def _windows(x, height, width, stride, *, padding=(1, 1), taps=3):
         yield padded[:, i : i + rows : stride, j : j + columns : stride]
 
 
+def _same_windows(x, height, width, stride, taps):
+    return _windows(x, height, width, stride, (taps // 2, taps // 2), taps)
+
+
 def _shifted_forward(x, kernel, stride):
-    windows = _windows(x, *(-(-size // stride) for size in x.shape[1:3]), stride)
-    return sum(w * k for w, k in zip(windows, kernel.reshape(9, 1, 1, 1, -1), strict=True))
+    windows = _same_windows(x, *(-(-size // stride) for size in x.shape[1:3]), stride, len(kernel))
+    return sum(w * k for w, k in zip(windows, kernel.reshape(-1, 1, 1, 1, kernel.shape[3]), strict=True))
 
 
 def _shifted_backward(x, kernel, g, stride):
     grad_x = _grad_input(x.shape, kernel, g) if stride == 2 else _shifted_forward(g, kernel[::-1, ::-1], 1)
     if x.shape[3] < g.shape[3]:
         grad_x = grad_x.sum(3, keepdims=True)
-    products = [(w * g).astype(jnp.float32) for w in _windows(x, *g.shape[1:3], stride)]
+    windows = _same_windows(x, *g.shape[1:3], stride, len(kernel))
+    products = [(w * g).astype(jnp.float32) for w in windows]
     return grad_x, _channel_sums(products).reshape(kernel.shape).astype(kernel.dtype)
 
 
 def _grad_input(shape, kernel, g):
     """Computes the gradient of the input at stride 2; even and odd rows and columns have taps of their own."""
     n, height, width, channels = g.shape
-    (k00, k01, k02), (k10, k11, k12), (k20, k21, k22) = kernel.reshape(3, 3, 1, 1, 1, channels)
-    here, right, below, across = _windows(g, height, width, 1, padding=(0, 1), taps=2)
-    even_rows = jnp.stack([here * k11, here * k12 + right * k10], axis=3)
-    odd_rows = jnp.stack([here * k21 + below * k01, here * k22 + right * k20 + below * k02 + across * k00], axis=3)
-    rows = [x.reshape(n, height, 2 * width, channels) for x in (even_rows, odd_rows)]
+    taps, padding = len(kernel), len(kernel) // 2
+    kernel = kernel.reshape(taps, taps, 1, 1, 1, channels)
+    before, after = padding // 2, (padding + 1) // 2
+    span = before + 1 + after
+    windows = _windows(g, height, width, 1, (before, after), span)
+    windows = dict(zip(np.ndindex(span, span), windows, strict=True))
+
+    def phase(row, column):
+        """Sums, times their weights, the outputs that read the inputs at rows 2 i + row and columns 2 j + column."""
+        terms = [
+            windows[(row + padding - i) // 2 + before, (column + padding - j) // 2 + before] * kernel[i, j]
+            for i, j in np.ndindex(taps, taps)
+            if (row + padding - i) % 2 == (column + padding - j) % 2 == 0
+        ]
+        return sum(reversed(terms))
+
+    rows = [jnp.stack([phase(row, 0), phase(row, 1)], axis=3).reshape(n, height, 2 * width, channels) for row in (0, 1)]
     return jnp.stack(rows, axis=2).reshape(n, 2 * height, 2 * width, channels)[:, : shape[1], : shape[2]]
 
 
 def _channel_sums(products):
-    """Sums each of nine arrays [N, H, W, C] over all but the channels: float32 [9, C].
+    """Sums each of some arrays [N, H, W, C] over all but the channels: float32 [arrays, C].
 
-    One variadic reduction reads the operand that the nine share once. It runs over few columns at a time: XLA unrolls
+    One variadic reduction reads the operand that they share once. It runs over few columns at a time: XLA unrolls
     only a short loop, and vectorises the rest over the channels.
     """
     n, height, width, channels = products[0].shape

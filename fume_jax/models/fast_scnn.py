@@ -5,7 +5,14 @@ import jax.numpy as jnp
 from flax import nnx
 
 from fume_jax.models.depthwise import DepthwiseConv
-from fume_jax.models.layers import BatchNorm, DepthwiseSeparableConv, Pointwise, adaptive_average_pool, resize_bilinear
+from fume_jax.models.layers import (
+    BatchNorm,
+    DepthwiseSeparableConv,
+    Pointwise,
+    adaptive_average_pool,
+    resize_bilinear,
+    stem_conv,
+)
 
 
 class InvertedResidual(nnx.Module):
@@ -32,11 +39,7 @@ class LearningToDownsample(nnx.Module):
     """Three stride-2 convolutions: [N, H, W, C] to [N, H/8, W/8, 64]."""
 
     def __init__(self, in_channels: int, *, dtype, rngs: nnx.Rngs):
-        if in_channels == 1:
-            # One channel makes this a depthwise convolution, which is faster on a CPU.
-            self.conv = DepthwiseConv(32, stride=2, dtype=dtype, rngs=rngs)
-        else:
-            self.conv = nnx.Conv(in_channels, 32, (3, 3), strides=2, padding=1, use_bias=False, dtype=dtype, rngs=rngs)
+        self.conv = stem_conv(in_channels, 32, dtype=dtype, rngs=rngs)
         self.norm = BatchNorm(32, dtype=dtype)
         self.separable1 = DepthwiseSeparableConv(32, 48, stride=2, dtype=dtype, rngs=rngs)
         self.separable2 = DepthwiseSeparableConv(48, 64, stride=2, dtype=dtype, rngs=rngs)

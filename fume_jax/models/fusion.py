@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fume_jax.models.layers import BatchNorm, Pointwise
+from fume_jax.models.layers import BatchNorm, ChannelAttention, Pointwise
 
 
 class SpatialAttention(nnx.Module):
@@ -28,18 +28,6 @@ class SpatialAttention(nnx.Module):
         """Returns the attention of `x` to `context`, float32 [N, H, W, H, W]; it sums to 1 over the last two axes."""
         scores = jnp.einsum("nhwd,nijd->nhwij", self.query(x), self.key(context), preferred_element_type=jnp.float32)
         return jax.nn.softmax(scores, axis=(-2, -1))
-
-
-class ChannelAttention(nnx.Module):
-    """Squeeze-and-excitation gate (arXiv:1709.01507): scales each channel by a function of all channels' averages."""
-
-    def __init__(self, channels: int, hidden: int, *, dtype, rngs: nnx.Rngs):
-        self.squeeze = nnx.Linear(channels, hidden, dtype=dtype, rngs=rngs)
-        self.excite = nnx.Linear(hidden, channels, dtype=dtype, rngs=rngs)
-
-    def __call__(self, x):
-        gate = nnx.sigmoid(self.excite(nnx.relu(self.squeeze(x.mean((1, 2))))))
-        return x * gate[:, None, None, :]
 
 
 class AttentionFusion(nnx.Module):

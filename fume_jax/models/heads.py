@@ -7,8 +7,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fume_jax.models.fusion import ChannelAttention
-from fume_jax.models.layers import BatchNorm, DepthwiseSeparableConv, Pointwise, resize_bilinear, resize_few_channels
+from fume_jax.models.layers import (
+    BatchNorm,
+    ChannelAttention,
+    DepthwiseSeparableConv,
+    Pointwise,
+    resize_bilinear,
+    resize_few_channels,
+)
 from fume_jax.schema import CLASSES, MASK_CLASSES
 
 

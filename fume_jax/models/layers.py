@@ -1,4 +1,4 @@
-"""Layers that architectures share: batch norm over present frames, convolutions, resizing and pooling.
+"""Layers that architectures share: batch norm over present frames, convolutions, gates, resizing and pooling.
 
 `present` [N] is 1.0 for frames that count in batch statistics, else 0.0.
 """
@@ -96,6 +96,14 @@ class Pointwise(nnx.Linear):
         return super().__call__(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
 
 
+def stem_conv(in_channels: int, channels: int, *, dtype, rngs: nnx.Rngs) -> nnx.Module:
+    """Creates the first convolution of an encoder, 3x3 at stride 2, no bias."""
+    if in_channels == 1:
+        # One channel makes this a depthwise convolution, which is faster on a CPU.
+        return DepthwiseConv(channels, stride=2, dtype=dtype, rngs=rngs)
+    return nnx.Conv(in_channels, channels, (3, 3), strides=2, padding=1, use_bias=False, dtype=dtype, rngs=rngs)
+
+
 class DepthwiseSeparableConv(nnx.Module):
     """Depthwise 3x3 convolution, 1x1 convolution, batch norm and ReLU; nothing between the two convolutions."""
 
@@ -106,6 +114,19 @@ class DepthwiseSeparableConv(nnx.Module):
 
     def __call__(self, x, present):
         return nnx.relu(self.norm(self.pointwise(self.depthwise(x)), present))
+
+
+class ChannelAttention(nnx.Module):
+    """Squeeze-and-excitation gate (arXiv:1709.01507): scales each channel by a function of all channels' averages."""
+
+    def __init__(self, channels: int, hidden: int, *, sigmoid=nnx.sigmoid, dtype, rngs: nnx.Rngs):
+        self.squeeze = nnx.Linear(channels, hidden, dtype=dtype, rngs=rngs)
+        self.excite = nnx.Linear(hidden, channels, dtype=dtype, rngs=rngs)
+        self.sigmoid = sigmoid
+
+    def __call__(self, x):
+        gate = self.sigmoid(self.excite(nnx.relu(self.squeeze(x.mean((1, 2))))))
+        return x * gate[:, None, None, :]
 
 
 def resize_bilinear(x: jax.Array, height: int, width: int) -> jax.Array:

@@ -6,12 +6,13 @@ import ml_collections
 import numpy as np
 import pytest
 import torch
+from flax import nnx
 
 from benchmarks import jax_baseline, torch_baseline
 from benchmarks.jax_baseline import RECIPE, depthwise_lowering, random_batch
 from configs import fume
 from fume_jax import config
-from fume_jax.models import depthwise
+from fume_jax.models import architecture, depthwise
 from fume_jax.schema import CLASSES, GASES, MASK_CLASSES, batch_spec
 
 
@@ -54,6 +55,13 @@ def test_pytorch_infers_and_takes_training_steps(half):
     before = [parameter.clone() for parameter in step._network.parameters()]
     assert step() is step and step.memory_bytes == 0
     assert not all(map(torch.equal, before, step._network.parameters()))
+
+
+def test_both_take_another_encoder():
+    options = {"backbone": "mobilenet_v3_small"}
+    network = torch_baseline.Inference(random_batch(1, 64, 64), **options)._network
+    model = nnx.eval_shape(jax_baseline._create_model_fn("float32", **options))
+    assert model.options == network.options == architecture("fume", **options)
 
 
 def test_a_random_batch_is_a_batch():

@@ -13,7 +13,7 @@ from fume_jax.runtime.errors import UserError
 class Product(jax_baseline.Compiled):
     """Stands for the calls of the baselines."""
 
-    def __init__(self, batch, *, fail=False):
+    def __init__(self, batch, *, backbone=None, fail=False):
         if fail:
             raise MemoryError("too large")
         self._arguments = batch["co2_frame"][..., 0], batch["ch4_frame"][..., 0]

@@ -63,3 +63,14 @@ def targets(batch_size: int, height: int, width: int) -> dict[str, np.ndarray]:
         "labels": random.randint(0, 3, (batch_size,)),
         "valid": np.ones(batch_size, bool),
     }
+
+
+def backbone_frame() -> np.ndarray:
+    """One frame NHWC of odd sizes at the strides, of which all dilations meet more than zeros."""
+    return rng("backbone").uniform(-1, 1, (1, 300, 320, 1)).astype(np.float32)
+
+
+def thinned(features: np.ndarray) -> np.ndarray:
+    """The part of features NHWC that is stored."""
+    step = -(-features.shape[1] // 19)
+    return features[:, ::step, ::step, ::8]

@@ -22,6 +22,7 @@ ABLATIONS = [
     ("gas_aware", {"gas": "both"}),
     ("early_fusion", {"gas": "co2"}),
 ]
+BACKBONES = ("mobilenet_v3_small", "resnet18", "resnet50_deeplabv3plus")
 
 
 def weights(module):
@@ -37,6 +38,9 @@ def weights(module):
     [
         *((name, {}, (64, 96)) for name in MODELS),
         *(pytest.param(name, options, (64, 96), marks=pytest.mark.slow) for name, options in ABLATIONS),
+        ("segmentation_only", {"backbone": BACKBONES[0]}, (64, 96)),
+        *(pytest.param("fume", {"backbone": name}, (75, 101), marks=pytest.mark.slow) for name in BACKBONES),
+        pytest.param("early_fusion", {"backbone": "resnet18"}, (64, 96), marks=pytest.mark.slow),
         *(pytest.param(name, {}, (75, 101), marks=pytest.mark.slow) for name in MODELS),
         pytest.param("fume", {}, (480, 640), marks=pytest.mark.slow),
     ],

@@ -12,28 +12,30 @@ from fume_jax.models.depthwise import depthwise_conv, library_depthwise_conv
 SIZES = [(8, 10), (7, 9), (8, 9), (1, 3), (4, 26)]
 
 
-def arrays(height, width, channels=4):
+def arrays(height, width, channels=4, taps=3):
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(2, height, width, channels)), jnp.float32)
-    return x, jnp.asarray(rng.normal(size=(3, 3, 1, 4)), jnp.float32)
+    return x, jnp.asarray(rng.normal(size=(taps, taps, 1, 4)), jnp.float32)
 
 
-@pytest.mark.parametrize("channels", [4, 1])
+# Channels and taps of a side; the wider kernel also on a map that is narrower than it.
+CASES = [*((size, channels, 3) for size in SIZES for channels in (4, 1)), *((size, 4, 5) for size in SIZES[1:4:2])]
+
+
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("size", SIZES)
-def test_equals_the_library_convolution(size, stride, channels):
-    x, kernel = arrays(*size, channels)
+@pytest.mark.parametrize("size, channels, taps", CASES)
+def test_equals_the_library_convolution(size, stride, channels, taps):
+    x, kernel = arrays(*size, channels, taps)
     expected = library_depthwise_conv(x, kernel, stride)
     actual = depthwise_conv(x, kernel, stride)
     chex.assert_equal_shape([actual, expected])
     np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("channels", [4, 1])
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("size", SIZES)
-def test_gradients_equal_those_of_the_library_convolution(size, stride, channels):
-    x, kernel = arrays(*size, channels)
+@pytest.mark.parametrize("size, channels, taps", CASES)
+def test_gradients_equal_those_of_the_library_convolution(size, stride, channels, taps):
+    x, kernel = arrays(*size, channels, taps)
     y, vjp = jax.vjp(lambda x, k: depthwise_conv(x, k, stride), x, kernel)
     _, expected_vjp = jax.vjp(lambda x, k: library_depthwise_conv(x, k, stride), x, kernel)
     g = jnp.asarray(np.random.default_rng(1).normal(size=y.shape), jnp.float32)

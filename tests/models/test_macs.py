@@ -38,8 +38,9 @@ def test_the_summary_lists_every_model():
     result = run("fume_jax.summary")
     assert result.returncode == 0, result.stderr
     lines = [line.split() for line in result.stdout.splitlines()[1:]]
-    assert lines[0] == ["fume", "1,656,236", "2.03", "6.62"]
-    assert [line[0] for line in lines] == [
+    assert lines[0] == ["fume", "fast_scnn", "1,656,236", "2.03", "6.62"]
+    assert ["fume_separate", "resnet50_deeplabv3plus", "62,979,516", "97.01", "251.92"] in lines
+    assert [line[0] for line in lines if line[1] == "fast_scnn"] == [
         "fume",
         "fume_separate",
         "fume_concat",
