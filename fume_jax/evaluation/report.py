@@ -15,6 +15,7 @@ import numpy as np
 from fume_jax.config import eval_batch_shape, get_architecture, task_weights
 from fume_jax.data.loader import Loader
 from fume_jax.evaluation import overlays, per_example, plots
+from fume_jax.evaluation.certainty import calibrate, measure_training_frames
 from fume_jax.evaluation.evaluator import (
     collect_results,
     create_attention_fn,
@@ -24,7 +25,7 @@ from fume_jax.evaluation.evaluator import (
 )
 from fume_jax.evaluation.tables import metrics_table
 from fume_jax.learning.bootstrap import bootstrap_intervals
-from fume_jax.learning.calibration import expected_calibration_error, fit_temperature, soften
+from fume_jax.learning.calibration import expected_calibration_error
 from fume_jax.learning.metrics import HEADLINES, absent_classes, compute_metrics, recording_metrics
 from fume_jax.learning.surface_distance import surface_metrics
 from fume_jax.runtime import preflight
@@ -56,6 +57,7 @@ def write_report(
     output: str | None = None,
     tta: bool = False,
     protocol: str = "present",
+    training_data: bool = False,
     stop: StopRequest | None = None,
     by_products: ByProducts | None = None,
 ) -> dict[str, dict[str, float]]:
@@ -73,6 +75,8 @@ def write_report(
       protocol: `present` scores the recorded gases. `reference` scores as the PyTorch original did, to compare with its
         published figures: CO2 masks alone, and every pair as if it had both gases, an absent one being a frame of zeros
         without a plume.
+      training_data: the model was trained on this dataset, so that its training frames are measured, for predictions
+        to tell frames that are unlike them.
       stop: a request ends the evaluation before anything is written.
       by_products: counts the files besides `metrics.json` that could not be made, which is told.
 
@@ -99,14 +103,15 @@ def write_report(
         results[split + suffix] = _collect(config, model, eval_fn, *batches, **options)
     weights = task_weights(config)
     scores = {name: score_results(found, **weights) | _further_scores(found) for name, found in results.items()}
-    _calibrate(results, scores, f"val{suffix}")
+    calibrate(results, scores, f"val{suffix}")
     first, folder = jax.process_index() == 0, Path(output or workdir)
     if first:
         intervals = {name: _intervals(found) for name, found in results.items()}
         _print_summary(workdir, step, scores, intervals, dataset)
+        further = _measure_training_frames(loader, by_products) if training_data else {}
         with preflight.full_disk(folder, "the scores printed above"):
             folder.mkdir(parents=True, exist_ok=True)
-            _write_metrics(folder / "metrics.json", step, scores, intervals, dataset, console)
+            _write_metrics(folder / "metrics.json", step, scores, intervals, dataset, console, further)
     # What follows may fail without harm to the scores.
     attention_fn = create_attention_fn(config, mesh)
     for split, (name, found) in zip(splits, results.items(), strict=True):
@@ -128,6 +133,14 @@ def write_report(
         by_products.summarize()
         print(f"Wrote {folder}/metrics.json, {folder}/examples and {folder}/pictures.")
     return scores
+
+
+def _measure_training_frames(loader, by_products):
+    """Returns what `metrics.json` has of the training frames: nothing, which is told, if they cannot be read."""
+    with by_products.attempt("training_frames", "a summary of the training frames"):
+        size = loader.options.height, loader.options.width
+        return {"training_frames": measure_training_frames(loader.dataset, *size)}
+    return {}
 
 
 def _save_panels(folder, name, by_products, batch, outputs, attention, count):
@@ -154,6 +167,7 @@ def _save_charts(folder, name, scores, results, by_products):
         _save(folder, f"{name}_confusion", by_products, plots.confusion_chart, results["cls_confusion"].sum(0))
         drawn = results["probabilities"], results["labels"]
         _save(folder, f"{name}_reliability", by_products, plots.reliability_chart, *drawn)
+        _save(folder, f"{name}_coverage", by_products, plots.coverage_chart, *drawn, scores.get("kept/share"))
 
 
 def _save(folder, name, by_products, draw, *args):
@@ -180,17 +194,6 @@ def _further_scores(results):
         ece = expected_calibration_error(results["probabilities"], results["labels"])
         scores["expected_calibration_error"] = ece
     return scores | {"groups": len(np.unique(results["recording_index"]))}
-
-
-def _calibrate(results, scores, fitted_on):
-    """Adds the temperature that one of the splits gives, and what it makes of the calibration of all of them."""
-    if "probabilities" not in results.get(fitted_on, {}):
-        return
-    temperature = fit_temperature(results[fitted_on]["probabilities"], results[fitted_on]["labels"])
-    scores[fitted_on]["temperature"] = temperature
-    for name, found in results.items():
-        error = expected_calibration_error(soften(found["probabilities"], temperature), found["labels"])
-        scores[name]["calibrated/expected_calibration_error"] = error
 
 
 def _intervals(results):
@@ -220,7 +223,7 @@ def _chosen(table):
     return {kind: table["example_index"][chosen] for kind, chosen in rows.items() if len(chosen)}
 
 
-def _write_metrics(path, step, scores, intervals, dataset, console):
+def _write_metrics(path, step, scores, intervals, dataset, console, further):
     """Writes flat keys, NaN (a class that never occurs) as null; keeps earlier scores of the same step and dataset."""
     source, flat = {"step": step, "dataset": dataset.name, "dataset_digest": dataset.digest}, {}
     try:
@@ -230,7 +233,7 @@ def _write_metrics(path, step, scores, intervals, dataset, console):
         pass
     except UserError as error:
         console.warn(f"{error} It is written anew.")
-    flat = (flat if source.items() <= flat.items() else {}) | source | dataset.bounds
+    flat = (flat if source.items() <= flat.items() else {}) | source | dataset.bounds | further
     if dataset.leak:
         flat["leak"] = dataset.leak
     for split, metrics in scores.items():
