@@ -2,12 +2,19 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from fume_jax.evaluation.report import _chosen, _intervals
+from configs import fume
+from fume_jax.evaluation.report import _chosen, _intervals, _measure_training_frames, _write_metrics
+from fume_jax.inference.card import create_card
+from fume_jax.runtime.byproducts import ByProducts
+from fume_jax.runtime.console import Console
+from fume_jax.runtime.errors import UserError
 from tests.commands import run
+from tests.evaluation.test_certainty import Frames
 
 
 def table(loss, recordings):
@@ -48,6 +55,29 @@ def test_intervals_are_over_recordings_also_of_their_own_scores():
     low, high = intervals["recording/accuracy"]
     assert low < 0.5 < high
     assert _intervals({"recording_index": recordings, "co2_confusion": 7 * confusions}).keys() >= {"iou_gas"}
+
+
+def test_limits_and_training_frames_reach_the_card_of_the_model(tmp_path):
+    loader = SimpleNamespace(options=SimpleNamespace(height=6, width=8), dataset=Frames(5))
+    further = _measure_training_frames(loader, ByProducts())
+    scores = {"val": {"temperature": 1.5, "abstain_below": 0.5, "recording/abstain_below": np.nan}}
+    dataset = SimpleNamespace(name="frames", digest="1", bounds={}, leak="")
+    for _ in range(2):  # the second time there is a file
+        _write_metrics(tmp_path / "metrics.json", 3, scores, {"val": {}}, dataset, Console(), further)
+        card = create_card(fume.get_config(), 3, json.loads((tmp_path / "metrics.json").read_text()))
+        assert (card.temperature, card.abstain_below, card.recording_abstain_below) == (1.5, 0.5, None)
+        assert card.training_frames == further["training_frames"] and card.training_frames["size"] == [12, 16]
+        further = {}  # as of a later evaluation that does not measure them
+
+
+def test_training_frames_that_cannot_be_read_are_told_and_left_out(capsys):
+    def damaged(name):
+        raise UserError("it is damaged")
+
+    options, by_products = SimpleNamespace(height=6, width=8), ByProducts()
+    loader = SimpleNamespace(options=options, dataset=SimpleNamespace(split=damaged))
+    assert _measure_training_frames(loader, by_products) == {} and by_products.failures["training_frames"] == 1
+    assert "a summary of the training frames could not be made: it is damaged" in capsys.readouterr().out
 
 
 @pytest.mark.slow
