@@ -59,15 +59,14 @@ def test_intervals_are_over_recordings_also_of_their_own_scores():
 
 def test_limits_and_training_frames_reach_the_card_of_the_model(tmp_path):
     loader = SimpleNamespace(options=SimpleNamespace(height=6, width=8), dataset=Frames(5))
-    further = _measure_training_frames(loader, ByProducts())
+    measured = _measure_training_frames(loader, ByProducts())
     scores = {"val": {"temperature": 1.5, "abstain_below": 0.5, "recording/abstain_below": np.nan}}
     dataset = SimpleNamespace(name="frames", digest="1", bounds={}, leak="")
-    for _ in range(2):  # the second time there is a file
+    for further in (measured, {}):  # the second time as a later evaluation that does not measure them
         _write_metrics(tmp_path / "metrics.json", 3, scores, {"val": {}}, dataset, Console(), further)
         card = create_card(fume.get_config(), 3, json.loads((tmp_path / "metrics.json").read_text()))
         assert (card.temperature, card.abstain_below, card.recording_abstain_below) == (1.5, 0.5, None)
-        assert card.training_frames == further["training_frames"] and card.training_frames["size"] == [12, 16]
-        further = {}  # as of a later evaluation that does not measure them
+        assert card.training_frames == measured["training_frames"] and card.training_frames["size"] == [12, 16]
 
 
 def test_training_frames_that_cannot_be_read_are_told_and_left_out(capsys):
