@@ -10,6 +10,7 @@ alone. The command writes to DIR
 | `recording.json`, `recording.html` | what all frames say together; the page has timeline and frames |
 | `masks/NAME_co2.png` | 0 background, 1 tube, 2 gas, at the frame's own size |
 | `overlays/NAME_co2.png` | the mask drawn on the frame |
+| `probabilities/NAME_co2.npz` | the probabilities of each pixel, if `--save` names them |
 | `annotated.mp4` | frames with masks and probabilities, for films |
 | `timeline.png` | probabilities and gas over time |
 
@@ -50,8 +51,11 @@ _MM_PER_PIXEL = flags.DEFINE_float(
 _SHARE = flags.DEFINE_string("share", "0/1", "K/N predicts the recordings K, K + N, K + 2 N ... of a list, from 0.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to write the results to.", required=True)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Number of pairs that the model processes at once.", lower_bound=1)
+_TTA = flags.DEFINE_bool("tta", False, "Average predictions over each frame and its mirror image.")
 _SAVE = flags.DEFINE_list(
-    "save", ["masks", "overlays", "video"], "Files to write besides the tables: masks, overlays, video."
+    "save",
+    ["masks", "overlays", "video"],
+    "Files to write besides the tables: masks, overlays, video, probabilities (of the classes of each pixel).",
 )
 flags.adopt_module_key_flags(model_flags)
 
@@ -97,7 +101,7 @@ def main() -> int:
 
 
 def _load():
-    predictor = model_flags.load_predictor()
+    predictor = model_flags.load_predictor(tta=_TTA.value)
     card = predictor.card
     print(f"{card.model}, {card.step:,} steps of training, frames scaled to {card.width}x{card.height}", flush=True)
     return predictor

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from fume_jax.evaluation.overlays import CLASS_COLORS, GAS_COLORS
-from fume_jax.learning.calibration import reliability
+from fume_jax.learning.calibration import reliability, risk_coverage
 from fume_jax.learning.metrics import HEADLINES
 from fume_jax.schema import CLASSES, GASES, MASK_CLASSES
 
@@ -61,6 +61,22 @@ def reliability_chart(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarr
     axes.plot(confidence, accuracy, marker="o", label="accuracy")
     axes.set(xlabel="confidence", xlim=(0, 1), ylim=(0, 1))
     axes.legend(fontsize="small")
+    return _render(figure)
+
+
+def coverage_chart(probabilities: np.ndarray, labels: np.ndarray, kept: float | None) -> np.ndarray:
+    """Draws the errors among the surest examples over their share, from probabilities [N, 3] and labels int [N].
+
+    A line marks the share `kept`, if any.
+    """
+    figure, (axes,) = _figure(4.2, 3.8)
+    share, error = risk_coverage(probabilities, labels)
+    axes.step(share, error, where="pre")
+    if kept is not None:
+        axes.axvline(kept, color="grey", linestyle="--", linewidth=1, label="kept")
+        axes.legend(fontsize="small")
+    axes.set(xlabel="share of the examples, the surest first", xlim=(0, 1), ylabel="error", ylim=(0, None))
+    axes.grid(alpha=0.3)
     return _render(figure)
 
 

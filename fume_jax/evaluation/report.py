@@ -19,6 +19,7 @@ from fume_jax.config import eval_batch_shape, get_architecture, task_weights
 from fume_jax.data.dataset import Dataset
 from fume_jax.data.loader import Loader
 from fume_jax.evaluation import overlays, per_example, plots
+from fume_jax.evaluation.certainty import calibrate, measure_training_frames
 from fume_jax.evaluation.evaluator import (
     Results,
     collect_results,
@@ -29,7 +30,7 @@ from fume_jax.evaluation.evaluator import (
 )
 from fume_jax.evaluation.tables import metrics_table
 from fume_jax.learning.bootstrap import bootstrap_intervals
-from fume_jax.learning.calibration import expected_calibration_error, fit_temperature, soften
+from fume_jax.learning.calibration import expected_calibration_error
 from fume_jax.learning.metrics import HEADLINES, absent_classes, compute_metrics, recording_metrics
 from fume_jax.learning.statistics import FEW_GROUPS
 from fume_jax.learning.surface_distance import surface_metrics
@@ -60,6 +61,7 @@ def write_report(
     output: str | None = None,
     tta: bool = False,
     protocol: str = "present",
+    training_data: bool = False,
     stop: StopRequest | None = None,
     by_products: ByProducts | None = None,
 ) -> dict[str, dict[str, float]]:
@@ -77,6 +79,8 @@ def write_report(
       protocol: `present` scores the recorded gases. `reference` scores as the PyTorch original did, to compare with its
         published figures: CO2 masks alone, and every pair as if it had both gases, an absent one being a frame of zeros
         without a plume.
+      training_data: the model was trained on this dataset, so that its training frames are measured, for predictions
+        to tell frames that are unlike them.
       stop: a request ends the evaluation before anything is written.
       by_products: counts the files besides `metrics.json` that could not be made, which is told.
 
@@ -107,7 +111,9 @@ def write_report(
     if first:
         source = {"step": step} | identity(dataset)
         earlier = _earlier_scores(folder / "metrics.json", source, console)
-        write_scores(folder, f"Best checkpoint: step {step} of {workdir}", earlier | source, results, scores, dataset)
+        further = _measure_training_frames(loader, by_products) if training_data else {}
+        content = earlier | source | further
+        write_scores(folder, f"Best checkpoint: step {step} of {workdir}", content, results, scores, dataset)
     # What follows may fail without harm to the scores.
     attention_fn = create_attention_fn(config, mesh)
     for split, (name, found) in zip(splits, results.items(), strict=True):
@@ -132,12 +138,12 @@ def score_splits(
 ) -> dict[str, dict[str, float]]:
     """Computes all metrics of some splits from the results of `collect_results`, both by the name of the split.
 
-    The weights are those of the tasks in the loss, for results that have losses. The temperature of the classes is
-    fitted on the split `fitted_on`, if it is there.
+    The weights are those of the tasks in the loss, for results that have losses. The temperature and the limits of
+    `certainty.calibrate` are fitted on the split `fitted_on`, if it is there.
     """
     weights = {"cls_weight": cls_weight, "seg_weight": seg_weight}
     scores = {name: score_results(found, **weights) | _further_scores(found) for name, found in results.items()}
-    _calibrate(results, scores, fitted_on)
+    calibrate(results, scores, fitted_on)
     return scores
 
 
@@ -175,12 +181,22 @@ def write_examples(
     if "probabilities" in results:
         drawn = results["probabilities"], results["labels"]
         save_picture(folder, f"{name}_reliability", by_products, plots.reliability_chart, *drawn)
+        kept = scores.get("kept/share")
+        save_picture(folder, f"{name}_coverage", by_products, plots.coverage_chart, *drawn, kept)
 
 
 def print_written(folder: Path, by_products: ByProducts) -> None:
     """Tells at the end of a report where it is and what of it failed."""
     by_products.summarize()
     print(f"Wrote {folder}/metrics.json, {folder}/examples and {folder}/pictures.")
+
+
+def _measure_training_frames(loader, by_products):
+    """Returns what `metrics.json` has of the training frames: nothing, which is told, if they cannot be read."""
+    with by_products.attempt("training_frames", "a summary of the training frames"):
+        size = loader.options.height, loader.options.width
+        return {"training_frames": measure_training_frames(loader.dataset, *size)}
+    return {}
 
 
 def _save_panels(folder, name, by_products, batch, outputs, attention, count):
@@ -225,17 +241,6 @@ def _further_scores(results):
         ece = expected_calibration_error(results["probabilities"], results["labels"])
         scores["expected_calibration_error"] = ece
     return scores | {"groups": len(np.unique(results["recording_index"]))}
-
-
-def _calibrate(results, scores, fitted_on):
-    """Adds the temperature that one of the splits gives, and what it makes of the calibration of all of them."""
-    if "probabilities" not in results.get(fitted_on, {}):
-        return
-    temperature = fit_temperature(results[fitted_on]["probabilities"], results[fitted_on]["labels"])
-    scores[fitted_on]["temperature"] = temperature
-    for name, found in results.items():
-        error = expected_calibration_error(soften(found["probabilities"], temperature), found["labels"])
-        scores[name]["calibrated/expected_calibration_error"] = error
 
 
 def intervals(results: Results) -> dict[str, tuple[float, float]]:

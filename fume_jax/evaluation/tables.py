@@ -3,15 +3,16 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from fume_jax.learning.metrics import HEADLINES, RECORDING_METRICS
+from fume_jax.learning.metrics import HEADLINES, KEPT_METRICS, RECORDING_METRICS
 from fume_jax.schema import GASES
 
 Scores = Mapping[str, float]
 
 
 def metrics_table(scores: Mapping[str, Scores], intervals: Mapping[str, Mapping[str, tuple]]) -> str:
-    """Formats the headline metrics and those of whole recordings, with intervals; a column for each split."""
-    known = (*HEADLINES, "false_gas", *(f"recording/{name}" for name in RECORDING_METRICS))
+    """Formats the headline metrics, those of what is kept and of recordings, with intervals; a column a split."""
+    of_recordings = (f"recording/{name}" for name in (*RECORDING_METRICS, *KEPT_METRICS))
+    known = (*HEADLINES, *KEPT_METRICS, "false_gas", *of_recordings)
     names = [name for name in known if any(name in values for values in scores.values())]
     columns = [["", *names]]
     for split, values in scores.items():

@@ -13,6 +13,13 @@ from fume_jax.config import get_architecture
 from fume_jax.runtime.errors import UserError
 from fume_jax.schema import CLASSES, MASK_CLASSES
 
+# Attributes of a card that are fitted on the validation split, by the metrics that hold them.
+CALIBRATION = {
+    "temperature": "temperature",
+    "abstain_below": "abstain_below",
+    "recording/abstain_below": "recording_abstain_below",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelCard:
@@ -21,8 +28,11 @@ class ModelCard:
     The model reads `gases` and segments `segmented`. Frames are scaled to `height` x `width` pixels, and their grey
     levels by `normalisation`. `metrics` are those of `metrics.json` at this step, empty if it was not evaluated.
     The logits of classes are divided by `temperature`, which was fitted on the validation split, and calibrates their
-    probabilities; exported programs return the logits themselves. `digest` is a SHA-256 of the parameters in a file;
-    empty outside of one, and in files of earlier versions.
+    probabilities; exported programs return the logits themselves. Where the largest of these probabilities is less than
+    `abstain_below`, or that of a recording than `recording_abstain_below`, the class had better not be used; None if
+    no such limit was chosen. `training_frames` summarizes the frames of training, see
+    `fume_jax.evaluation.certainty.measure_training_frames`; None if they were not measured. `digest` is a SHA-256 of
+    the parameters in a file; empty outside of one, and in files of earlier versions.
     """
 
     model: str
@@ -40,6 +50,9 @@ class ModelCard:
     mask_classes: tuple[str, ...] = MASK_CLASSES
     normalisation: str = "(grey / 255 - 0.5) / 0.5, grey levels 0 to 255; 0 everywhere for an absent gas"
     temperature: float = 1.0
+    abstain_below: float | None = None
+    recording_abstain_below: float | None = None
+    training_frames: dict | None = None
     digest: str = dataclasses.field(default="", compare=False)
 
     def to_json(self, digest: str = "") -> str:
@@ -79,5 +92,12 @@ def create_card(config: ml_collections.ConfigDict, step: int, metrics: Mapping) 
         config_hash=hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest(),
         metrics=dict(metrics),
         version=__version__,
-        temperature=metrics.get("val/temperature") or 1.0,
+        training_frames=metrics.get("training_frames"),
+        **read_calibration(metrics, "val"),
     )
+
+
+def read_calibration(metrics: Mapping, split: str) -> dict[str, float]:
+    """Returns those attributes of `CALIBRATION` that the metrics of a split hold."""
+    found = {name: metrics.get(f"{split}/{key}") for key, name in CALIBRATION.items()}
+    return {name: value for name, value in found.items() if value is not None}

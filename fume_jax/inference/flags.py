@@ -37,11 +37,11 @@ def check() -> None:
             raise UserError(f"--workdir={path} is a file, not a run folder; --model takes an exported file.")
 
 
-def load_predictor():
-    """Loads the `fume_jax.Predictor` that the flags name."""
+def load_predictor(*, tta: bool = False):
+    """Loads the `fume_jax.Predictor` that the flags name; `tta` is as in `Predictor.load`."""
     from fume_jax.inference.predictor import Predictor
 
-    return Predictor.load(_paths(_MODEL.value or _WORKDIR.value) or None, _BACKEND.value)
+    return Predictor.load(_paths(_MODEL.value or _WORKDIR.value) or None, _BACKEND.value, tta=tta)
 
 
 def _paths(value: str | None) -> list[Path]:

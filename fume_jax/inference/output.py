@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy import special
 
 from fume_jax.data.video import VideoWriter
 from fume_jax.evaluation import overlays
@@ -18,12 +19,16 @@ from fume_jax.runtime import files
 from fume_jax.runtime.byproducts import ByProducts, reason
 from fume_jax.runtime.errors import UserError
 from fume_jax.runtime.names import csv_text, file_name
-from fume_jax.schema import CLASSES
+from fume_jax.schema import CLASSES, MASK_CLASSES
 
-# Files to write besides the tables and the timeline; the video only for videos.
-PRODUCTS = ("masks", "overlays", "video")
+# Files to write besides the tables and the timeline, and those that are written unless others are named; the video only
+# for videos.
+PRODUCTS = ("masks", "overlays", "video", "probabilities")
+USUAL = ("masks", "overlays", "video")
 # Bytes that are put by for a row of each table, more than it takes.
 ROW_BYTES = 1000
+# How tables say whether the model abstains.
+ABSTAINS = {True: "yes", False: "no", None: None}
 # Width and height of a panel of the annotated video, in pixels.
 PANEL = (640, 480)
 
@@ -128,7 +133,7 @@ class AnnotatedVideo:
 def write_pictures(
     result, *, folder: Path, card: ModelCard, products: Sequence[str], film: Sequence[str], by_products: ByProducts
 ) -> np.ndarray | None:
-    """Writes the mask and overlay files of a `PredictedPair`.
+    """Writes the files of masks, overlays and probabilities of a `PredictedPair`.
 
     Returns its picture for the annotated video, with a panel for each gas of `film`; None if that is empty or fails.
     """
@@ -142,6 +147,10 @@ def write_pictures(
             with by_products.attempt("overlays", f"overlays/{name}"):
                 overlay = overlays.overlay(result.frames[gas][..., 0], mask, gas)
                 overlays.save(folder / "overlays" / file_name(result.name, f"_{gas}.png"), overlay)
+        if "probabilities" in products:
+            with by_products.attempt("probabilities", f"probabilities/{name}"):
+                path = folder / "probabilities" / file_name(result.name, f"_{gas}.npz")
+                save_probabilities(path, result.logits[f"{gas}_seg_logits"])
     if film:
         with by_products.attempt("annotated.mp4", f"a picture of annotated.mp4, {result.name},"):
             caption = f"{result.time:.2f} s"
@@ -150,6 +159,18 @@ def write_pictures(
             bars = by_class(prediction.probabilities) if card.classifies else None
             return overlays.annotated_pair(result.frames, prediction.masks, caption, bars, gases=film, size=PANEL)
     return None
+
+
+def save_probabilities(path: Path, logits: np.ndarray) -> None:
+    """Writes the probabilities of the mask classes, the softmax of `logits` [H, W, 3], to a compressed `.npz` file.
+
+    Its arrays, float16 [H, W], are named by `MASK_CLASSES`, and have the size of the model: to enlarge them is for the
+    reader, and adds nothing.
+    """
+    planes = np.moveaxis(special.softmax(logits.astype(np.float32), -1), -1, 0).astype(np.float16)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.replacing(path, synced=False) as part, part.open("wb") as file:
+        np.savez_compressed(file, **dict(zip(MASK_CLASSES, planes, strict=True)))
 
 
 def by_class(probabilities: Mapping[str, float]) -> list[float]:

@@ -17,7 +17,8 @@ from fume_jax.data.sources import Pair, load, open_source
 from fume_jax.data.transforms import normalize, resize_frame
 from fume_jax.inference.backends import Backend, JaxBackend, StablehloBackend, open_backend
 from fume_jax.inference.card import ModelCard
-from fume_jax.inference.ensemble import Ensemble
+from fume_jax.inference.ensemble import Ensemble, Mirrored
+from fume_jax.learning import likeness
 from fume_jax.learning.plume import Plume, measure_plume
 from fume_jax.runtime.errors import UserError
 from fume_jax.schema import CLASSES, GASES
@@ -37,6 +38,10 @@ class Prediction:
       masks: uint8 [H, W] in the size of the frame, 0 background, 1 tube, 2 gas, for each frame whose gas the model
         segments.
       plumes: measures of each mask, by gas.
+      abstains: whether the model is too unsure of its label for it to be used; None without label, or if the card has
+        no limit.
+      unlike_training: in what the frames are unlike those of training: some of `grey`, `sharpness`, `size`; empty also
+        if the card does not have the frames of training.
       milliseconds: time of the model, divided by the size of the batch.
     """
 
@@ -45,6 +50,8 @@ class Prediction:
     masks: dict[str, np.ndarray]
     plumes: dict[str, Plume]
     milliseconds: float
+    abstains: bool | None = None
+    unlike_training: tuple[str, ...] = ()
 
 
 class Predictor:
@@ -70,21 +77,32 @@ class Predictor:
             Predictor._jax_process = self._process
 
     @classmethod
-    def load(cls, path: str | Path | Sequence[str | Path] | None = None, backend: str | None = None) -> "Predictor":
+    def load(
+        cls,
+        path: str | Path | Sequence[str | Path] | None = None,
+        backend: str | None = None,
+        tta: bool = False,
+    ) -> "Predictor":
         """Loads a run folder or an exported file, or, without `path`, the pretrained model; see `open_backend`.
 
-        Several paths predict as one model, by the mean of their probabilities.
+        Several paths predict as one model, by the mean of their probabilities. With `tta` (test-time augmentation) each
+        frame is predicted with its mirror image, by the mean of their probabilities, which takes twice the time.
         """
         _check_process(cls._jax_process)
+        if tta:
+            plain = cls.load(path, backend)
+            predictor = cls(Mirrored(plain.backend))
+            predictor._loaded = *plain._loaded[:2], True
+            return predictor
         if path is None or isinstance(path, str | Path):
             predictor = cls(open_backend(path, backend))
-            predictor._loaded = path and os.path.abspath(path), backend
+            predictor._loaded = path and os.path.abspath(path), backend, False
             return predictor
         members = [cls.load(one, backend) for one in path]
         if not members:
             raise UserError("Name at least one model.")
         predictor = cls(Ensemble([member.backend for member in members])) if len(members) > 1 else members[0]
-        predictor._loaded = [os.path.abspath(one) for one in path], backend
+        predictor._loaded = [os.path.abspath(one) for one in path], backend, False
         return predictor
 
     def __reduce__(self):
@@ -149,13 +167,24 @@ class Predictor:
         # A pair without a frame that the model reads has no class.
         classified = self.card.classifies and any(gas in self.card.gases for gas in frames)
         probabilities = _softmax(logits["cls_logits"] / self.card.temperature) if classified else {}
+        label, limit = max(probabilities, key=probabilities.get, default=None), self.card.abstain_below
         return Prediction(
-            label=max(probabilities, key=probabilities.get, default=None),
+            label=label,
             probabilities=probabilities,
             masks=masks,
             plumes={gas: measure_plume(mask) for gas, mask in masks.items()},
             milliseconds=milliseconds,
+            abstains=None if label is None or limit is None else probabilities[label] < limit,
+            unlike_training=self._unlike_training(frames),
         )
+
+    def _unlike_training(self, frames):
+        known, size = self.card.training_frames, (self.card.height, self.card.width)
+        found = set()
+        for gas, frame in frames.items() if known else ():
+            if gas in self.card.gases:
+                found |= likeness.unlike_training(resize_frame(frame, *size), frame.shape[:2], known, gas)
+        return tuple(name for name in likeness.CHECKS if name in found)
 
 
 def _read(pair):

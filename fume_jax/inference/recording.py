@@ -16,7 +16,7 @@ from tqdm import tqdm
 from fume_jax.data.scale import Limits
 from fume_jax.data.sources import Pair, Source, load, open_source
 from fume_jax.inference.card import ModelCard
-from fume_jax.inference.output import PRODUCTS, AnnotatedVideo, tables, write_pictures
+from fume_jax.inference.output import ABSTAINS, USUAL, AnnotatedVideo, tables, write_pictures
 from fume_jax.inference.predictor import Prediction, Predictor
 from fume_jax.inference.summary import SUMMARY, Series, write_summary
 from fume_jax.learning.offset import Offset, estimate_offset
@@ -37,7 +37,8 @@ CONTRASTS = ("mean", "largest")
 class PredictedPair:
     """Holds the readable frames of a pair by gas, error messages of the others, and the prediction if any.
 
-    `contrasts` of the plumes are in the unit of the source. `notes` are for the user, by gas.
+    `contrasts` of the plumes are in the unit of the source. `notes` are for the user, by gas. `logits` are those of the
+    model while the files of the pair are written, and then forgotten, since they are large.
     """
 
     name: str
@@ -47,6 +48,7 @@ class PredictedPair:
     prediction: Prediction | None = None
     contrasts: dict[str, Contrast | None] = dataclasses.field(default_factory=dict)
     notes: dict[str, str] = dataclasses.field(default_factory=dict)
+    logits: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 def predict_recording(
@@ -55,7 +57,7 @@ def predict_recording(
     output: str,
     *,
     batch_size: int,
-    products: Sequence[str] = PRODUCTS,
+    products: Sequence[str] = USUAL,
     mm_per_pixel: float | None = None,
     title: str | None = None,
     settings: Mapping | None = None,
@@ -67,7 +69,7 @@ def predict_recording(
       predictor, source: the model and the frames.
       output: folder, created if missing, that no other process writes to; see `output_folder`.
       batch_size: number of pairs per call of the model.
-      products: names from `PRODUCTS`.
+      products: names from `output.PRODUCTS`.
       mm_per_pixel: size of a pixel in the scene, for lengths and areas in millimetres.
       title, settings: name of the recording on its page, and JSON values for its summary; see `summary.write_summary`.
       stop: a request ends the prediction after the current pair; results up to it are written.
@@ -170,6 +172,8 @@ def _print_summary(output, series, source, seconds):
         return
     by_gas = ", ".join(f"{count} of {gases}" for gases, count in series.counts.items())
     print(f"{len(series)} predicted into {output} ({by_gas}), {len(series) / seconds:.1f} a second")
+    if found := series.unlike_training():
+        print(f"WARNING: Half of the frames or more are unlike those of training: {', '.join(found)}")
     if len(source.gases) == 2 and not any(" and " in gases for gases in series.counts):
         print("WARNING: No frame of one gas goes with one of the other; see docs/prediction.md for how frames pair.")
 
@@ -215,7 +219,7 @@ def predict_pairs(
         prediction = predictor.interpret(pair.frames, logits, milliseconds)
         contrasts = {gas: measure_contrast(values[gas], mask) for gas, mask in prediction.masks.items()}
         pair = dataclasses.replace(pair, prediction=prediction, contrasts=contrasts)
-        return pair, write_fn(pair)
+        return pair, write_fn(dataclasses.replace(pair, logits=logits))
 
     depth = 2 * batch_size
     with contextlib.ExitStack() as stack:
@@ -242,6 +246,8 @@ def to_record(
         record[gas] = "read" if gas in result.frames else "unreadable" if gas in result.faults else "absent"
     if card.classifies:
         record["class"] = prediction.label
+        if card.abstain_below is not None:
+            record["abstain"] = ABSTAINS[prediction.abstains]
         record |= {name: _rounded(prediction.probabilities.get(name), 4) for name in CLASSES}
     for gas in card.segmented:
         plume = prediction.plumes.get(gas)
@@ -263,6 +269,8 @@ def to_record(
             for name in ("length", "dispersion"):
                 pixels = plume and getattr(plume, f"{name}_pixels")
                 record[f"{gas}_{name}_mm"] = None if pixels is None else round(pixels * mm_per_pixel, 2)
+    if card.training_frames is not None:
+        record["unlike_training"] = " ".join(prediction.unlike_training)
     return record | {"milliseconds": _rounded(prediction.milliseconds, 2)}
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fume_jax.data.recording_list import AUTO, Recording
-from fume_jax.inference.output import PRODUCTS, output_folder
+from fume_jax.inference.output import USUAL, output_folder
 from fume_jax.inference.predictor import Predictor
 from fume_jax.inference.recording import find_offset, predict_recording
 from fume_jax.inference.settings import FOUND, LABELS, open_predicted, to_settings
@@ -27,7 +27,7 @@ def predict_recordings(
     output: str,
     *,
     batch_size: int,
-    products: Sequence[str] = PRODUCTS,
+    products: Sequence[str] = USUAL,
     rate: float | None = None,
     share: tuple[int, int] = (0, 1),
     stop: StopRequest | None = None,

@@ -12,7 +12,8 @@ import numpy as np
 from fume_jax.data.sources import Source
 from fume_jax.evaluation import overlays, plots
 from fume_jax.inference.card import ModelCard
-from fume_jax.inference.output import by_class
+from fume_jax.inference.output import ABSTAINS, by_class
+from fume_jax.learning.likeness import CHECKS
 from fume_jax.learning.recording_summary import summarize_recording
 from fume_jax.runtime.byproducts import ByProducts
 from fume_jax.runtime.errors import DONE, PARTLY_DONE
@@ -23,6 +24,8 @@ from fume_jax.schema import GASES
 SUMMARY, PAGE = "recording.json", "recording.html"
 # Frames on a page, and their width in pixels.
 SHOWN, WIDTH = 8, 240
+# Share of the frames from which on a recording counts as unlike training: a few of every recording are.
+UNLIKE = 0.5
 # Measures of a plume that are summed up, in pixels and degrees, by their columns.
 MEASURES = {
     "area": "area_pixels",
@@ -47,6 +50,7 @@ class Series:
         self._times, self._probabilities, self._plumes, self._contrasts = [], [], [], []
         self._frame_pixels, self._strip = {}, _Filmstrip()
         self.counts = collections.Counter()  # frames by the gases that were read
+        self._unlike, self._any_unlike = collections.Counter(), 0
 
     def __len__(self) -> int:
         return len(self._times)
@@ -59,6 +63,8 @@ class Series:
         self._probabilities.append(by_class(prediction.probabilities))
         self._plumes.append(prediction.plumes)
         self._contrasts.append(result.contrasts)
+        self._unlike.update(prediction.unlike_training)
+        self._any_unlike += bool(prediction.unlike_training)
         for gas, mask in prediction.masks.items():
             self._frame_pixels.setdefault(gas, mask.size)
         with self._by_products.attempt(PAGE, f"a picture of {PAGE}, {result.name},"):
@@ -78,6 +84,10 @@ class Series:
     def strip(self) -> list[tuple[str, np.ndarray]]:
         """Captions and overlays, RGB uint8, of some frames spread over the recording."""
         return self._strip.pictures
+
+    def unlike_training(self) -> list[str]:
+        """Returns those of `likeness.CHECKS` in which `UNLIKE` of the frames, or more, are unlike those of training."""
+        return [name for name in CHECKS if len(self) and self._unlike[name] >= UNLIKE * len(self)]
 
     def save_timeline(self, folder: Path) -> None:
         """Draws `timeline.png`: the probabilities of the classes, and the share of the frame that is gas."""
@@ -106,7 +116,18 @@ class Series:
                     for key in ("median", "q1", "q3"):
                         value = found[f"{gas}_{name}_{key}"]
                         found[f"{gas}_{name}_{unit}_{key}"] = None if value is None else value * factor
+        found = {"class": found["class"]} | self._certainty(found) | found  # side by side
         return {name: _rounded(value) for name, value in found.items()}
+
+    def _certainty(self, found):
+        """Returns whether the model abstains from the class, and what is unlike training, as far as the card says."""
+        limit, columns = self._card.recording_abstain_below, {}
+        if limit is not None:
+            columns["abstain"] = ABSTAINS[None if found["class"] is None else found["probability"] < limit]
+        if self._card.training_frames is not None:
+            columns["unlike_training"] = " ".join(self.unlike_training())
+            columns["frames_unlike_training"] = self._any_unlike
+        return columns
 
 
 def _values(frames, gas, name):
@@ -202,7 +223,8 @@ def _headline(summary):
     if summary["probability_low"] is not None:
         interval = f" ({summary['probability_low']:.2f} to {summary['probability_high']:.2f})"
     frames = f"{summary['agreement']:.0%} of {summary['frames_used']} frames agree"
-    return f"{summary['class']}, probability {summary['probability']:.2f}{interval}; {frames}"
+    unsure = "; too unsure to be used" if summary.get("abstain") == ABSTAINS[True] else ""
+    return f"{summary['class']}, probability {summary['probability']:.2f}{interval}; {frames}{unsure}"
 
 
 def cell(value) -> str:

@@ -1,10 +1,14 @@
 """Calibration of predicted probabilities; on the host, in numpy."""
 
+import math
+
 import numpy as np
 from scipy import optimize, special
 
 # Temperatures beyond these are those of too few examples, all of them right or all of them wrong.
 TEMPERATURES = 0.1, 10.0
+# Share of the validation examples that are sure enough for their class to be used.
+COVERAGE = 0.8
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> tuple[np.ndarray, ...]:
@@ -50,6 +54,31 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
 def soften(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """Divides the logits behind probabilities, float [..., C], by a temperature; above 1 they come closer together."""
     return special.softmax(_logits(probabilities) / temperature, -1)
+
+
+def confidence_at(probabilities: np.ndarray, coverage: float = COVERAGE) -> float:
+    """Returns the confidence that the surest `coverage` of the examples have at least; NaN without examples.
+
+    To keep these and abstain from the others is selective classification by the softmax response (Geifman & El-Yaniv
+    2017, arXiv:1705.08500). `probabilities` are float [N, C].
+    """
+    if not len(probabilities):
+        return np.nan
+    falling = -np.sort(-probabilities.max(-1))
+    return float(falling[math.ceil(coverage * len(falling)) - 1])
+
+
+def risk_coverage(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the shares of examples that some limits of the confidence keep, and the share of errors among these.
+
+    `probabilities` are float [N, C] with N >= 1, and `labels` int [N]. Both results are float [M], of M different
+    confidences, and the shares kept increase up to 1.
+    """
+    confidence, wrong = probabilities.max(-1), probabilities.argmax(-1) != labels
+    order = np.argsort(-confidence, kind="stable")
+    # Examples of one confidence are kept or left together.
+    last = np.flatnonzero(np.append(np.diff(confidence[order]) != 0, True))
+    return (last + 1) / len(labels), np.cumsum(wrong[order])[last] / (last + 1)
 
 
 def _logits(probabilities):

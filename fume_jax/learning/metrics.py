@@ -21,6 +21,8 @@ HEADLINES = {
 
 # Metrics of the classification of whole recordings, named `recording/{name}`.
 RECORDING_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "Transitional_f1")
+# Metrics of `kept_metrics`.
+KEPT_METRICS = ("kept/share", "kept/accuracy", "kept/balanced_accuracy")
 
 
 def confusion_matrix(labels: jax.Array, predictions: jax.Array, counted: jax.Array, classes: int) -> jax.Array:
@@ -151,6 +153,19 @@ def recording_metrics(counts: dict[str, np.ndarray]) -> dict[str, float]:
     """Computes `recording/{name}` of `RECORDING_METRICS` from `cls_confusion`, which counts recordings, int [3, 3]."""
     metrics = classification_metrics(np.asarray(counts["cls_confusion"]))
     return {f"recording/{name}": metrics[name] for name in RECORDING_METRICS}
+
+
+def kept_metrics(probabilities: np.ndarray, labels: np.ndarray, limit: float) -> dict[str, float]:
+    """Computes what is left if examples of a lower confidence than a limit, the largest probability, abstain.
+
+    `probabilities` are float [N, C] with N >= 1, and `labels` int [N]. Returns `kept/share`, and of what is kept
+    `kept/accuracy` and `kept/balanced_accuracy`, NaN as in `classification_metrics`.
+    """
+    kept = probabilities.max(-1) >= limit
+    confusion = np.zeros(2 * probabilities.shape[1:], np.int64)
+    np.add.at(confusion, (labels[kept], probabilities[kept].argmax(-1)), 1)
+    metrics = classification_metrics(confusion) | {"share": float(kept.mean())}
+    return {name: metrics[name.removeprefix("kept/")] for name in KEPT_METRICS}
 
 
 def absent_classes(metrics: dict[str, float]) -> list[str]:

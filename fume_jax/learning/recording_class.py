@@ -50,10 +50,10 @@ def pool_probabilities(probabilities: np.ndarray, groups: np.ndarray) -> np.ndar
     return _normalize(sums / np.maximum(counts, 1)[:, None])
 
 
-def recording_confusions(
+def pool_recordings(
     probabilities: np.ndarray, labels: np.ndarray, recordings: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Classifies recordings by `pool_probabilities` of their frames, and counts the confusion of each.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pools the frames of each recording by `pool_probabilities`.
 
     Frames of one recording number that have several labels, as recordings that frames of others connect may have, are a
     recording for each label.
@@ -64,14 +64,23 @@ def recording_confusions(
       recordings: int [N], the recording of each: `recording_index`; no padding.
 
     Returns:
-      Confusions, int64 [R, C, C] with a single 1 each, truth in rows, and the number of each recording, int [R].
+      Probabilities, float64 [R, C], label and number of each recording, int [R].
     """
     keys, groups = np.unique(np.stack([recordings, labels], -1), axis=0, return_inverse=True)
-    predictions = pool_probabilities(probabilities, groups.reshape(-1)).argmax(-1)
-    classes = probabilities.shape[1]
-    confusions = np.zeros((len(keys), classes, classes), np.int64)
-    confusions[np.arange(len(keys)), keys[:, 1], predictions] = 1
-    return confusions, keys[:, 0]
+    return pool_probabilities(probabilities, groups.reshape(-1)), keys[:, 1], keys[:, 0]
+
+
+def recording_confusions(
+    probabilities: np.ndarray, labels: np.ndarray, recordings: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Classifies recordings by `pool_recordings`, whose arguments it takes, and counts the confusion of each.
+
+    Returns confusions, int64 [R, C, C] with a single 1 each, truth in rows, and the number of each recording, int [R].
+    """
+    pooled, labels, numbers = pool_recordings(probabilities, labels, recordings)
+    confusions = np.zeros((len(pooled), *2 * pooled.shape[1:]), np.int64)
+    confusions[np.arange(len(pooled)), labels, pooled.argmax(-1)] = 1
+    return confusions, numbers
 
 
 def summarize_class(probabilities: np.ndarray, shown: np.ndarray) -> ClassSummary | None:

@@ -12,7 +12,7 @@ from fume_jax.runtime import preflight
 from fume_jax.runtime.console import Console
 from fume_jax.runtime.errors import UserError
 from fume_jax.runtime.mesh import create_mesh
-from fume_jax.training.checkpoint import Checkpoints, only_weights, warn_of_other_dataset
+from fume_jax.training.checkpoint import Checkpoints, only_weights, trained_dataset, warn_of_other_dataset
 from fume_jax.training.setup import load_best_model
 from fume_jax.training.tensorboard import read_scalars
 
@@ -28,9 +28,9 @@ def score_run(
     """Loads the best checkpoint of a run and the dataset of its config, and writes the report on the splits.
 
     A warning says if the dataset is not that of the training. `checkpoints` are those of the run, if open already;
-    `options` are `output`, `tta`, `protocol`, `stop` and `by_products` of
-    `evaluation.report.write_report`, whose metrics it returns. It raises as that, and UserError if the run has no
-    checkpoint, the dataset is missing, or exported weights would get other metrics than those of their run.
+    `options` are `output`, `tta`, `protocol`, `stop` and `by_products` of `evaluation.report.write_report`, whose
+    metrics it returns. It raises as that, and UserError if the run has no checkpoint, the dataset is missing, or
+    exported weights would get other metrics than those of their run.
     """
     validate_config(config)
     output = options.get("output") or workdir
@@ -42,4 +42,6 @@ def score_run(
     dataset = open_dataset(config)
     warn_of_other_dataset(dataset, workdir, console)
     loader, curves = Loader(dataset, data_options(config), mesh, console), read_scalars(workdir, console.warn)
+    if trained_dataset(workdir).get("digest") == dataset.digest:
+        options["training_data"] = True
     return write_report(config, workdir, model, step, loader, splits, curves=curves, **options)

@@ -2,12 +2,26 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from fume_jax.evaluation.report import choose_examples, intervals
+from configs import fume
+from fume_jax.evaluation.report import (
+    _earlier_scores,
+    _measure_training_frames,
+    _write_metrics,
+    choose_examples,
+    identity,
+    intervals,
+)
+from fume_jax.inference.card import create_card
+from fume_jax.runtime.byproducts import ByProducts
+from fume_jax.runtime.console import Console
+from fume_jax.runtime.errors import UserError
 from tests.commands import run
+from tests.evaluation.test_certainty import Frames
 
 
 def table(loss, recordings):
@@ -50,6 +64,30 @@ def test_intervals_are_over_recordings_also_of_their_own_scores():
     assert intervals({"recording_index": recordings, "co2_confusion": 7 * confusions}).keys() >= {"iou_gas"}
 
 
+def test_limits_and_training_frames_reach_the_card_of_the_model(tmp_path):
+    loader = SimpleNamespace(options=SimpleNamespace(height=6, width=8), dataset=Frames(5))
+    measured = _measure_training_frames(loader, ByProducts())
+    scores = {"val": {"temperature": 1.5, "abstain_below": 0.5, "recording/abstain_below": np.nan}}
+    dataset = SimpleNamespace(name="frames", digest="1", bounds={}, leak="")
+    for further in (measured, {}):  # the second time as a later evaluation that does not measure them
+        path, source = tmp_path / "metrics.json", {"step": 3} | identity(dataset)
+        content = _earlier_scores(path, source, Console()) | source | further
+        _write_metrics(path, content, scores, {"val": {}}, dataset)
+        card = create_card(fume.get_config(), 3, json.loads((tmp_path / "metrics.json").read_text()))
+        assert (card.temperature, card.abstain_below, card.recording_abstain_below) == (1.5, 0.5, None)
+        assert card.training_frames == measured["training_frames"] and card.training_frames["size"] == [12, 16]
+
+
+def test_training_frames_that_cannot_be_read_are_told_and_left_out(capsys):
+    def damaged(name):
+        raise UserError("it is damaged")
+
+    options, by_products = SimpleNamespace(height=6, width=8), ByProducts()
+    loader = SimpleNamespace(options=options, dataset=SimpleNamespace(split=damaged))
+    assert _measure_training_frames(loader, by_products) == {} and by_products.failures["training_frames"] == 1
+    assert "a summary of the training frames could not be made: it is damaged" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_pictures_and_tables_that_cannot_be_written_do_not_cost_the_scores(trained, tmp_path):
     workdir = tmp_path / "run"
@@ -64,6 +102,6 @@ def test_pictures_and_tables_that_cannot_be_written_do_not_cost_the_scores(train
     assert {key: expected[key] for key in metrics} == metrics
     lines = result.stdout.splitlines()
     told = [i for i, line in enumerate(lines) if line.startswith("WARNING: ") and "could not be made" in line]
-    assert len(told) == 5 and "pictures: 7 more could not be made" in lines[told[-1]]
+    assert len(told) == 5 and "pictures: 8 more could not be made" in lines[told[-1]]
     assert any(f"{workdir}/examples/test.csv could not be made: " in line for line in lines)
     assert told[0] > next(i for i, line in enumerate(lines) if line.startswith("iou_gas"))  # scores come first

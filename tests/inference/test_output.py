@@ -260,3 +260,33 @@ def test_logits_near_the_largest_float_are_finite():
 
     prediction = Predictor(Huge())(co2=half_bright(64, 80))
     assert prediction.plumes["co2"].area_pixels == 64 * 40
+
+
+# --- probabilities of pixels ---
+
+
+def test_probabilities_of_pixels_have_the_size_of_the_model_and_give_the_mask_back(tmp_path):
+    pairs = [Pair(name, i / 10, {"co2": half_bright(128, 160)}) for i, name in enumerate("abc")]
+    source = Source(pairs, ("co2",), rate=10.0)
+    options = {"batch_size": 2, "products": ("masks", "probabilities")}
+    assert predict_recording(Predictor(Known()), source, tmp_path, **options) == DONE
+    assert len(list((tmp_path / "probabilities").iterdir())) == 3 and not (tmp_path / "overlays").exists()
+    with np.load(tmp_path / "probabilities" / "b_co2.npz") as file:
+        found = {name: file[name] for name in file.files}
+    assert list(found) == ["background", "tube", "gas"]
+    assert {(x.shape, x.dtype) for x in found.values()} == {((64, 80), np.dtype(np.float16))}
+    np.testing.assert_allclose(sum(found.values()).astype(float), 1, atol=2e-3)
+    grey = 250 / 127.5 - 1
+    levels = np.exp([0, -grey - 0.9, grey - 0.1])
+    assert found["gas"][5, 79] == pytest.approx(levels[2] / levels.sum(), abs=1e-3)
+    # Logarithms differ from logits by a number that all classes share, so that they give the same mask.
+    enlarged = [cv2.resize(np.log(x.astype(np.float32)), (160, 128)) for x in found.values()]
+    mask = cv2.imread(str(tmp_path / "masks" / "b_co2.png"), cv2.IMREAD_UNCHANGED)
+    assert (np.argmax(enlarged, 0) == mask).mean() > 0.999
+
+
+def test_probabilities_that_cannot_be_written_are_told(tmp_path, capsys):
+    (tmp_path / "probabilities").touch()
+    code, rows, _ = predict(tmp_path, products=("probabilities",))
+    assert code == PARTLY_DONE and len(rows) == 3
+    assert "probabilities/a_co2 could not be made: " in capsys.readouterr().out

@@ -258,3 +258,50 @@ def test_a_predictor_goes_to_other_processes_by_its_path(pretrained, monkeypatch
         opened.clear()
     with pytest.raises(UserError, match=r"Only a predictor made by Predictor\.load can be sent"):
         pickle.dumps(Predictor(Known()))
+
+
+TRAINING = {
+    "size": [64, 80],
+    "co2": {
+        "histogram": [0, 0, 0, 0, 0, 0, 0.5, 0, 0, 0, 0, 0, 0, 0, 0, 0.5],
+        "grey_distance": 5.0,
+        "contrast": [1.8, 2.0],
+        "sharpness": [-2.0, 0.0],
+    },
+}
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(0.6, False), (0.625, False), (0.63, True), (None, None)])
+def test_a_label_below_the_limit_of_the_card_abstains(limit, expected):
+    prediction = Predictor(Known(dataclasses.replace(CARD, abstain_below=limit)))(co2=half_bright(64, 80))
+    assert prediction.label == "Acidotic" and prediction.abstains is expected
+
+
+def test_the_limit_is_one_of_calibrated_probabilities():
+    card = dataclasses.replace(CARD, abstain_below=0.5)
+    assert Predictor(Known(card))(co2=half_bright(64, 80)).abstains is False
+    softer = dataclasses.replace(card, temperature=3.0)
+    assert Predictor(Known(softer))(co2=half_bright(64, 80)).abstains is True
+    segments = dataclasses.replace(card, classifies=False)
+    assert Predictor(Known(segments))(co2=half_bright(64, 80)).abstains is None
+
+
+def test_frames_unlike_those_of_training_are_named():
+    known, unknown = Predictor(Known(dataclasses.replace(CARD, training_frames=TRAINING))), Predictor(Known())
+    frame = half_bright(64, 80)
+    assert known(co2=frame).unlike_training == ()
+    assert known(co2=frame // 2).unlike_training == ("grey",)
+    assert known(co2=half_bright(64, 160)).unlike_training == ("size",)
+    noise = np.random.default_rng(0).integers(0, 2, (64, 80), np.uint8) * 150 + 100
+    assert known(co2=noise).unlike_training == ("sharpness",)
+    assert known(co2=frame, ch4=half_bright(64, 160)).unlike_training == ("size",)
+    assert unknown(co2=half_bright(64, 160)).unlike_training == ()
+
+
+def test_a_card_with_all_that_says_how_sure_it_is_goes_through_a_file():
+    card = dataclasses.replace(CARD, abstain_below=0.7, recording_abstain_below=0.6, training_frames=TRAINING)
+    assert ModelCard.from_json(card.to_json()) == card
+    earlier = json.loads(CARD.to_json())
+    for name in ("abstain_below", "recording_abstain_below", "training_frames"):
+        del earlier[name]
+    assert ModelCard.from_json(json.dumps(earlier)) == CARD

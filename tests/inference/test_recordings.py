@@ -1,6 +1,7 @@
 """Lists of recordings: one folder each, one table, and the same table however often the command was ended."""
 
 import csv
+import dataclasses
 import itertools
 import json
 import shutil
@@ -11,12 +12,13 @@ import pytest
 
 from fume_jax.data.recording_list import read_recordings
 from fume_jax.data.sources import open_source
+from fume_jax.inference.ensemble import Mirrored
 from fume_jax.inference.predictor import Predictor
 from fume_jax.inference.recording import find_offset, predict_recording
 from fume_jax.inference.recordings import predict_recordings, write_table
 from fume_jax.inference.summary import SHOWN
 from fume_jax.runtime.errors import DONE, NOTHING_DONE, PARTLY_DONE, RUN_AGAIN, UserError
-from tests.inference.test_predictor import Known
+from tests.inference.test_predictor import CARD, TRAINING, Known
 
 HEIGHT, WIDTH = 64, 80
 
@@ -47,9 +49,11 @@ def listed(tmp_path):
     return folder / "list.csv"
 
 
-def predict(table, output, **options):
+def predict(table, output, backend=None, **options):
     recordings = read_recordings(str(table))
-    return predict_recordings(Predictor(Known()), recordings, str(output), batch_size=4, products=(), **options)
+    return predict_recordings(
+        Predictor(backend or Known()), recordings, str(output), batch_size=4, products=(), **options
+    )
 
 
 def table_of(output):
@@ -199,3 +203,40 @@ def test_an_offset_that_is_not_clear_is_refused(tmp_path):
         write_film(tmp_path / f"{gas}.npz", releases(seed, 0), 30.0)
     with pytest.raises(UserError, match=r"is not clear: the gas areas correlate by 0\.\d+ at most"):
         find_offset(Predictor(Known()), *(str(tmp_path / f"{gas}.npz") for gas in ("co2", "ch4")), batch_size=16)
+
+
+def test_predictions_with_and_without_mirror_images_do_not_mix(listed, tmp_path):
+    for first, second in ((Known(), Mirrored(Known())), (Mirrored(Known()), Known())):
+        output = tmp_path / first.card.model
+        predict(listed, output, first)
+        assert predict(listed, output, first) == PARTLY_DONE
+        with pytest.raises(UserError, match=r"other settings: model was .* and is .*mirror images|is fume\."):
+            predict(listed, output, second)
+
+
+def rows_of(folder):
+    return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+
+
+def test_tables_say_who_abstains_and_which_frames_are_unlike_training(listed, tmp_path, capsys):
+    limits = {"abstain_below": 0.7, "recording_abstain_below": 0.6, "training_frames": TRAINING}
+    predict(listed, tmp_path / "out", Known(dataclasses.replace(CARD, **limits)))
+    a, b, c = table_of(tmp_path / "out")
+    # Both gases make a probability of 25 / 30, one gas one of 5 / 8.
+    assert {row["abstain"] for row in rows_of(tmp_path / "out" / "a 1")} == {"no"}
+    assert {row["abstain"] for row in rows_of(tmp_path / "out" / "=c")} == {"yes"}
+    assert (a["abstain"], b["abstain"], c["abstain"]) == ("no", "", "no")
+    assert list(a)[:4] == ["id", "class", "abstain", "unlike_training"]
+    assert (a["unlike_training"], a["frames_unlike_training"]) == ("grey", "30")
+    assert (c["unlike_training"], c["frames_unlike_training"]) == ("", "0"), "training had no CH4"
+    assert "WARNING: Half of the frames or more are unlike those of training: grey" in capsys.readouterr().out
+    predict(listed, tmp_path / "unsure", Known(dataclasses.replace(CARD, recording_abstain_below=0.63)))
+    assert [row["abstain"] for row in table_of(tmp_path / "unsure")] == ["no", "", "yes"]
+    assert "too unsure to be used" in (tmp_path / "unsure" / "=c" / "recording.html").read_text()
+    assert "abstain" not in rows_of(tmp_path / "unsure" / "=c")[0]
+
+
+def test_without_limits_and_training_frames_the_tables_lack_their_columns(listed, tmp_path):
+    predict(listed, tmp_path / "out")
+    columns = {*table_of(tmp_path / "out")[0], *rows_of(tmp_path / "out" / "=c")[0]}
+    assert not {"abstain", "unlike_training", "frames_unlike_training"} & columns

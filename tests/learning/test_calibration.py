@@ -9,9 +9,11 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from fume_jax.learning.bootstrap import bootstrap_intervals
 from fume_jax.learning.calibration import (
     TEMPERATURES,
+    confidence_at,
     expected_calibration_error,
     fit_temperature,
     reliability,
+    risk_coverage,
     soften,
 )
 from fume_jax.learning.metrics import compute_metrics
@@ -173,3 +175,22 @@ def test_probabilities_that_are_always_right_or_wrong_or_missing_have_a_temperat
     assert fit_temperature(certain, labels[::-1]) == pytest.approx(TEMPERATURES[1], rel=0.01)
     assert np.isnan(fit_temperature(np.zeros((0, 3)), np.zeros(0, int)))
     assert np.isfinite(soften(certain, 2.0)).all()
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 10, 15, 35, 101])
+def test_the_surest_four_fifths_are_kept_and_no_more(count):
+    probabilities, _ = predictions(count, examples=count)
+    kept = probabilities.max(-1) >= confidence_at(probabilities)
+    assert kept.sum() == -(-4 * count // 5)
+
+
+def test_a_confidence_by_hand_and_of_nothing():
+    assert confidence_at(top(0.9, 0.6, 0.8, 0.7, 0.55)) == 0.6
+    assert confidence_at(top(0.9, 0.6, 0.8, 0.7, 0.55), coverage=0.4) == 0.8
+    assert np.isnan(confidence_at(np.zeros((0, 3))))
+
+
+def test_errors_over_coverage_by_hand():
+    share, error = risk_coverage(top(0.9, 0.6, 0.8, 0.8), np.array([0, 1, 1, 0]))  # those of 0.8 go together
+    np.testing.assert_allclose(share, [0.25, 0.75, 1])
+    np.testing.assert_allclose(error, [0, 1 / 3, 1 / 2])

@@ -15,6 +15,7 @@ from fume_jax.learning.metrics import (
     decide,
     example_confusions,
     false_alarms,
+    kept_metrics,
     segmentation_metrics,
 )
 from fume_jax.schema import CLASSES, GAS, GASES, IGNORE, MASK_CLASSES, NOT_GAS, TUBE
@@ -205,3 +206,17 @@ def test_false_alarms_are_frames_without_gas_in_which_any_is_found():
     both = {"co2_confusion": frames, "ch4_confusion": frames[:2]}
     assert false_alarms(both) == {"false_gas": 2 / 5, "frames_without_gas": 5}
     assert false_alarms({"co2_confusion": frames[2:3]}) == false_alarms({"cls_confusion": frames}) == {}
+
+
+def test_what_is_kept_by_hand():
+    probabilities = np.array([[0.9, 0.1, 0.0], [0.5, 0.4, 0.1], [0.1, 0.7, 0.2], [0.6, 0.4, 0.0], [0.2, 0.2, 0.6]])
+    labels = np.array([0, 1, 1, 1, 2])
+    found = kept_metrics(probabilities, labels, 0.6)  # all but the second, of which one is wrong
+    assert found == {
+        "kept/share": 0.8,
+        "kept/accuracy": 0.75,
+        "kept/balanced_accuracy": pytest.approx((1 + 0.5 + 1) / 3),
+    }
+    assert kept_metrics(probabilities, labels, 0.0)["kept/accuracy"] == 0.6
+    nothing = kept_metrics(probabilities, labels, 2.0)
+    assert nothing["kept/share"] == 0 and np.isnan(nothing["kept/accuracy"])
