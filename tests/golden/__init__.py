@@ -1,5 +1,7 @@
 """Values the original PyTorch implementation computed, and the deterministic weights and inputs it computed them on.
 
+Those of the backbones other than Fast-SCNN torchvision computed.
+
 Weights are a function of their state-dict key, inputs of their name, so that nothing but results is stored.
 """
 
@@ -12,6 +14,7 @@ import numpy as np
 DATA = Path(__file__).parent
 SHAPES = json.loads((DATA / "state_dict_shapes.json").read_text())
 GOLDEN = np.load(DATA / "golden.npz")
+BACKBONES = np.load(DATA / "backbones.npz")  # written by `torchvision_features.py`
 # Models whose state dict lists one encoder under the names of two.
 SHARED = ("fume", "fume_concat")
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fume_jax.interop import from_state_dict, to_state_dict
+from fume_jax.interop.torch_encoders import ENCODERS
 from fume_jax.interop.torch_model import create_torch_model
 from fume_jax.models import MODELS
 from tests import golden
@@ -71,3 +72,15 @@ def test_it_loads_what_we_write_and_has_the_keys_and_shapes_of_the_reference(nam
     assert {key: list(value.shape) for key, value in module.state_dict().items()} == golden.SHAPES[name]
     written = to_state_dict(from_state_dict(name, golden.state_dict(name)))
     module.load_state_dict({key: torch.from_numpy(value) for key, value in written.items()})
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_an_encoder_computes_what_torchvision_computes(name):
+    module = ENCODERS[name]().eval()
+    shapes = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    module.load_state_dict({key: torch.tensor(golden.weight(key, shape)) for key, shape in shapes.items()})
+    with torch.no_grad():
+        features = module(torch.tensor(golden.backbone_frame().transpose(0, 3, 1, 2)))
+    for part, x in zip(("low", "high"), features, strict=True):
+        expected = golden.BACKBONES[f"{name}/{part}"]
+        np.testing.assert_allclose(golden.thinned(x.numpy().transpose(0, 2, 3, 1)), expected, atol=1e-5, err_msg=part)

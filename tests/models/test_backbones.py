@@ -22,7 +22,6 @@ from fume_jax.schema import batch_spec
 from tests import golden
 
 PUBLISHED = ("mobilenet_v3_small", "resnet18", "resnet50_deeplabv3plus")
-FEATURES = np.load(golden.DATA / "backbones.npz")
 
 
 @functools.cache
@@ -58,7 +57,7 @@ def test_has_as_many_parameters_as_published(name, published, left_out, added):
 def test_features_equal_those_of_torchvision(name):
     features = encoder(name)(jnp.asarray(golden.backbone_frame()), jnp.ones(1))
     for part, x in zip(("low", "high"), features, strict=True):
-        expected = FEATURES[f"{name}/{part}"]
+        expected = golden.BACKBONES[f"{name}/{part}"]
         np.testing.assert_allclose(golden.thinned(np.asarray(x)), expected, atol=1e-4, rtol=0, err_msg=part)
 
 
