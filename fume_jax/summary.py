@@ -22,8 +22,12 @@ def main() -> None:
     print(f"{'model':<22}{'backbone':<24}{'parameters':>12}{'GMAC':>8}{'MB':>8}    {size}")
     rows = [(name, default) for name in MODELS]
     rows += [(name, backbone) for backbone in BACKBONES if backbone != default for name in ("fume", "fume_separate")]
+
+    def create(name, backbone):
+        return create_model(name, backbone=backbone, rngs=nnx.Rngs(0))
+
     for name, backbone in rows:
-        model = nnx.eval_shape(functools.partial(create_model, name, backbone=backbone, rngs=nnx.Rngs(0)))
+        model = nnx.eval_shape(functools.partial(create, name, backbone))
         parameters, macs = count_parameters(model), count_macs(model, _HEIGHT.value, _WIDTH.value)
         print(f"{name:<22}{backbone:<24}{parameters:>12,}{macs / 1e9:>8.2f}{4 * parameters / 1e6:>8.2f}")
 

@@ -84,7 +84,9 @@ def test_a_models_own_masks_and_classes_have_its_own_scores(tiny_dataset, tmp_pa
     )
     assert rows == [{key: value for key, value in row.items() if key != "loss"} for row in theirs]
     assert {path.name for path in (scores / "pictures").iterdir()} == {
-        f"{split}_{kind}.png" for split in SPLITS for kind in ("classes", "confusion", "reliability", "overlays")
+        f"{split}_{kind}.png"
+        for split in SPLITS
+        for kind in ("classes", "confusion", "reliability", "coverage", "overlays")
     }
 
 

@@ -409,7 +409,7 @@ def test_weights_beside_checkpoints_are_not_the_model(folders, tmp_path):
 
 def test_weights_are_not_evaluated_as_a_run(folders):
     before = sorted(folders.rglob("*"))
-    with pytest.raises(UserError, match="Evaluate the run itself"):
+    with pytest.raises(UserError, match="Add --output=DIR"):
         score_run(load_config(folders / "fume"), folders / "fume")
     assert sorted(folders.rglob("*")) == before
 
