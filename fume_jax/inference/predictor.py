@@ -73,8 +73,6 @@ class Predictor:
         self.backend = backend
         self._process = os.getpid()
         self._loaded = None
-        if isinstance(backend, JaxBackend | StablehloBackend):
-            Predictor._jax_process = self._process
 
     @classmethod
     def load(
@@ -89,20 +87,15 @@ class Predictor:
         frame is predicted with its mirror image, by the mean of their probabilities, which takes twice the time.
         """
         _check_process(cls._jax_process)
-        if tta:
-            plain = cls.load(path, backend)
-            predictor = cls(Mirrored(plain.backend))
-            predictor._loaded = *plain._loaded[:2], True
-            return predictor
-        if path is None or isinstance(path, str | Path):
-            predictor = cls(open_backend(path, backend))
-            predictor._loaded = path and os.path.abspath(path), backend, False
-            return predictor
-        members = [cls.load(one, backend) for one in path]
-        if not members:
+        paths = [path] if path is None or isinstance(path, str | Path) else list(path)
+        if not paths:
             raise UserError("Name at least one model.")
-        predictor = cls(Ensemble([member.backend for member in members])) if len(members) > 1 else members[0]
-        predictor._loaded = [os.path.abspath(one) for one in path], backend, False
+        opened = [open_backend(one, backend) for one in paths]
+        if any(isinstance(model, JaxBackend | StablehloBackend) for model in opened):
+            Predictor._jax_process = os.getpid()
+        model = Ensemble(opened) if len(opened) > 1 else opened[0]
+        predictor = cls(Mirrored(model) if tta else model)
+        predictor._loaded = [one and os.path.abspath(one) for one in paths], backend, tta
         return predictor
 
     def __reduce__(self):

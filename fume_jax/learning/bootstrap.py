@@ -27,17 +27,11 @@ def bootstrap_intervals(
         interval is NaN if all are, or if there are fewer than two groups.
     """
     by_group = sum_by_group(counts, groups)
-    results = statistic({key: values.sum(0) for key, values in by_group.items()})
     if len(np.unique(groups)) < 2:
-        return dict.fromkeys(results, (np.nan, np.nan))
-    sums = draw_sums(by_group, resamples, seed)
-    draws = [statistic({key: values[i] for key, values in sums.items()}) for i in range(resamples)]
-    intervals, ends = {}, [(1 - level) / 2, (1 + level) / 2]
-    for name in results:
-        values = np.array([draw[name] for draw in draws])
-        values = values[~np.isnan(values)]
-        intervals[name] = tuple(np.quantile(values, ends).tolist()) if len(values) else (np.nan, np.nan)
-    return intervals
+        metrics = statistic({key: values.sum(0) for key, values in by_group.items()})
+        return dict.fromkeys(metrics, (np.nan, np.nan))
+    draws = draw_metrics(by_group, statistic, resamples, seed)
+    return {name: percentile_ends(values, level) for name, values in draws.items()}
 
 
 def sum_by_group(counts: dict[str, np.ndarray], groups: np.ndarray) -> dict[str, np.ndarray]:
@@ -51,8 +45,18 @@ def sum_by_group(counts: dict[str, np.ndarray], groups: np.ndarray) -> dict[str,
     return by_group
 
 
-def draw_sums(by_group: Mapping[str, np.ndarray], resamples: int, seed: int) -> dict[str, np.ndarray]:
-    """Draws as many groups as there are, with replacement, `resamples` times, and sums over each draw: [B, ...]."""
+def draw_metrics(
+    by_group: Mapping[str, np.ndarray], statistic: Callable, resamples: int, seed: int
+) -> dict[str, np.ndarray]:
+    """Draws as many groups as there are, with replacement, `resamples` times: the metrics of each draw, float [B]."""
     count = len(next(iter(by_group.values())))
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples)
-    return {key: np.tensordot(drawn, values, 1) for key, values in by_group.items()}
+    sums = {key: np.tensordot(drawn, values, 1) for key, values in by_group.items()}
+    found = [statistic({key: values[i] for key, values in sums.items()}) for i in range(resamples)]
+    return {name: np.array([metrics[name] for metrics in found]) for name in found[0]}
+
+
+def percentile_ends(draws: np.ndarray, level: float) -> tuple[float, float]:
+    """Returns the ends between which a share of the draws lies, which are not NaN; NaN if all are."""
+    draws = draws[~np.isnan(draws)]
+    return tuple(np.quantile(draws, [(1 - level) / 2, (1 + level) / 2]).tolist()) if len(draws) else (np.nan, np.nan)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from scipy import optimize, special, stats
 
-from fume_jax.learning.bootstrap import draw_sums
+from fume_jax.learning.bootstrap import draw_metrics, percentile_ends
 
 Counts = Mapping[str, np.ndarray]
 Statistic = Callable[[Counts], dict[str, float]]
@@ -82,11 +82,9 @@ def resample(by_group: Counts, statistic: Statistic, *, resamples: int = RESAMPL
 
     The same number of groups and the same seed draw the same groups, so that two models can be compared.
     """
-    groups = len(next(iter(by_group.values())))
-    sums = draw_sums(by_group, resamples, seed)
-    draws = [statistic({name: values[i] for name, values in sums.items()}) for i in range(resamples)]
     values = statistic({name: values.sum(0) for name, values in by_group.items()})
-    return Resampled(values, {name: np.array([draw[name] for draw in draws]) for name in values}, groups, seed)
+    draws = draw_metrics(by_group, statistic, resamples, seed)
+    return Resampled(values, draws, len(next(iter(by_group.values()))), seed)
 
 
 def intervals(found: Resampled, by_group: Counts, statistic: Statistic, *, level: float = LEVEL) -> dict[str, Interval]:
@@ -217,10 +215,7 @@ def standardized_difference(differences: np.ndarray, *, level: float = LEVEL) ->
 
 
 def _percentiles(draws, groups, level):
-    draws = draws[~np.isnan(draws)]
-    if groups < 2 or not len(draws):
-        return math.nan, math.nan
-    return tuple(np.quantile(draws, [(1 - level) / 2, (1 + level) / 2]).tolist())
+    return percentile_ends(draws, level) if groups > 1 else (math.nan, math.nan)
 
 
 def _odds(share):

@@ -414,6 +414,16 @@ def test_weights_are_not_evaluated_as_a_run(folders):
     assert sorted(folders.rglob("*")) == before
 
 
+def test_weights_are_scored_into_another_folder(folders, tmp_path):
+    config = load_config(folders / "fume")
+    config.data.path = str(tmp_path / "nothing")
+    with pytest.raises(UserError, match="no prepared dataset"):  # the only thing that is missing
+        score_run(config, str(folders / "fume"), output=str(tmp_path / "scores"))
+    (tmp_path / "link").symlink_to(folders / "fume")
+    with pytest.raises(UserError, match="Add --output=DIR"):
+        score_run(config, str(folders / "fume"), output=str(tmp_path / "link"))
+
+
 def test_training_does_not_start_in_a_folder_of_weights(folders):
     before = (folders / "fume" / "config.json").read_bytes()
     with pytest.raises(UserError, match=r"config\.init_from="):

@@ -1,6 +1,7 @@
 """Ensembles and mirror images: means of probabilities, by hand and through the predictor."""
 
 import dataclasses
+import os
 import pickle
 
 import jax
@@ -78,6 +79,7 @@ def test_a_model_with_itself_predicts_as_alone_and_travels_to_other_processes():
     for gas, mask in expected.masks.items():
         assert (found.masks[gas] != mask).mean() < 1e-4
     assert pickle.loads(pickle.dumps(both)).card == both.card
+    assert Predictor._jax_process == os.getpid(), "or a fork would hang"
     with pytest.raises(UserError, match="at least one"):
         Predictor.load([])
 
