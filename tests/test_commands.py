@@ -202,7 +202,7 @@ def test_an_evaluation_leaves_a_row_an_example_and_pictures_of_everything(traine
     assert metrics["test/hd95"] == (pytest.approx(np.mean(hd95), rel=1e-4) if hd95 else None)
     assert 0 <= metrics["test/expected_calibration_error"] <= 1
     assert f"only {metrics['test/groups']} independent groups of recordings" in printed
-    kinds = {"classes", "confusion", "reliability"} | {
+    kinds = {"classes", "confusion", "reliability", "coverage"} | {
         f"{k}{a}" for k in ("overlays", "best", "worst") for a in ("", "_attention")
     }
     pictures = {path.stem for path in (workdir / "pictures").iterdir()}
