@@ -57,7 +57,7 @@ def test_what_was_converted_evaluates_and_predicts(converted, tiny_dataset, tmp_
         "fume_jax.predict", f"--workdir={converted}", f"--co2={tmp_path / 'frame.png'}", f"--output={tmp_path}"
     )
     assert result.returncode == 0, result.stderr
-    assert "class,Healthy" in (tmp_path / "predictions.csv").read_text()
+    assert "class,abstain,Healthy" in (tmp_path / "predictions.csv").read_text()
 
 
 @pytest.mark.slow
