@@ -52,7 +52,7 @@ def vary(scene: Scene, rng: np.random.Generator) -> Scene:
         # Of gas that is as warm as the air nothing is left to see once it has mixed, and little of other gas.
         cooling=rng.uniform(scene.cooling, 1.1),
         gradient=tuple(rng.normal(0, 0.6 if rng.random() < 0.25 else 0.15, 2).tolist()),
-        clutter=strength * (between(0.002, 0.02, rng) if rng.random() < 0.65 else between(0.02, 0.15, rng)),
+        clutter=strength * (between(0.002, 0.02, rng) if rng.random() < 0.75 else between(0.02, 0.08, rng)),
         objects=int(rng.choice(4, p=(0.6, 0.25, 0.1, 0.05))),
         bodies=int(rng.choice(3, p=(0.8, 0.15, 0.05))),
         motion=rng.normal(0, 0.03),
