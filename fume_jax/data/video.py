@@ -70,7 +70,7 @@ def sample_video(path: str | Path, count: int) -> list[np.ndarray]:
                 if seconds:
                     container.seek(int(seconds / stream.time_base), stream=stream)
                 if (frame := next(container.decode(stream), None)) is not None:
-                    frames.append(_values(frame))
+                    frames.append(frame_values(frame))
     return frames
 
 
@@ -227,7 +227,7 @@ def _decode(path):
                 latest = seconds(frame.pts)
                 try:
                     damaged = frame.is_corrupt or frame.pts in incomplete
-                    yield unreadable(latest, "damaged or incomplete") if damaged else (latest, _values(frame))
+                    yield unreadable(latest, "damaged or incomplete") if damaged else (latest, frame_values(frame))
                 except (av.FFmpegError, UnreadableFrame, ValueError, MemoryError) as error:
                     yield unreadable(latest, str(error) or "there is not enough memory")
                 incomplete.discard(frame.pts)
@@ -255,7 +255,7 @@ def _packets(container, stream):
         yield av.Packet(), error
 
 
-def _values(frame):
+def frame_values(frame):
     """Returns the luminance of a decoded frame, [H, W], as players turn it."""
     bits = frame.format.components[0].bits
     # FFmpeg stretches limited range to these two formats; it would clip floats.

@@ -1,0 +1,181 @@
+"""Reads the streams of cameras, a thread each; of each stream the newest frames stay and older ones go."""
+
+import collections
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from fume_jax.data.faults import UnreadableFrame
+from fume_jax.inference.live.cameras import FILM, Camera, read_camera
+from fume_jax.inference.live.retry import Backoff
+from fume_jax.runtime.byproducts import reason
+from fume_jax.runtime.errors import UserError
+
+# FFmpeg's words for a read that took longer than it may.
+_TIMED_OUT = "Immediate exit requested"
+# Seconds between two lines about damaged frames of a stream.
+_DAMAGE_SECONDS = 60.0
+
+
+class LiveFrame(NamedTuple):
+    """Holds a frame of a stream.
+
+    Attributes:
+      values: what the camera measured, numbers [H, W].
+      arrival: seconds of the monotonic clock at which it was decoded.
+      clock: seconds since 1970 by the clock of the camera, or, if it sends none, by that of this machine at the first
+        frame of the stream and the presentation times after it.
+      seconds: presentation time in the stream; None if it states none.
+    """
+
+    values: np.ndarray
+    arrival: float
+    clock: float
+    seconds: float | None
+
+
+class Stream:
+    """Keeps the newest frames of a camera that is read in a thread; connects again when it is lost.
+
+    Attributes:
+      connected: whether the last try gave a frame and did not break off since.
+      ended: whether it was a film, and is over.
+      frames, damaged, dropped, reconnects: numbers since the start. Frames that are replaced before they are taken are
+        dropped.
+      has_clock: whether the camera sends its own clock.
+    """
+
+    def __init__(
+        self,
+        gas: str,
+        camera: Camera,
+        *,
+        arrived: threading.Condition,
+        tell: Callable[[str], object],
+        timeout: float = 10.0,
+        depth: int = 1,
+        backoff: Backoff | None = None,
+    ):
+        """Prepares to read; `start` begins.
+
+        Args:
+          gas: the gas that the camera sees.
+          camera: where it is.
+          arrived: notified of every frame and every change; its lock guards the frames.
+          tell: prints a line.
+          timeout: seconds without data after which the stream is lost.
+          depth: number of frames that are kept.
+          backoff: waits between tries.
+        """
+        self.gas, self.camera, self.timeout = gas, camera, timeout
+        self.connected = self.ended = self.has_clock = False
+        self.frames = self.damaged = self.dropped = self.reconnects = 0
+        self._waiting: collections.deque[LiveFrame] = collections.deque(maxlen=depth)
+        self._arrived, self._tell, self._backoff = arrived, tell, backoff or Backoff()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"camera of {gas}", daemon=True)
+        self._last, self._lost_at, self._damage_told = None, None, -_DAMAGE_SECONDS
+        self._size, self._anchor = None, None
+
+    def start(self) -> None:
+        """Begins to read."""
+        self._last = self._lost_at = time.monotonic()
+        self._thread.start()
+
+    def close(self, seconds: float = 2.0) -> None:
+        """Ends reading. A device may hang in the system, so the thread is not waited for any longer than `seconds`."""
+        self._stop.set()
+        self._thread.join(seconds)
+
+    def waiting(self) -> Sequence[LiveFrame]:
+        """Returns the frames that were not taken yet, the oldest first; call it with the lock of `arrived`."""
+        return self._waiting
+
+    def take(self, frame: LiveFrame) -> None:
+        """Removes a frame and all older ones, which are dropped; call it with the lock of `arrived`."""
+        while self._waiting:
+            if self._waiting.popleft() is frame:
+                return
+            self.dropped += 1
+
+    def is_lost(self, now: float) -> bool:
+        """Returns whether the stream gives no frames: it is not connected, has ended, or is silent for `timeout`."""
+        return not self.connected or self.ended or now - self._last > self.timeout
+
+    def silent_seconds(self, now: float) -> float:
+        """Returns for how long there was no frame."""
+        return now - self._last
+
+    def _run(self):
+        while not self._stop.is_set():
+            why = "it broke off"
+            try:
+                for reading in read_camera(self.camera, self._stop, self.timeout):
+                    self._put(reading)
+                if self.camera.kind == FILM:
+                    break
+            except UserError as error:
+                why = str(error)
+            except Exception as error:  # of any type: whatever FFmpeg reports, the camera is tried again
+                why = reason(error)
+                why = f"no data for {self.timeout:g} s" if why == _TIMED_OUT else why
+            if self._stop.is_set():
+                return
+            self._lose(why)
+            self._stop.wait(self._backoff.next())
+        with self._arrived:
+            self.ended, self.connected = True, False
+            self._arrived.notify_all()
+        if not self._stop.is_set():
+            self._tell(f"{self.gas.upper()}: {self.camera.name} is over after {self.frames:,} frames")
+
+    def _put(self, reading):
+        now = time.monotonic()
+        if isinstance(reading.values, UnreadableFrame):
+            self.damaged += 1
+            if now - self._damage_told >= _DAMAGE_SECONDS:
+                self._damage_told = now
+                self._tell(f"{self.gas.upper()}: a frame was left out: {reading.values} ({self.damaged:,} so far)")
+            return
+        if not self.connected:
+            self._find(now, reading)
+        if (size := reading.values.shape) != self._size:
+            if self._size is not None:
+                self._tell(f"{self.gas.upper()}: frames are {size[1]}x{size[0]} now, {_text(self._size)} before")
+            self._size = size
+        clock = reading.clock
+        if clock is None:
+            clock = time.time() if reading.seconds is None else self._anchor + reading.seconds
+        with self._arrived:
+            self.has_clock = reading.clock is not None
+            self.frames += 1
+            self.dropped += len(self._waiting) == self._waiting.maxlen
+            self._waiting.append(LiveFrame(reading.values, now, clock, reading.seconds))
+            self._last = now
+            self._arrived.notify_all()
+
+    def _find(self, now, reading):
+        self._anchor = time.time() - (reading.seconds or 0.0)
+        height, width = reading.values.shape
+        if self._backoff.tries:
+            self.reconnects += 1
+            self._tell(f"{self.gas.upper()}: {self.camera.name} is back after {now - self._lost_at:.1f} s")
+        else:
+            self._tell(f"{self.gas.upper()}: {self.camera.name}, {width}x{height}")
+        self._backoff.reset()
+        self.connected = True
+
+    def _lose(self, why):
+        if self.connected or not self._backoff.tries:
+            self._lost_at = time.monotonic()
+            self._tell(f"{self.gas.upper()}: {self.camera.name} is lost ({why}); trying again until it is back")
+        with self._arrived:
+            self.connected = False
+            self._arrived.notify_all()
+
+
+def _text(size):
+    return f"{size[1]}x{size[0]}"
