@@ -59,7 +59,7 @@ def parse_camera(text: str, *, follow: bool = False) -> Camera:
     """Finds what an address names: `rtsp://...` and other `SCHEMES`, a number or path of a video device, or a film.
 
     With `follow` a file is one that is still being written. Raises UserError if there is no such file, or this platform
-    has no devices by number.
+    has no devices by number, or a file is no film.
     """
     scheme = text.partition("://")[0]
     if "://" in text:
@@ -75,6 +75,8 @@ def parse_camera(text: str, *, follow: bool = False) -> Camera:
         return Camera(DEVICE, text, text)
     if not Path(text).is_file():
         raise UserError(f"There is no file {text}. Expected a film, a video device, or an address such as rtsp://HOST.")
+    if not follow and open_film(text) is None:
+        raise UserError(f"{text} is no film; expected a video or a file of many frames.")
     return Camera(GROWING if follow else FILM, text, text)
 
 
@@ -139,10 +141,7 @@ def _open(camera, stop, timeout):
 
 
 def _read_film(path, stop):
-    film = open_film(path)
-    if film is None:
-        raise UserError(f"{path} is no film; expected a video or a file of many frames.")
-    begin = first = None
+    film, begin, first = open_film(path), None, None
     for seconds, values in film.read():
         if begin is None:
             begin, first = time.monotonic(), seconds

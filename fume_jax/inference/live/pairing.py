@@ -39,11 +39,10 @@ class Pairing:
         if self._since is None:
             self._since = now
         chosen = self._pair(there) if len(there) == 2 else {}
-        if not chosen and (set(waiting) - set(there) <= lost or now - self._since >= self.wait):
-            # Two frames that are no pair may find other partners, so they wait too, unless they have waited enough.
-            if len(there) == 1 or now - self._since >= self.wait:
-                gas = max(there, key=lambda gas: self._time(there[gas][-1]))
-                chosen = {gas: there[gas][-1]}
+        waited = now - self._since >= self.wait
+        if not chosen and (waited or (len(there) == 1 and set(waiting) - set(there) <= lost)):
+            gas = max(there, key=lambda gas: self._time(there[gas][-1]))
+            chosen = {gas: there[gas][-1]}
         if chosen:
             self._since = None
         return chosen

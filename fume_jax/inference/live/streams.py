@@ -77,12 +77,13 @@ class Stream:
         self._arrived, self._tell, self._backoff = arrived, tell, backoff or Backoff()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"camera of {gas}", daemon=True)
-        self._last, self._lost_at, self._damage_told = None, None, -_DAMAGE_SECONDS
-        self._size, self._anchor = None, None
+        self._name = f"{gas.upper()}: {camera.name}"
+        self._last = self._found_at = self._lost_at = self._anchor = self._size = None
+        self._damage_told = -_DAMAGE_SECONDS
 
     def start(self) -> None:
         """Begins to read."""
-        self._last = self._lost_at = time.monotonic()
+        self._last = time.monotonic()
         self._thread.start()
 
     def close(self, seconds: float = 2.0) -> None:
@@ -111,26 +112,24 @@ class Stream:
 
     def _run(self):
         while not self._stop.is_set():
-            why = "it broke off"
+            why = "no more data"
             try:
                 for reading in read_camera(self.camera, self._stop, self.timeout):
                     self._put(reading)
-                if self.camera.kind == FILM:
-                    break
             except UserError as error:
                 why = str(error)
             except Exception as error:  # of any type: whatever FFmpeg reports, the camera is tried again
                 why = reason(error)
                 why = f"no data for {self.timeout:g} s" if why == _TIMED_OUT else why
-            if self._stop.is_set():
-                return
+            if self._stop.is_set() or self.camera.kind == FILM:
+                break
             self._lose(why)
             self._stop.wait(self._backoff.next())
         with self._arrived:
             self.ended, self.connected = True, False
             self._arrived.notify_all()
         if not self._stop.is_set():
-            self._tell(f"{self.gas.upper()}: {self.camera.name} is over after {self.frames:,} frames")
+            self._tell(f"{self._name} ends after {self.frames:,} frames ({why})")
 
     def _put(self, reading):
         now = time.monotonic()
@@ -138,13 +137,13 @@ class Stream:
             self.damaged += 1
             if now - self._damage_told >= _DAMAGE_SECONDS:
                 self._damage_told = now
-                self._tell(f"{self.gas.upper()}: a frame was left out: {reading.values} ({self.damaged:,} so far)")
+                self._tell(f"{self._name}: a frame is left out: {reading.values} ({self.damaged:,} so far)")
             return
         if not self.connected:
             self._find(now, reading)
         if (size := reading.values.shape) != self._size:
             if self._size is not None:
-                self._tell(f"{self.gas.upper()}: frames are {size[1]}x{size[0]} now, {_text(self._size)} before")
+                self._tell(f"{self._name}: frames are {_text(size)} now, {_text(self._size)} before")
             self._size = size
         clock = reading.clock
         if clock is None:
@@ -159,19 +158,22 @@ class Stream:
 
     def _find(self, now, reading):
         self._anchor = time.time() - (reading.seconds or 0.0)
-        height, width = reading.values.shape
-        if self._backoff.tries:
+        if self._lost_at is not None:
             self.reconnects += 1
-            self._tell(f"{self.gas.upper()}: {self.camera.name} is back after {now - self._lost_at:.1f} s")
+            self._tell(f"{self._name} is back after {now - self._lost_at:.1f} s")
         else:
-            self._tell(f"{self.gas.upper()}: {self.camera.name}, {width}x{height}")
-        self._backoff.reset()
+            self._tell(f"{self._name} sends {_text(reading.values.shape)}")
+        self._found_at, self._lost_at = now, None
         self.connected = True
 
     def _lose(self, why):
-        if self.connected or not self._backoff.tries:
-            self._lost_at = time.monotonic()
-            self._tell(f"{self.gas.upper()}: {self.camera.name} is lost ({why}); trying again until it is back")
+        now = time.monotonic()
+        if self._lost_at is None:
+            self._lost_at = now
+            self._tell(f"{self._name} is lost ({why}); trying again until it is back")
+        # One that breaks off again and again is tried less and less often.
+        if self.connected and now - self._found_at > self.timeout:
+            self._backoff.reset()
         with self._arrived:
             self.connected = False
             self._arrived.notify_all()
