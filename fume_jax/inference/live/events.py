@@ -15,7 +15,7 @@ from fume_jax.inference.live.films import RATE, stamp
 from fume_jax.runtime import files
 
 # The most moments in memory, and the most seconds of an event on the disk; gas that stays is no event.
-MOST_MOMENTS, MOST_SECONDS = 600, 600.0
+MOST_MOMENTS, MOST_SECONDS = 300, 600.0
 # Quality of annotated pictures while they wait.
 _JPEG = [cv2.IMWRITE_JPEG_QUALITY, 92]
 # Of frames, without loss, as fast as it goes.
@@ -62,7 +62,7 @@ class EventRecorder:
         self._folder, self._seconds, self._tell = folder, seconds, tell
         self._ring: collections.deque[_Moment] = collections.deque(maxlen=MOST_MOMENTS)
         self._stack, self._begin, self._last_on, self._spent = contextlib.ExitStack(), None, None, False
-        self._path = self._writer = self._lines = None
+        self._path = self._writer = self._lines = self._first = None
 
     def add(
         self, time: float, record: Mapping, frames: Mapping[str, np.ndarray], picture: np.ndarray, event: bool
@@ -77,7 +77,7 @@ class EventRecorder:
           event: whether there is an event; see `Detector`.
         """
         pngs = {gas: cv2.imencode(".png", frame, _PNG)[1].tobytes() for gas, frame in frames.items()}
-        jpeg = cv2.imencode(".jpg", picture[..., ::-1], _JPEG)[1].tobytes()
+        jpeg = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), _JPEG)[1].tobytes()
         self._ring.append(_Moment(time, dict(record), pngs, jpeg))
         self._spent &= event  # gas that stays makes no second event
         if event and self._begin is None and not self._spent:
@@ -118,8 +118,8 @@ class EventRecorder:
             path.parent.mkdir(exist_ok=True)
             with files.replacing(path, synced=False) as part:
                 part.write_bytes(png)
-        picture = cv2.imdecode(np.frombuffer(moment.picture, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-        self._writer.write(picture, max(0.0, moment.time - self._first))
+        picture = cv2.imdecode(np.frombuffer(moment.picture, np.uint8), cv2.IMREAD_COLOR)
+        self._writer.write(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), max(0.0, moment.time - self._first))
 
     def _finish(self, error=None):
         if self._begin is None:

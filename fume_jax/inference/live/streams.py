@@ -3,13 +3,13 @@
 import collections
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from fume_jax.data.faults import UnreadableFrame
-from fume_jax.inference.live.cameras import FILM, Camera, read_camera
+from fume_jax.inference.live.cameras import FILM, Camera, parse_camera, read_camera
 from fume_jax.inference.live.retry import Backoff
 from fume_jax.runtime.byproducts import reason
 from fume_jax.runtime.errors import UserError
@@ -45,6 +45,7 @@ class Stream:
       ended: whether it was a film, and is over.
       frames, damaged, dropped, reconnects: numbers since the start. Frames that are replaced before they are taken are
         dropped.
+      arrived: notified of every frame and every change; its lock guards the frames.
       has_clock: whether the camera sends its own clock.
     """
 
@@ -64,7 +65,7 @@ class Stream:
         Args:
           gas: the gas that the camera sees.
           camera: where it is.
-          arrived: notified of every frame and every change; its lock guards the frames.
+          arrived: see the attribute; streams that are watched together share it.
           tell: prints a line.
           timeout: seconds without data after which the stream is lost.
           depth: number of frames that are kept.
@@ -74,12 +75,12 @@ class Stream:
         self.connected = self.ended = self.has_clock = False
         self.frames = self.damaged = self.dropped = self.reconnects = 0
         self._waiting: collections.deque[LiveFrame] = collections.deque(maxlen=depth)
-        self._arrived, self._tell, self._backoff = arrived, tell, backoff or Backoff()
+        self.arrived, self._tell, self._backoff = arrived, tell, backoff or Backoff()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"camera of {gas}", daemon=True)
         self._name = f"{gas.upper()}: {camera.name}"
         self._last = self._found_at = self._lost_at = self._anchor = self._size = None
-        self._damage_told = -_DAMAGE_SECONDS
+        self._damage_told, self._silent = -_DAMAGE_SECONDS, False
 
     def start(self) -> None:
         """Begins to read."""
@@ -106,9 +107,12 @@ class Stream:
         """Returns whether the stream gives no frames: it is not connected, has ended, or is silent for `timeout`."""
         return not self.connected or self.ended or now - self._last > self.timeout
 
-    def silent_seconds(self, now: float) -> float:
-        """Returns for how long there was no frame."""
-        return now - self._last
+    def tell_silence(self, now: float) -> None:
+        """Tells once of a stream that is connected and gives no frames; call it now and then."""
+        silent = self.connected and not self.ended and now - self._last > self.timeout
+        if silent and not self._silent:
+            self._tell(f"{self._name} gives no frame for {self.timeout:g} s")
+        self._silent = silent
 
     def _run(self):
         while not self._stop.is_set():
@@ -125,9 +129,9 @@ class Stream:
                 break
             self._lose(why)
             self._stop.wait(self._backoff.next())
-        with self._arrived:
+        with self.arrived:
             self.ended, self.connected = True, False
-            self._arrived.notify_all()
+            self.arrived.notify_all()
         if not self._stop.is_set():
             self._tell(f"{self._name} ends after {self.frames:,} frames ({why})")
 
@@ -141,6 +145,9 @@ class Stream:
             return
         if not self.connected:
             self._find(now, reading)
+        if self._silent:
+            self._tell(f"{self._name} gives frames again after {now - self._last:.1f} s")
+            self._silent = False
         if (size := reading.values.shape) != self._size:
             if self._size is not None:
                 self._tell(f"{self._name}: frames are {_text(size)} now, {_text(self._size)} before")
@@ -148,13 +155,13 @@ class Stream:
         clock = reading.clock
         if clock is None:
             clock = time.time() if reading.seconds is None else self._anchor + reading.seconds
-        with self._arrived:
+        with self.arrived:
             self.has_clock = reading.clock is not None
             self.frames += 1
             self.dropped += len(self._waiting) == self._waiting.maxlen
             self._waiting.append(LiveFrame(reading.values, now, clock, reading.seconds))
             self._last = now
-            self._arrived.notify_all()
+            self.arrived.notify_all()
 
     def _find(self, now, reading):
         self._anchor = time.time() - (reading.seconds or 0.0)
@@ -174,9 +181,21 @@ class Stream:
         # One that breaks off again and again is tried less and less often.
         if self.connected and now - self._found_at > self.timeout:
             self._backoff.reset()
-        with self._arrived:
+        with self.arrived:
             self.connected = False
-            self._arrived.notify_all()
+            self.arrived.notify_all()
+
+
+def open_streams(given: Mapping[str, str], *, follow: bool = False, **options) -> list[Stream]:
+    """Returns a stream of each camera, addresses by gas; `follow` is as in `parse_camera`, `options` as in `Stream`.
+
+    Raises UserError if there is none, or `parse_camera` does.
+    """
+    if not given:
+        raise UserError("Give the camera of at least one gas: --co2=ADDRESS, --ch4=ADDRESS or both.")
+    arrived = threading.Condition()
+    cameras = {gas: parse_camera(text, follow=follow) for gas, text in given.items()}
+    return [Stream(gas, camera, arrived=arrived, **options) for gas, camera in cameras.items()]
 
 
 def _text(size):
