@@ -27,6 +27,8 @@ STREAM, DEVICE, FILM, GROWING = "stream", "device", "film", "growing"
 _DEVICES = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}")}
 # What FFmpeg should do about latency. RTSP comes over TCP where the server offers it, so that no packet is lost.
 _STREAM_OPTIONS = {"fflags": "nobuffer", "rtsp_flags": "prefer_tcp", "analyzeduration": "1000000"}
+# How much of a growing file is looked at before the first frame, in bytes; FFmpeg would wait for 5 MB.
+_GROWING_OPTIONS = {"probesize": "500000", "analyzeduration": "1000000"}
 # Formats that state no times, to which FFmpeg gives 25 frames a second.
 _TIMELESS = ("mpjpeg", "mjpeg", "h264", "hevc")
 # Seconds between two looks at whether a growing file has grown.
@@ -101,6 +103,8 @@ def read_camera(camera: Camera, stop: threading.Event, timeout: float) -> Iterat
         stream = container.streams.video[0]
         # Threads that decode whole frames hold some of them back.
         stream.thread_type = "SLICE"
+        # Damaged frames are reported, not skipped.
+        stream.codec_context.flags |= av.codec.context.Flags.output_corrupt
         stream.codec_context.options = {"max_pixels": str(max_pixels())}
         timeless = container.format.name in _TIMELESS
         for packet in container.demux(stream):
@@ -131,7 +135,7 @@ def _values(frame, is_corrupt):
 
 def _open(camera, stop, timeout):
     if camera.kind == GROWING:
-        return av.open(_Growing(camera.address, stop), metadata_errors="replace")
+        return av.open(_Growing(camera.address, stop), options=_GROWING_OPTIONS, metadata_errors="replace")
     options = {"timeout": (timeout, timeout), "metadata_errors": "replace"}
     if camera.kind == DEVICE:
         if sys.platform not in _DEVICES:
