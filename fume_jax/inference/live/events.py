@@ -80,17 +80,18 @@ class EventRecorder:
         jpeg = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), _JPEG)[1].tobytes()
         self._ring.append(_Moment(time, dict(record), pngs, jpeg))
         self._spent &= event  # gas that stays makes no second event
-        if event and self._begin is None and not self._spent:
-            self._start(time)
-        if self._begin is None:
-            while self._ring[0].time < time - self._seconds:
-                self._ring.popleft()
+        while self._ring[0].time < time - self._seconds:
+            self._ring.popleft()
+        if self._begin is None and (self._spent or not event):
             return
         self._last_on = time if event else self._last_on
         try:
+            if self._begin is None:
+                self._start(time)
             while self._ring:
                 self._write(self._ring.popleft())
         except Exception as error:
+            self._spent = True
             self._finish(error)
             raise
         if time - self._last_on >= self._seconds or time - self._begin >= MOST_SECONDS:
@@ -102,7 +103,7 @@ class EventRecorder:
         self._finish()
 
     def _start(self, time):
-        self._begin = self._last_on = time
+        self._begin = time
         self._path = self._folder / stamp(time)
         self._path.mkdir(parents=True, exist_ok=True)
         part = self._stack.enter_context(files.replacing(self._path / "predictions.jsonl"))

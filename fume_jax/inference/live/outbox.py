@@ -147,8 +147,9 @@ class MqttPublisher:
     def __init__(self, address: str):
         """Begins to connect; UserError if the address names no broker or topic, or the library is missing."""
         parts = urlsplit(address)
-        self._topic = unquote(parts.path.lstrip("/"))
-        if parts.scheme not in _MQTT_PORTS or not parts.hostname or not self._topic or set(self._topic) & set("+#"):
+        self._topic = unquote(address.partition("://")[2].partition("/")[2])
+        is_topic = self._topic and not set(self._topic) & set("+#")  # which stand for many topics
+        if parts.scheme not in _MQTT_PORTS or not parts.hostname or not is_topic:
             raise UserError(f"--mqtt={without_password(address)}: expected mqtt://HOST[:PORT]/TOPIC, or mqtts://.")
         with needs_extra("live", "MQTT"):
             from paho.mqtt import client as mqtt
