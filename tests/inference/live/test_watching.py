@@ -10,12 +10,14 @@ import types
 import urllib.request
 
 import cv2
+import jax
 import numpy as np
 import psutil
 import pytest
+from flax import nnx
 
 from configs import fume
-from fume_jax.config import create_model
+from fume_jax.config import abstract_model
 from fume_jax.inference.backends import WeightsBackend
 from fume_jax.inference.card import create_card
 from fume_jax.inference.live.pairing import Pairing
@@ -210,11 +212,13 @@ def test_a_model_of_another_gas_is_refused():
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """A folder of weights that compile soon."""
+    """A folder of weights, all 0, of a model that compiles soon."""
     config = fume.get_config()
     config.model.backbone, config.data.height, config.data.width = "tiny", 64, 80
+    graphdef, state = nnx.split(abstract_model(config))
+    model = nnx.merge(graphdef, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), state))
     path = tmp_path_factory.mktemp("tiny")
-    WeightsBackend.write(path, create_model(config), create_card(config, 1, {}))
+    WeightsBackend.write(path, model, create_card(config, 1, {}))
     return path
 
 
