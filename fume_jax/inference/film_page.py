@@ -45,7 +45,7 @@ def create_film_tab(predictor: Predictor) -> None:
             films = [gr.File(label=f"{gas.upper()} film", visible=gas in predictor.card.gases) for gas in GASES]
             start = gr.Button("Predict", variant="primary")
             summary = gr.Dataframe(headers=["", "value"], label="Recording", interactive=False, buttons=[])
-            tables = gr.File(label="Tables", interactive=False, file_count="multiple")
+            downloads = gr.File(label="Tables", interactive=False, file_count="multiple")
         with gr.Column(scale=3, min_width=320):
             video = gr.Video(label="Annotated film", interactive=False, autoplay=True)
             timeline = gr.Image(label="Timeline", interactive=False, format="png", buttons=["download", "fullscreen"])
@@ -57,10 +57,11 @@ def create_film_tab(predictor: Predictor) -> None:
             raise gr.Error("Choose a film of at least one gas.", print_exception=False)
         name = next(Path(file["orig_name"] or file["path"]).stem for file in (co2, ch4) if file is not None)
         folder = predict_uploads(predictor, Recording(printable(name), *given))
-        found = [path if (path := folder / name).is_file() else None for name in (VIDEO, TIMELINE)]
-        return *found, tabulate_summary(folder), [path for name in TABLES if (path := folder / name).is_file()]
+        there = {name: str(folder / name) for name in os.listdir(folder)}
+        tables = [there[name] for name in TABLES if name in there]
+        return there.get(VIDEO), there.get(TIMELINE), tabulate_summary(folder), tables
 
-    outputs = [video, timeline, summary, tables]
+    outputs = [video, timeline, summary, downloads]
     start.click(predict_film, films, outputs, api_name="predict_film", preprocess=False)
 
 

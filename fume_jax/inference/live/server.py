@@ -26,6 +26,8 @@ td:first-child, th:first-child { text-align: left } .bad { color: #d7302f; font-
 <table id="streams"></table>
 <p><a href="metrics">metrics</a> <a href="healthz">health</a> <a href="status.json">JSON</a></p>
 <script>
+const FIELDS = ["class", "abstain", "unlike_training", "co2", "ch4", "co2_gas_fraction", "ch4_gas_fraction", "event",
+  "lag_seconds", "apart_seconds", "milliseconds"];
 const picture = document.getElementById("picture"), wait = ms => new Promise(done => setTimeout(done, ms));
 function fill(id, rows) {
   const table = document.getElementById(id);
@@ -52,8 +54,8 @@ async function numbers() {
     const status = await fetch("status.json").then(answer => answer.json()).catch(() => null);
     document.getElementById("problem").textContent = status ? status.problem || "" : "the watch does not answer";
     if (status) {
-      const shown = Object.entries(status.record).filter(([, value]) => value !== null && value !== "");
-      fill("prediction", shown.map(([name, value]) => [name.replaceAll("_", " "), String(value)]));
+      const shown = FIELDS.filter(name => ![undefined, null, ""].includes(status.record[name]));
+      fill("prediction", shown.map(name => [name.replaceAll("_", " "), String(status.record[name])]));
       const streams = Object.entries(status.streams);
       const names = ["camera", "connected", "frames", "dropped", "damaged", "reconnects"];
       fill("streams", [["", ...streams.map(([gas]) => gas.toUpperCase())],

@@ -75,7 +75,7 @@ class Stream:
         self.connected = self.ended = self.has_clock = False
         self.frames = self.damaged = self.dropped = self.reconnects = 0
         self._waiting: collections.deque[LiveFrame] = collections.deque(maxlen=depth)
-        self.arrived, self._tell, self._backoff = arrived, tell, backoff or Backoff()
+        self.arrived, self._tell, self._backoff = arrived, tell, backoff or Backoff(most=10.0)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"camera of {gas}", daemon=True)
         self._name = f"{gas.upper()}: {camera.name}"
