@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from fume_jax.data.video import VideoWriter
-from fume_jax.inference.live.films import RATE, stamp
+from fume_jax.inference.live.films import PRESET, RATE, stamp
 from fume_jax.runtime import files
 
 # The most moments in memory, and the most seconds of an event on the disk; gas that stays is no event.
@@ -108,7 +108,7 @@ class EventRecorder:
         self._path.mkdir(parents=True, exist_ok=True)
         part = self._stack.enter_context(files.replacing(self._path / "predictions.jsonl"))
         self._lines = self._stack.enter_context(part.open("w", encoding="utf-8"))
-        self._writer = self._stack.enter_context(VideoWriter(self._path / "annotated.mp4", RATE))
+        self._writer = self._stack.enter_context(VideoWriter(self._path / "annotated.mp4", RATE, PRESET))
         self._first = self._ring[0].time
         self._tell(f"event: gas since {stamp(time)}; it is written to {self._path}")
 

@@ -10,6 +10,8 @@ from fume_jax.data.video import VideoWriter
 
 # Frames per second that an encoder plans for; the times of frames are their own.
 RATE = 10
+# How the encoder works beside a model: three times as fast as by default, in less memory.
+PRESET = "veryfast"
 # Names of pieces and of events begin with the time, in UTC.
 _STAMP = "%Y-%m-%dT%H%M%SZ"
 
@@ -36,7 +38,7 @@ class RotatingFilm:
             self.close()
         if self._writer is None:
             self._begin = time
-            self._writer = self._stack.enter_context(VideoWriter(self._folder / f"{stamp(time)}.mp4", RATE))
+            self._writer = self._stack.enter_context(VideoWriter(self._folder / f"{stamp(time)}.mp4", RATE, PRESET))
         try:
             self._writer.write(picture, max(0.0, time - self._begin))
         except Exception as error:
