@@ -25,7 +25,7 @@ from fume_jax.runtime.files import read_json
 from fume_jax.runtime.names import printable
 from fume_jax.schema import GASES
 
-# Pairs that the model processes at once.
+# Pairs that the model processes at once, of short films too, since JAX compiles for each number.
 BATCH_SIZE = 8
 # Files of a film that the page shows or offers: its video, its timeline, and those to download.
 VIDEO, TIMELINE, TABLES = "annotated.mp4", "timeline.png", ("predictions.csv", SUMMARY, PAGE)
@@ -97,10 +97,9 @@ def create_recordings_tab(predictor: Predictor) -> None:
 def predict_uploads(predictor: Predictor, recording: Recording) -> Path:
     """Predicts a recording into a new folder among the files of the page; raises `gr.Error` if it cannot."""
     with told():
-        folder, batch_size = _new_folder() / "recording", BATCH_SIZE
-        settings = find_settings(predictor, recording, None, batch_size)
-        source = open_predicted(settings)
-        options = {"batch_size": min(batch_size, source.total or batch_size), "products": ["video"]}
+        folder = _new_folder() / "recording"
+        settings = find_settings(predictor, recording, None, BATCH_SIZE)
+        source, options = open_predicted(settings), {"batch_size": BATCH_SIZE, "products": ["video"]}
         with output_folder(str(folder), (recording.co2, recording.ch4)):
             options |= {"title": recording.id, "settings": settings}
             if predict_recording(predictor, source, str(folder), **options) == NOTHING_DONE:
