@@ -161,6 +161,15 @@ def test_films_end_a_watch_and_pair_at_their_own_speed(tmp_path):
     assert len([line for line in watched.told if "ends after 12 frames" in line]) == 2
 
 
+def test_a_model_that_only_classifies_watches_too(tmp_path):
+    path = encode(tmp_path / "co2.mp4", [flat(250)] * 5)
+    card, films = dataclasses.replace(CARD, segmented=()), tmp_path / "films"
+    with Watch({"co2": path}, Known(card), films=films, output=str(tmp_path / "lines")) as watched:
+        watched.join()
+    assert watched.code == DONE and len(list(films.glob("*.mp4"))) == 1
+    assert "co2_gas_fraction" not in json.loads((tmp_path / "lines").read_text().splitlines()[0])
+
+
 def test_a_film_without_a_frame_is_nothing_done(tmp_path):
     np.save(tmp_path / "film.npy", np.full((3, 48, 64), np.nan))
     with Watch({"co2": tmp_path / "film.npy"}) as watched:
