@@ -15,14 +15,13 @@ from pathlib import Path
 from absl import flags
 
 from fume_jax.inference import flags as model_flags
+from fume_jax.inference.live import schemes
 from fume_jax.runtime import cli
 from fume_jax.runtime.errors import UserError
 
-# Here too, since the module that opens them imports FFmpeg.
-_SCHEMES = ("rtsp", "rtsps", "rtp", "udp", "tcp", "http", "https")
 _CAMERA = "address, such as rtsp://HOST/PATH, number or path of a video device, or a film."
-_CO2 = cli.define_address("co2", _SCHEMES, f"CO2 camera: {_CAMERA}")
-_CH4 = cli.define_address("ch4", _SCHEMES, f"CH4 camera: {_CAMERA}")
+_CO2 = cli.define_address("co2", schemes.CAMERA, f"CO2 camera: {_CAMERA}")
+_CH4 = cli.define_address("ch4", schemes.CAMERA, f"CH4 camera: {_CAMERA}")
 _FOLLOW = flags.DEFINE_bool(
     "follow", False, "Films are still being written: what is there is read at once, and then what comes."
 )
@@ -41,9 +40,11 @@ _RANGE = flags.DEFINE_string(
 )
 _OUTPUT = flags.DEFINE_string("output", "-", "File to which predictions are added, - for standard output, or empty.")
 _MQTT = cli.define_address(
-    "mqtt", ("mqtt", "mqtts"), "Broker that gets each prediction: mqtt://[USER:PASSWORD@]HOST[:PORT]/TOPIC, or mqtts."
+    "mqtt",
+    tuple(schemes.MQTT_PORTS),
+    "Broker that gets predictions: mqtt://[USER:PASSWORD@]HOST[:PORT]/TOPIC, or mqtts://.",
 )
-_WEBHOOK = cli.define_address("webhook", ("http", "https"), "Address to which each prediction is posted as JSON.")
+_WEBHOOK = cli.define_address("webhook", schemes.WEBHOOK, "Address to which predictions are posted as JSON.")
 _FILMS = flags.DEFINE_string("films", None, "Folder for annotated films, a piece after the other.")
 _FILM_MINUTES = flags.DEFINE_float("film_minutes", 10.0, "Minutes of a piece.", lower_bound=0.01)
 _FILM_KEEP = flags.DEFINE_integer("film_keep", 12, "Number of pieces to keep; older ones are deleted.", lower_bound=1)

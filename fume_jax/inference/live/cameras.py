@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import av
 import numpy as np
@@ -17,10 +16,9 @@ from fume_jax.data.faults import UnreadableFrame, check_size, max_pixels
 from fume_jax.data.films import open_film
 from fume_jax.data.gray import luminance
 from fume_jax.data.video import frame_values
+from fume_jax.inference.live import schemes
 from fume_jax.runtime.errors import UserError
 
-# Network streams that FFmpeg opens.
-SCHEMES = ("rtsp", "rtsps", "rtp", "udp", "tcp", "http", "https")
 # Kinds of cameras.
 STREAM, DEVICE, FILM, GROWING = "stream", "device", "film", "growing"
 # Format and name by which FFmpeg opens device N, by platform.
@@ -58,15 +56,16 @@ class Reading(NamedTuple):
 
 
 def parse_camera(text: str, *, follow: bool = False) -> Camera:
-    """Finds what an address names: `rtsp://...` and other `SCHEMES`, a number or path of a video device, or a film.
+    """Finds what an address names: a stream, by one of `schemes.CAMERA`, a video device by number or path, or a film.
 
     With `follow` a file is one that is still being written. Raises UserError if there is no such file, or this platform
     has no devices by number, or a file is no film.
     """
     scheme = text.partition("://")[0]
     if "://" in text:
-        if scheme not in SCHEMES:
-            raise UserError(f"{text} is no address of a camera; expected one of {', '.join(SCHEMES)} before ://.")
+        if scheme not in schemes.CAMERA:
+            expected = ", ".join(schemes.CAMERA)
+            raise UserError(f"{text} is no address of a camera; expected one of {expected} before ://.")
         return Camera(STREAM, text, without_password(text))
     if text.isdecimal():
         if sys.platform not in _DEVICES:
@@ -84,8 +83,7 @@ def parse_camera(text: str, *, follow: bool = False) -> Camera:
 
 def without_password(address: str) -> str:
     """Returns an address as it may be shown."""
-    credentials, at, _ = urlsplit(address).netloc.rpartition("@")
-    return address.replace(f"{credentials}@", f"{credentials.partition(':')[0]}@", 1) if at else address
+    return re.sub(r"(://[^/?#@:]*):[^/?#]*@", r"\1@", address, count=1)
 
 
 def read_camera(camera: Camera, stop: threading.Event, timeout: float) -> Iterator[Reading]:

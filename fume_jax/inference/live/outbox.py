@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from fume_jax.inference.live.cameras import without_password
 from fume_jax.inference.live.retry import Backoff
+from fume_jax.inference.live.schemes import MQTT_PORTS
 from fume_jax.runtime.byproducts import reason
 from fume_jax.runtime.errors import UserError, needs_extra
 
@@ -17,8 +18,6 @@ from fume_jax.runtime.errors import UserError, needs_extra
 TOLD_SECONDS = 60.0
 # Seconds that a server may take for a message.
 _SEND_SECONDS = 10.0
-# Ports of brokers, by scheme.
-_MQTT_PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 
 class Refused(Exception):
@@ -146,10 +145,14 @@ class MqttPublisher:
 
     def __init__(self, address: str):
         """Begins to connect; UserError if the address names no broker or topic, or the library is missing."""
-        parts = urlsplit(address)
+        try:
+            parts = urlsplit(address)
+            port = parts.port or MQTT_PORTS[parts.scheme]
+        except (KeyError, ValueError):
+            parts = None
         self._topic = unquote(address.partition("://")[2].partition("/")[2])
         is_topic = self._topic and not set(self._topic) & set("+#")  # which stand for many topics
-        if parts.scheme not in _MQTT_PORTS or not parts.hostname or not is_topic:
+        if parts is None or not parts.hostname or not is_topic:
             raise UserError(f"--mqtt={without_password(address)}: expected mqtt://HOST[:PORT]/TOPIC, or mqtts://.")
         with needs_extra("live", "MQTT"):
             from paho.mqtt import client as mqtt
@@ -161,7 +164,7 @@ class MqttPublisher:
         if parts.scheme == "mqtts":
             self._client.tls_set()
         self._client.reconnect_delay_set(1, 30)
-        self._client.connect_async(parts.hostname, parts.port or _MQTT_PORTS[parts.scheme], keepalive=15)
+        self._client.connect_async(parts.hostname, port, keepalive=15)
         self._client.loop_start()
 
     def __call__(self, message: str) -> None:

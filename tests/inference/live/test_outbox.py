@@ -205,7 +205,17 @@ def test_a_broker_that_refuses_the_user_says_so():
 
 
 @pytest.mark.parametrize(
-    "address", ["mqtt://host", "mqtt://host/", "http://host/topic", "mqtt:///topic", "mqtt://u:p@h/a/#", "host/topic"]
+    "address",
+    [
+        "mqtt://host",
+        "mqtt://host/",
+        "http://host/topic",
+        "mqtt:///topic",
+        "mqtt://host:port/a",
+        "mqtt://[host/a",
+        "mqtt://u:p@h/a/#",
+        "host/topic",
+    ],
 )
 def test_an_address_that_names_no_broker_or_topic_is_refused(address):
     with pytest.raises(UserError, match="expected mqtt://HOST") as error:

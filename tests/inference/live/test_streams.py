@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 import pytest
 
-from fume_jax.inference.live.cameras import SCHEMES, parse_camera, without_password
+from fume_jax.inference.live import schemes
+from fume_jax.inference.live.cameras import parse_camera, without_password
 from fume_jax.inference.live.retry import Backoff
 from fume_jax.runtime.errors import UserError
 from tests.inference.live.fakes import HttpCamera, columns, make_stream, noise, until
@@ -250,8 +251,10 @@ def test_addresses_are_shown_without_their_password():
     address = "rtsp://ann:se:cr@et@camera.farm/co2?x=1"
     assert without_password(address) == "rtsp://ann@camera.farm/co2?x=1"
     assert parse_camera(address).name == "rtsp://ann@camera.farm/co2?x=1"
+    assert without_password("rtsp://camera:554/a@b") == "rtsp://camera:554/a@b"
+    assert without_password("rtsp://[bad") == "rtsp://[bad"
     assert parse_camera("/dev/video7")[:2] == ("device", "/dev/video7")
-    for scheme in SCHEMES:
+    for scheme in schemes.CAMERA:
         assert parse_camera(f"{scheme}://host:1/a").kind == "stream"
 
 
