@@ -14,6 +14,7 @@ COMMANDS = {
     "train": ("fume_jax.main", "Train a model, or resume a run."),
     "evaluate": ("fume_jax.evaluate", "Score the best checkpoint of a run again."),
     "predict": ("fume_jax.predict", "Segment and classify images, folders and videos."),
+    "watch": ("fume_jax.commands.watch", "Predict beside cameras, as their frames come."),
     "review": ("fume_jax.commands.review", "Choose frames to label next."),
     "import": ("datasets.fume_ogi.import_labels", "Import labels of annotation tools, to train on them."),
     "app": ("fume_jax.app", "Try a model on a web page."),

@@ -370,6 +370,7 @@ def test_folders_without_a_frame_in_common_or_at_all_are_refused(tmp_path, frame
     [
         *(f"fume_jax.{name}" for name in ("main", "evaluate", "predict", "convert", "export", "app", "summary")),
         "fume_jax.commands.review",
+        "fume_jax.commands.watch",
         "datasets.synthetic_ogi",
         "datasets.synthetic_ogi.film",
         "datasets.fume_ogi",

@@ -3,6 +3,7 @@
 import os
 import sys
 
+import numpy as np
 import pytest
 
 from fume_jax.inference.backends import WeightsBackend
@@ -50,6 +51,7 @@ def commands(root):
     yield "export weights", ["fume_jax.export", f"--workdir={model}", "--format=weights", f"--output={root / 'small'}"]
     yield "predict jax", ["fume_jax.predict", *frames, f"--workdir={root / 'small'}", f"--output={root / 'jax'}"]
     convert = [f"--from_torch={model / 'model.pth'}", "--model=classification_only", f"--workdir={root / 'converted'}"]
+    yield "watch", ["fume_jax.commands.watch", f"--co2={root / 'film.npy'}", f"--workdir={model}", "--port=0"]
     yield "convert", ["fume_jax.convert", *convert]
     for backend in ("local", "slurm", "cloud"):
         sweep = ["--sweep=launch/sweeps/baselines.py", f"--workdir={root / backend}", f"--backend={backend}"]
@@ -68,6 +70,7 @@ NAMES = [name for name, _ in commands(os.path and __import__("pathlib").Path("."
 def answers(tmp_path_factory):
     root = tmp_path_factory.mktemp("network")
     WeightsBackend.write(root / "model", *reversed(card_and_model("classification_only")))
+    np.save(root / "film.npy", np.zeros((5, 48, 64), np.uint8))
     own = {"HOME": root / "home", "TMPDIR": root / "tmp", "MPLCONFIGDIR": root / "matplotlib"}
     for folder in own.values():
         folder.mkdir()

@@ -70,7 +70,7 @@ def sample_video(path: str | Path, count: int) -> list[np.ndarray]:
                 if seconds:
                     container.seek(int(seconds / stream.time_base), stream=stream)
                 if (frame := next(container.decode(stream), None)) is not None:
-                    frames.append(_values(frame))
+                    frames.append(frame_values(frame))
     return frames
 
 
@@ -112,9 +112,12 @@ class VideoWriter:
     no file.
     """
 
-    def __init__(self, path: str | Path, rate: float = DEFAULT_RATE):
-        """Prepares to write to `path`; `rate`, frames per second on average, guides the encoder."""
-        self._path, self._rate = Path(path), Fraction(rate).limit_denominator(1001)
+    def __init__(self, path: str | Path, rate: float = DEFAULT_RATE, preset: str = "medium"):
+        """Prepares to write to `path`; `rate`, frames per second on average, guides the encoder.
+
+        `preset` is one of x264: a faster one makes larger files.
+        """
+        self._path, self._rate, self._preset = Path(path), Fraction(rate).limit_denominator(1001), preset
         self._stack = contextlib.ExitStack()
         self._container = self._stream = None
         self._last = -1
@@ -147,8 +150,9 @@ class VideoWriter:
         # The index comes first, so that a browser can start to play before it has the whole file.
         container = av.open(f"file:{part}", "w", format="mp4", container_options={"movflags": "faststart"})
         self._container = self._stack.enter_context(container)
+        options, size = {"crf": "20", "preset": self._preset}, {"width": width, "height": height}
         self._stream = self._container.add_stream(
-            "libx264", self._rate, {"crf": "20"}, width=width, height=height, pix_fmt="yuv420p", time_base=TIME_BASE
+            "libx264", self._rate, options, **size, pix_fmt="yuv420p", time_base=TIME_BASE
         )
         # Without these, players guess the colour space from the size.
         context = self._stream.codec_context
@@ -227,7 +231,7 @@ def _decode(path):
                 latest = seconds(frame.pts)
                 try:
                     damaged = frame.is_corrupt or frame.pts in incomplete
-                    yield unreadable(latest, "damaged or incomplete") if damaged else (latest, _values(frame))
+                    yield unreadable(latest, "damaged or incomplete") if damaged else (latest, frame_values(frame))
                 except (av.FFmpegError, UnreadableFrame, ValueError, MemoryError) as error:
                     yield unreadable(latest, str(error) or "there is not enough memory")
                 incomplete.discard(frame.pts)
@@ -255,7 +259,7 @@ def _packets(container, stream):
         yield av.Packet(), error
 
 
-def _values(frame):
+def frame_values(frame):
     """Returns the luminance of a decoded frame, [H, W], as players turn it."""
     bits = frame.format.components[0].bits
     # FFmpeg stretches limited range to these two formats; it would clip floats.

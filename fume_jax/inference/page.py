@@ -12,6 +12,7 @@ from fume_jax.data.faults import UnreadableFrame, max_pixels
 from fume_jax.data.images import MAX_PIXEL_BYTES, read_frame
 from fume_jax.evaluation.overlays import overlay
 from fume_jax.inference.card import ModelCard
+from fume_jax.inference.film_page import create_film_tab, create_recordings_tab
 from fume_jax.inference.host_check import HostCheck
 from fume_jax.inference.predictor import Predictor, pretrained_examples
 from fume_jax.learning.plume import Plume
@@ -29,51 +30,64 @@ THEME = gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=FONT, fo
 
 
 def create_page(predictor: Predictor) -> gr.Blocks:
-    """Creates the page of a model.
+    """Creates the page of a model, with an endpoint in each of its tabs."""
+    card = predictor.card
+    with gr.Blocks(title="fume_jax", analytics_enabled=False) as page:
+        gr.Markdown(describe(card))
+        with gr.Tab("Frames"):
+            create_frame_tab(predictor)
+        with gr.Tab("Films"):
+            create_film_tab(predictor)
+        with gr.Tab("Recordings"):
+            create_recordings_tab(predictor)
+    return page
+
+
+def create_frame_tab(predictor: Predictor) -> None:
+    """Adds what predicts a frame of each gas, or of one, to the page that is being built.
 
     For every model, the endpoint `predict` takes an image file of each gas, either of which may be None, and returns
     the overlays of CO2 and CH4, probabilities, measures and milliseconds; those that the model lacks are None.
     """
     card = predictor.card
-    with gr.Blocks(title="fume_jax", analytics_enabled=False) as page:
-        gr.Markdown(describe(card))
-        # Parts that the model lacks are hidden, so that the endpoint is the same for all models.
-        with gr.Row():
-            with gr.Column(scale=2, min_width=320):
-                with gr.Row():
-                    frames = [_picture(f"{gas.upper()} frame", gas in card.gases, upload=True) for gas in GASES]
-                examples = list_examples(card)
-                labels = {"label": "Examples, simulated", "example_labels": list(examples)}
-                gr.Examples(list(examples.values()), frames, **labels, api_visibility="private")
-                probabilities = gr.Label(label="pH state", visible=card.classifies)
-                milliseconds = gr.Number(label="Milliseconds", precision=1, interactive=False)
-            with gr.Column(scale=3, min_width=320, visible=bool(card.segmented)):
-                with gr.Row():
-                    overlays = [_picture(LEGENDS[gas], gas in card.segmented, upload=False) for gas in GASES]
-                measures = gr.Dataframe(tabulate({}, card.segmented), label="Plume", interactive=False, buttons=[])
+    # Parts that the model lacks are hidden, so that the endpoint is the same for all models.
+    with gr.Row():
+        with gr.Column(scale=2, min_width=320):
+            with gr.Row():
+                frames = [_picture(f"{gas.upper()} frame", gas in card.gases, upload=True) for gas in GASES]
+            examples = list_examples(card)
+            labels = {"label": "Examples, simulated", "example_labels": list(examples)}
+            chosen = gr.Examples(list(examples.values()), frames, **labels, api_visibility="private")
+            probabilities = gr.Label(label="pH state", visible=card.classifies)
+            milliseconds = gr.Number(label="Milliseconds", precision=1, interactive=False)
+        with gr.Column(scale=3, min_width=320, visible=bool(card.segmented)):
+            with gr.Row():
+                overlays = [_picture(LEGENDS[gas], gas in card.segmented, upload=False) for gas in GASES]
+            measures = gr.Dataframe(tabulate({}, card.segmented), label="Plume", interactive=False, buttons=[])
 
-        def predict(co2: dict | None, ch4: dict | None):
-            """Segments and classifies a pair of frames, or one."""
-            given = {gas: file for gas, file in zip(GASES, (co2, ch4), strict=True) if file is not None}
-            if not given:
-                return None, None, None, tabulate({}, card.segmented), None
-            pair = read_pair(given)
-            try:
-                (prediction,) = predictor.predict([pair])
-                pictured = {gas: overlay(pair[gas][..., 0], mask, gas) for gas, mask in prediction.masks.items()}
-            except MemoryError as error:
-                raise gr.Error("There is not enough memory for this frame.", print_exception=False) from error
-            table = tabulate(prediction.plumes, card.segmented)
-            return *map(pictured.get, GASES), prediction.probabilities or None, table, prediction.milliseconds
+    def predict(co2: dict | None, ch4: dict | None):
+        """Segments and classifies a pair of frames, or one."""
+        given = {gas: file for gas, file in zip(GASES, (co2, ch4), strict=True) if file is not None}
+        if not given:
+            return None, None, None, tabulate({}, card.segmented), None
+        pair = read_pair(given)
+        try:
+            (prediction,) = predictor.predict([pair])
+            pictured = {gas: overlay(pair[gas][..., 0], mask, gas) for gas, mask in prediction.masks.items()}
+        except MemoryError as error:
+            raise gr.Error("There is not enough memory for this frame.", print_exception=False) from error
+        table = tabulate(prediction.plumes, card.segmented)
+        return *map(pictured.get, GASES), prediction.probabilities or None, table, prediction.milliseconds
 
-        # Gradio would read uploads with Pillow, which does not support all formats of cameras.
-        options = {"preprocess": False, "show_progress": "minimal"}
-        outputs = [*overlays, probabilities, measures, milliseconds]
-        changes = [frame.change for frame in frames]
-        gr.on(changes, predict, frames, outputs, api_name="predict", trigger_mode="always_last", **options)
-        for frame in frames:
-            frame.upload(show_upload, frame, frame, api_visibility="private", **options)
-    return page
+    # Gradio would read uploads with Pillow, which does not support all formats of cameras.
+    options = {"preprocess": False, "show_progress": "minimal"}
+    outputs = [*overlays, probabilities, measures, milliseconds]
+    # What the user does, not every change: `show_upload` changes the frame once more, and an example both.
+    inputs = [frame.input for frame in frames]
+    gr.on(inputs, predict, frames, outputs, api_name="predict", trigger_mode="always_last", **options)
+    chosen.load_input_event.then(predict, frames, outputs, api_visibility="private", **options)
+    for frame in frames:
+        frame.upload(show_upload, frame, frame, api_visibility="private", **options)
 
 
 def launch_options(host: str) -> dict:

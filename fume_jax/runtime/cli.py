@@ -25,8 +25,8 @@ _PACKAGE = Path(__file__).parents[1]
 CONFIGS = next((path for path in (_PACKAGE / "assets" / "configs", _PACKAGE.parent / "configs") if path.is_dir()), None)
 # An argument as it may come: --FLAG=VALUE, --FLAG=KEY=VALUE, or VALUE, a word of its own.
 _ARGUMENT = re.compile(r"(?P<name>(?:--?[\w.-]+=)?(?:[\w.]+=)?)(?P<value>.*)", re.DOTALL)
-# The flag that names a bucket and no file.
-_BUCKET = "--bucket"
+# Flags that take an address, by the schemes that it may have; None for any.
+_ADDRESSES: dict[str, Sequence[str] | None] = {"--bucket": None}
 # JAX's words about an entry of its cache of compiled programs.
 _BROKEN_PROGRAM = re.compile(r"Error reading persistent compilation cache entry for '([^']+)'")
 _UNKEPT_PROGRAM = re.compile(r"Error writing persistent compilation cache entry for '[^']+': (.*)")
@@ -68,12 +68,23 @@ def canonical_arguments(arguments: Sequence[str]) -> list[str]:
             name = "--" + name[2:].replace("-", "_")
         flag = name if equals else (canonical or [""])[-1]
         argument = name + equals + value
-        if flag != _BUCKET:
-            prefix, value = _ARGUMENT.fullmatch(argument).groups()
+        prefix, value = _ARGUMENT.fullmatch(argument).groups()
+        if not _is_address(flag, value):
             argument = prefix + local_path(value, prefix.rstrip("=") or flag)
         name, _, value = argument.partition("=")
         canonical.append(f"--config={find_config(value)}" if name == "--config" and value else argument)
     return canonical
+
+
+def define_address(name: str, schemes: Sequence[str], description: str) -> flags.FlagHolder:
+    """Defines a flag that takes an address with one of these schemes, or what a string flag takes."""
+    _ADDRESSES[f"--{name}"] = schemes
+    return flags.DEFINE_string(name, None, description)
+
+
+def _is_address(flag, value):
+    schemes = _ADDRESSES.get(flag, ())
+    return schemes is None or value.startswith(tuple(f"{scheme}://" for scheme in schemes))
 
 
 def local_path(path: str, name: str) -> str:

@@ -1,10 +1,13 @@
 """The page as a browser's script drives it: a real server, real uploads."""
 
 import contextlib
+import csv
 import re
 import signal
 import socket
 import types
+import zipfile
+from pathlib import Path
 
 import cv2
 import httpx
@@ -14,6 +17,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from configs.fume import get_config
+from fume_jax.data.video import VideoWriter, read_video
 from fume_jax.inference.card import create_card
 from fume_jax.inference.page import create_page
 from fume_jax.inference.predictor import Predictor, pretrained_examples
@@ -176,10 +180,82 @@ def test_the_page_shows_what_the_model_has(name, shown):
         for child in node.get("children") or []:
             yield from labels(child, visible)
 
-    assert set(labels(page.config["layout"])) - {"", "Examples", "Milliseconds"} == shown
+    films = {"Recording", "Tables", "Annotated film", "Timeline", "Films", "Recordings"}
+    films |= {f"{gas.upper()} film" for gas in GASES if f"{gas.upper()} frame" in shown}
+    assert set(labels(page.config["layout"])) - {"", "Examples", "Milliseconds"} == shown | films
     (text,) = (props["value"] for props in components.values() if str(props.get("value")).startswith("# "))
     assert "trained for 1,200 steps on simulated frames alone" in text
     assert "gas IoU 0.62" in text
+
+
+def test_one_upload_predicts_once():
+    """The page shows an upload anew, as the model reads it: that is a change, but nothing that the user put in."""
+    card = create_card(get_config(), 1, {})
+    page = create_page(types.SimpleNamespace(card=card))
+    frames = [c["id"] for c in page.config["components"] if c["props"].get("label") in ("CO2 frame", "CH4 frame")]
+    (endpoint,) = (d for d in page.config["dependencies"] if d["api_name"] == "predict")
+    assert sorted(map(tuple, endpoint["targets"])) == [(frame, "input") for frame in sorted(frames)]
+    assert not [d for d in page.config["dependencies"] for _, event in d["targets"] if event == "change"]
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    """A film of each gas, of frames to try the model on."""
+    folder = tmp_path_factory.mktemp("films")
+    for gas, file in next(files for files in pretrained_examples().values() if len(files) == 2).items():
+        picture = cv2.cvtColor(cv2.imread(str(file), cv2.IMREAD_GRAYSCALE), cv2.COLOR_GRAY2RGB)
+        with VideoWriter(folder / f"bottle_{gas}.mp4", 10) as film:
+            for i in range(4):
+                film.write(picture, i / 10)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def client(server, tmp_path_factory):
+    return Client(server, verbose=False, analytics_enabled=False, download_files=tmp_path_factory.mktemp("films"))
+
+
+def test_two_films_give_an_annotated_film_a_timeline_and_tables(client, films):
+    given = [handle_file(str(films / f"bottle_{gas}.mp4")) for gas in GASES]
+    video, timeline, summary, tables = client.predict(*given, api_name="/predict_film")
+    video = video["video"] if isinstance(video, dict) else video
+    assert len(list(read_video(video))) == 4
+    assert cv2.imread(timeline).std() > 10
+    assert {Path(path).name for path in tables} == {"predictions.csv", "recording.json", "recording.html"}
+    with open(next(path for path in tables if path.endswith(".csv")), newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["co2"], row["ch4"]) for row in rows] == [("read", "read")] * 4
+    assert dict(summary["data"])["frames"] == "4"
+
+
+def test_a_film_of_one_gas_is_enough_and_one_bad_film_is_one_message(client, films, tmp_path):
+    *_, tables = client.predict(None, handle_file(str(films / "bottle_ch4.mp4")), api_name="/predict_film")
+    assert len(tables) == 3
+    (tmp_path / "broken.mp4").write_text("no film")
+    with pytest.raises(AppError, match=r"^broken.mp4 is no video that can be read") as error:
+        client.predict(handle_file(str(tmp_path / "broken.mp4")), None, api_name="/predict_film")
+    assert str(error.value).count("broken.mp4") == 1
+    with pytest.raises(AppError, match="Choose a film of at least one gas"):
+        client.predict(None, None, api_name="/predict_film")
+
+
+def test_films_that_are_named_for_their_gas_are_recordings(client, films):
+    given = [handle_file(str(films / f"bottle_{gas}.mp4")) for gas in GASES]
+    table, everything = client.predict(given, api_name="/predict_recordings")
+    assert table["headers"][0] == "id" and [row[0] for row in table["data"]] == ["bottle"]
+    assert dict(zip(table["headers"], table["data"][0], strict=True))["frames"] == "4"
+    with zipfile.ZipFile(everything) as file:
+        assert {"recordings.csv", "bottle/annotated.mp4", "bottle/predictions.csv"} <= set(file.namelist())
+
+
+def test_films_of_this_machine_that_nobody_uploaded_stay_private(server, films):
+    for name, data in [
+        ("predict_film", [{"path": str(films / "bottle_co2.mp4")}, None]),
+        ("predict_recordings", [[{"path": str(films / "bottle_co2.mp4")}]]),
+    ]:
+        call = f"{server}/gradio_api/call/{name}"
+        answer = httpx.get(f"{call}/{httpx.post(call, json={'data': data}).json()['event_id']}").text
+        assert answer.startswith("event: error\n"), answer
 
 
 def test_without_gradio_the_extra_is_named(monkeypatch, tmp_path):
