@@ -4,7 +4,7 @@ from pathlib import Path
 
 from absl import flags
 
-from fume_jax.inference.formats import FORMATS, exported_file
+from fume_jax.inference.formats import FORMATS, PRETRAINED, exported_file
 from fume_jax.runtime import cli
 from fume_jax.runtime.errors import UserError
 
@@ -27,7 +27,6 @@ def main() -> None:
     """Exports as the flags say."""
     from fume_jax.evaluation.tables import aligned
     from fume_jax.inference.exporter import export_run
-    from fume_jax.training.weights import PRETRAINED
 
     if not _OUTPUT.value and (_WORKDIR.value is None or _FORMAT.value == "weights"):
         raise UserError("Expected a path to write to: add --output=PATH.")

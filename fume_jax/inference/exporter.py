@@ -11,14 +11,14 @@ import numpy as np
 
 from fume_jax.data.dataset import Dataset
 from fume_jax.data.images import read_frame
-from fume_jax.inference.backends import BACKENDS, Backend, JaxBackend
+from fume_jax.inference.backends import Backend, backend_class
 from fume_jax.inference.card import ModelCard
 from fume_jax.inference.formats import FORMATS
+from fume_jax.inference.jax_backends import JaxBackend
 from fume_jax.inference.predictor import prepare_pair, pretrained_examples, stack
 from fume_jax.models.fume import MIN_SIZE
 from fume_jax.runtime import files
 from fume_jax.runtime.errors import UserError
-from fume_jax.runtime.preflight import full_disk
 from fume_jax.schema import GASES
 from fume_jax.training.checkpoint import only_weights
 
@@ -54,7 +54,7 @@ def export_run(
     Returns the comparison of each output, and a description of the frames. Raises UserError, and writes nothing, if
     `workdir` is no run, a package is missing, `path` holds something else, or the export differs.
     """
-    backend, suffix = BACKENDS[format], FORMATS[format].suffix
+    backend, suffix = backend_class(format), FORMATS[format].suffix
     if suffix and path.suffix != suffix:
         raise UserError(f"--output={path} does not end in {suffix}, as files of --format={format} do.")
     if path.exists() and not (path.is_dir() if format == "weights" else path.is_file()):
@@ -71,7 +71,7 @@ def export_run(
     # Each compilation may round sums in half precision in another order.
     half = format == "weights" or (native and model.card.config["model"]["dtype"] != "float32")
     batches, source = _batches(model.card, data, sizes=2 if dynamic_size else 1)
-    with full_disk(path.parent, "an export"), files.scratch(path.parent, ".export-") as folder, precision:
+    with files.full_disk(path.parent, "an export"), files.scratch(path.parent, ".export-") as folder, precision:
         part = folder / path.name
         backend.write(part, model.model, model.card, **({"dynamic_size": True} if dynamic_size else {}))
         exported = JaxBackend(part, dtype) if format == "weights" else backend(part)

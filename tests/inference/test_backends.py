@@ -15,9 +15,11 @@ import torch
 
 from configs import demo, fume
 from fume_jax.inference import backends, exporter
-from fume_jax.inference.backends import BACKENDS, JaxBackend, TorchBackend, WeightsBackend, open_backend
-from fume_jax.inference.card import ModelCard, create_card
+from fume_jax.inference.backends import backend_class, open_backend
+from fume_jax.inference.card import ModelCard
 from fume_jax.inference.formats import FORMAT_OF_SUFFIX, FORMATS
+from fume_jax.inference.jax_backends import JaxBackend, WeightsBackend, create_card
+from fume_jax.inference.torch_backend import TorchBackend
 from fume_jax.interop import from_state_dict
 from fume_jax.interop.stablehlo import PLATFORMS
 from fume_jax.runtime.errors import UserError
@@ -71,7 +73,7 @@ def batch(count, height=HEIGHT, width=WIDTH):
 def test_an_export_says_what_the_model_says(folders, tmp_path, format, name):
     model = JaxBackend(folders / name)
     path = tmp_path / f"model{FORMATS[format].suffix}"
-    BACKENDS[format].write(path, model.model, model.card)
+    backend_class(format).write(path, model.model, model.card)
     exported = open_backend(path)
     assert exported.card == model.card
     for inputs in (batch(1), batch(3)):
@@ -111,7 +113,7 @@ def test_onnx_of_dynamic_size_takes_frames_of_any_size_and_has_no_normalisation_
 
 def test_stablehlo_is_for_every_platform(folders, tmp_path):
     model = JaxBackend(folders / "classification_only")
-    BACKENDS["stablehlo"].write(tmp_path / "model.stablehlo", model.model, model.card)
+    backend_class("stablehlo").write(tmp_path / "model.stablehlo", model.model, model.card)
     with zipfile.ZipFile(tmp_path / "model.stablehlo") as file:
         exported = jax.export.deserialize(bytearray(file.read("model.bin")))
     assert exported.platforms == PLATFORMS == ("cpu", "cuda", "tpu")
@@ -139,7 +141,7 @@ def write_exports(folder):
     folder.mkdir()
     card, model = card_and_model("classification_only")
     for format in FORMAT_OF_SUFFIX.values():
-        BACKENDS[format].write(folder / f"model{FORMATS[format].suffix}", model, card)
+        backend_class(format).write(folder / f"model{FORMATS[format].suffix}", model, card)
 
 
 @pytest.fixture(scope="module")
@@ -254,9 +256,9 @@ def test_memory_that_a_model_cannot_have_is_a_memory_error(tmp_path):
     backend = open_backend(tmp_path / "greedy.onnx")
     with pytest.raises(MemoryError, match="Failed to allocate memory"):
         backend(modality_mask=np.array([10**13]))
-    with pytest.raises(MemoryError, match="can't allocate memory"), backends._allocating():
+    with pytest.raises(MemoryError, match="can't allocate memory"), backends.allocating():
         torch.zeros(10**15)
-    with pytest.raises(ValueError, match="other"), backends._allocating():
+    with pytest.raises(ValueError, match="other"), backends.allocating():
         raise ValueError("other")
 
 
@@ -337,7 +339,7 @@ def test_an_export_that_differs_from_the_model_is_not_written(folders, tmp_path,
         def __call__(self, **inputs):
             return {name: x + 1e-3 * (name == "cls_logits") for name, x in super().__call__(**inputs).items()}
 
-    monkeypatch.setitem(BACKENDS, "torch", Altered)
+    monkeypatch.setattr(exporter, "backend_class", lambda _: Altered)
     (tmp_path / "model.pth").write_text("earlier")
     with pytest.raises(
         UserError, match=r"differs from the model on the examples of the pretrained model: cls_logits by .*1.0e-03"

@@ -15,8 +15,9 @@ from PIL import Image
 import fume_jax
 from configs.pretrained import get_config as pretrained_config
 from fume_jax.data.images import UnreadableFrame, read_frame
-from fume_jax.inference.backends import JaxBackend
 from fume_jax.inference.card import ModelCard
+from fume_jax.inference.formats import PRETRAINED
+from fume_jax.inference.jax_backends import JaxBackend
 from fume_jax.inference.predictor import Predictor, prepare_pair, pretrained_examples
 from fume_jax.runtime.errors import UserError
 from fume_jax.schema import CLASSES
@@ -180,7 +181,7 @@ def pretrained():
 
 
 def test_the_pretrained_model_is_small_and_says_what_made_it(pretrained):
-    assert (weights.PRETRAINED / weights.FILE).stat().st_size <= 4e6
+    assert (PRETRAINED / weights.FILE).stat().st_size <= 4e6
     config = pretrained_config()
     config.data.path = "data/synthetic_ogi/published_320x240/2.0.0"  # the version that was rendered then
     assert pretrained.card.config == json.loads(config.to_json())
