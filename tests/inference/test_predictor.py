@@ -44,6 +44,8 @@ CLASS = {"cls_logits": np.zeros(3)}
 class Known:
     """Of each frame: gas where it is brighter than grey, tube where it is black; the class counts the gases."""
 
+    uses_jax = False
+
     def __init__(self, card=CARD):
         self.card = card
         self.batches = []
