@@ -23,6 +23,9 @@ _DYNAMIC_SIZE = flags.DEFINE_bool(
 _END_TO_END = flags.DEFINE_bool(
     "end_to_end", False, "Write ONNX that takes frames as they are, uint8 of any size, and gives masks of that size."
 )
+_INT8 = flags.DEFINE_bool(
+    "int8", False, "Write ONNX or OpenVINO that computes in 8 bits; refused if it does worse on the validation split."
+)
 _TRITON = flags.DEFINE_string(
     "triton", None, "Folder to write the ONNX file to once more, as a model of NVIDIA's Triton; with --end_to_end."
 )
@@ -41,7 +44,7 @@ def main() -> None:
     path = Path(_OUTPUT.value) if _OUTPUT.value else exported_file(workdir, _FORMAT.value)
     if _TRITON.value and not _END_TO_END.value:
         raise UserError("--triton needs --end_to_end: a server gets frames as they are.")
-    options = {"dynamic_size": _DYNAMIC_SIZE.value, "end_to_end": _END_TO_END.value, "data": _DATA.value}
+    options = {name: flags.FLAGS[name].value for name in ("dynamic_size", "end_to_end", "int8", "data")}
     parities, source = export_run(workdir, _FORMAT.value, path, **options)
     rows = [("", "max error", "same class", "of")]
     rows += [(p.output, f"{p.max_error:.1e}", f"{p.agreement:.4%}", f"{p.decisions:,}") for p in parities]

@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import importlib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -20,12 +20,15 @@ from fume_jax.runtime.files import check_zip, readable
 
 # The most bytes of an exported model, packed and unpacked.
 MAX_BYTES = 2**30
+# Stands for the digest of a file while it is computed.
+NO_DIGEST = "0" * 64
 # The class that reads and writes the files of each format, and its module, which imports the software that runs them.
 BACKENDS = {
     "onnx": ("onnx_backend", "OnnxBackend"),
     "torch": ("torch_backend", "TorchBackend"),
     "stablehlo": ("jax_backends", "StablehloBackend"),
     "weights": ("jax_backends", "WeightsBackend"),
+    "openvino": ("openvino_backend", "OpenvinoBackend"),
 }
 
 
@@ -60,13 +63,16 @@ def backend_class(format: str) -> type[Backend]:
         ) from error
 
 
-def open_backend(path: str | Path | None = None, name: str | None = None) -> Backend:
+def open_backend(
+    path: str | Path | None = None, name: str | None = None, providers: Sequence[str] | None = None
+) -> Backend:
     """Opens a trained model.
 
     Args:
       path: run folder, exported file, or None for the pretrained model.
-      name: `jax`, `onnx`, `stablehlo` or `torch`; None chooses by the file's suffix, JAX for a folder. With a run
-        folder, the others run the file that `fume export` writes there.
+      name: one of `formats.BACKENDS`, such as `jax` or `onnx`; None chooses by the file's suffix, JAX for a folder.
+        With a run folder, the others run the file that `fume export` writes there.
+      providers: of ONNX Runtime, see `OnnxBackend`; for ONNX files alone.
 
     Raises UserError if there is no such file, it is damaged or of another format, or its software is not installed.
     """
@@ -78,6 +84,8 @@ def open_backend(path: str | Path | None = None, name: str | None = None) -> Bac
     path = Path(path or formats.PRETRAINED)
     if path.is_dir():
         if name in (None, "jax"):
+            if providers is not None:
+                raise UserError(f"--providers is for ONNX files, and {path} is a run folder.")
             return backend_class("weights")(path)
         path = formats.exported_file(path, name)
         if not path.is_file():
@@ -90,7 +98,9 @@ def open_backend(path: str | Path | None = None, name: str | None = None) -> Bac
         raise UserError(f"{path} is no model: expected a run folder, or a file that ends in {known}.")
     if name not in (None, kind):
         raise UserError(f"Backend {name} does not read {path}, which is a file for {kind}.")
-    return backend_class(kind)(path)
+    if providers is not None and kind != "onnx":
+        raise UserError(f"--providers is for ONNX files, and {path} is a file for {kind}.")
+    return backend_class(kind)(path) if providers is None else backend_class(kind)(path, providers)
 
 
 def nchw(x):

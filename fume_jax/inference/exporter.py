@@ -13,12 +13,14 @@ import numpy as np
 
 from fume_jax.data.dataset import Dataset
 from fume_jax.data.images import read_frame
+from fume_jax.inference import quantization
 from fume_jax.inference.backends import Backend, backend_class
 from fume_jax.inference.card import ModelCard
 from fume_jax.inference.formats import FORMATS
 from fume_jax.inference.jax_backends import JaxBackend
 from fume_jax.inference.onnx_backend import OnnxBackend
 from fume_jax.inference.predictor import Predictor, prepare_pair, pretrained_examples, stack
+from fume_jax.inference.quality import read_examples
 from fume_jax.models.fume import MIN_SIZE
 from fume_jax.runtime import files
 from fume_jax.runtime.errors import UserError
@@ -55,7 +57,7 @@ def export_run(
       path: file to write, or folder for `weights`.
       data: dataset to compare on; if None, that of the run, or, if that is missing, the pretrained model's examples.
       options: `dynamic_size`, to accept frames of any size, or `end_to_end`, to do so with all that is done before and
-        after the model; only for `onnx`.
+        after the model, only for `onnx`; or `int8`, to compute in 8 bits, also for `openvino`.
 
     Returns the comparison of each output, and a description of the frames. Raises UserError, and writes nothing, if
     `workdir` is no run, a package is missing, `path` holds something else, or the export differs.
@@ -68,7 +70,7 @@ def export_run(
     if path.is_dir() and any(path.iterdir()) and not only_weights(path):
         raise UserError(f"--output={path} holds something else already; choose a new folder.")
     options = {name: value for name, value in options.items() if value}
-    if options and format != "onnx":
+    if options and format != "onnx" and not (options == {"int8": True} and format == "openvino"):
         raise UserError(f"--{next(iter(options))} is for --format=onnx; {format} takes frames of the size in training.")
     if len(options) > 1:
         raise UserError(f"{' and '.join(f'--{name}' for name in options)} do not go together; choose one of them.")
@@ -83,18 +85,43 @@ def export_run(
     batches = _batches(model.card, pairs, sizes=2 if "dynamic_size" in options else 1)
     with files.full_disk(path.parent, "an export"), files.scratch(path.parent, ".export-") as folder, precision:
         part = folder / path.name
-        backend.write(part, model.model, model.card, **options)
+        if "int8" in options:
+            source += f"; {write_quantized(format, part, model, data)}"
+        else:
+            backend.write(part, model.model, model.card, **options)
         exported = JaxBackend(part, dtype) if format == "weights" else backend(part)
         parities = compare(model, exported, batches)
         if "end_to_end" in options:
             parities += compare_end_to_end(model, exported, pairs)
-        _check(parities, HALF if half else EXACT, source)
+        if "int8" not in options:
+            _check(parities, HALF if half else EXACT, source)
         if path.is_dir():  # of earlier weights; other files in it stay
             for file in part.iterdir():
                 os.replace(file, path / file.name)
         else:
+            if format == "openvino":
+                os.replace(part.with_suffix(".bin"), path.with_suffix(".bin"))
             os.replace(part, path)
     return parities, source
+
+
+def write_quantized(format: str, path: Path, model: JaxBackend, data: str | None) -> str:
+    """Writes a file in 8 bits, `onnx` or `openvino`, and returns in words how it compares with the model.
+
+    Raises UserError without a dataset to calibrate on, that of the run if `data` is None, or if the file does worse.
+    """
+    card, data = model.card, data or model.card.config["data"]["path"]
+    if not os.path.isdir(data):
+        raise UserError(f"--int8 is calibrated on frames of training, and there is no {data}: add --data=DATASET.")
+    calibrating = read_examples(card, data, "train", quantization.CALIBRATED)
+    compared = read_examples(card, data, "val", quantization.COMPARED)
+    with files.scratch(path.parent, ".float-") as folder:
+        backend_class("onnx").write(folder / "model.onnx", model.model, card)
+        if format == "openvino":
+            quantization.quantize_openvino(path, folder / "model.onnx", card, calibrating, compared)
+        else:
+            quantization.quantize_onnx(path, folder / "model.onnx", card, calibrating)
+    return quantization.check_quality(model, backend_class(format)(path), compared)
 
 
 def _check(parities, tolerance, source):

@@ -16,6 +16,7 @@ FORMATS = {
     "onnx": Format(".onnx", "for ONNX Runtime and other readers of ONNX"),
     "torch": Format(".pth", "a checkpoint file that the PyTorch implementation loads"),
     "stablehlo": Format(".stablehlo", "for JAX on CPUs, GPUs and TPUs without this package, by jax.export"),
+    "openvino": Format(".xml", "for OpenVINO, with the parameters in a .bin file beside it"),
     "weights": Format("", "a folder with config, metrics and half-precision weights, usable as a run folder"),
 }
 # Folder of the pretrained model: config, metrics and weights, and frames to try it on.

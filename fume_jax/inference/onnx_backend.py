@@ -1,18 +1,24 @@
 """Runs a trained model in ONNX Runtime."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fume_jax.data.transforms import ROUNDING
-from fume_jax.inference.backends import allocating, nchw, nhwc, reading, sha256
+from fume_jax.inference.backends import NO_DIGEST, allocating, nchw, nhwc, reading, sha256
 from fume_jax.inference.card import ModelCard
 from fume_jax.runtime import telemetry
-from fume_jax.runtime.errors import needs_extra
+from fume_jax.runtime.errors import UserError, needs_extra
 from fume_jax.schema import GASES
 
-# Stands for the digest of an ONNX file while it is computed.
-NO_DIGEST = "0" * 64
+# What ONNX Runtime calls the software that runs a file, by the names that users give.
+PROVIDERS = {
+    "CPU": "CPUExecutionProvider",
+    "CUDA": "CUDAExecutionProvider",
+    "TensorRT": "TensorrtExecutionProvider",
+    "OpenVINO": "OpenVINOExecutionProvider",
+}
 
 
 class OnnxBackend:
@@ -24,15 +30,15 @@ class OnnxBackend:
 
     uses_jax = False
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, providers: Sequence[str] | None = None):
+        """Opens a file; `providers` are names of `PROVIDERS` in the order of preference, by default CUDA and CPU."""
         telemetry.switch_off()
         with needs_extra("onnx", "Running ONNX files"):
             import onnxruntime
         with reading(path):
             data = path.read_bytes()
-            available = onnxruntime.get_available_providers()
-            providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in available]
-            self._session = onnxruntime.InferenceSession(data, providers=providers)
+            chosen = _providers(onnxruntime.get_available_providers(), providers)
+            self._session = onnxruntime.InferenceSession(data, providers=chosen)
             self.card = ModelCard.from_json(self._session.get_modelmeta().custom_metadata_map["card"])
             digest = self.card.digest or NO_DIGEST
             self.card.check(path, sha256(data.replace(digest.encode(), NO_DIGEST.encode())))
@@ -71,3 +77,16 @@ class OnnxBackend:
         names = outputs or [output.name for output in self._session.get_outputs()]
         with allocating():
             return dict(zip(names, self._session.run(names, inputs), strict=True))
+
+
+def _providers(available, names):
+    """Returns the providers of ONNX Runtime by name; UserError if one that was asked for is not there."""
+    if names is None:
+        return [PROVIDERS[name] for name in ("CUDA", "CPU") if PROVIDERS[name] in available]
+    if missing := [name for name in names if PROVIDERS.get(name) not in available]:
+        known = ", ".join(name for name in PROVIDERS if PROVIDERS[name] in available)
+        raise UserError(
+            f"ONNX Runtime here has no provider {', '.join(missing)}; it has {known}. Others come with other packages, "
+            "such as onnxruntime-gpu (CUDA, TensorRT) and onnxruntime-openvino."
+        )
+    return [PROVIDERS[name] for name in names]

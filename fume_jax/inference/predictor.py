@@ -81,22 +81,24 @@ class Predictor:
         path: str | Path | Sequence[str | Path] | None = None,
         backend: str | None = None,
         tta: bool = False,
+        providers: Sequence[str] | None = None,
     ) -> "Predictor":
         """Loads a run folder or an exported file, or, without `path`, the pretrained model; see `open_backend`.
 
         Several paths predict as one model, by the mean of their probabilities. With `tta` (test-time augmentation) each
         frame is predicted with its mirror image, by the mean of their probabilities, which takes twice the time.
+        `providers` name what ONNX Runtime runs a file with, such as ["CUDA", "CPU"].
         """
         _check_process(cls._jax_process)
         paths = [path] if path is None or isinstance(path, str | Path) else list(path)
         if not paths:
             raise UserError("Name at least one model.")
-        opened = [open_backend(one, backend) for one in paths]
+        opened = [open_backend(one, backend, providers) for one in paths]
         if any(model.uses_jax for model in opened):
             Predictor._jax_process = os.getpid()
         model = Ensemble(opened) if len(opened) > 1 else opened[0]
         predictor = cls(Mirrored(model) if tta else model)
-        predictor._loaded = [one and os.path.abspath(one) for one in paths], backend, tta
+        predictor._loaded = [one and os.path.abspath(one) for one in paths], backend, tta, providers
         return predictor
 
     def __reduce__(self):

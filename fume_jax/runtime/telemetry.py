@@ -8,6 +8,7 @@ OFF = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "HF_HUB_DISABLE_TELEMETRY": "1",  # the hub of Hugging Face, which Gradio imports
     "WANDB_ERROR_REPORTING": "false",  # to its makers; what a run logs goes where the user's account says
+    "NNCF_CI": "1",  # to Intel, by openvino_telemetry
     "SKYPILOT_DISABLE_USAGE_COLLECTION": "1",
 }
 

@@ -24,6 +24,8 @@ SHAPES = {"cls_logits": (2, 3), "co2_seg_logits": (2, 4, 5, 3), "ch4_seg_logits"
 class Fixed:
     """A backend of given logits."""
 
+    uses_jax = False
+
     def __init__(self, seed, **changes):
         rng = np.random.default_rng(seed)
         self.card = dataclasses.replace(create_card(fume.get_config(), seed, {}), **changes)

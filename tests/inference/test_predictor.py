@@ -253,11 +253,11 @@ def test_a_predictor_goes_to_other_processes_by_its_path(pretrained, monkeypatch
     opened = []
     monkeypatch.setattr("fume_jax.inference.predictor.open_backend", lambda *given: opened.append(given) or Known())
     monkeypatch.chdir(tmp_path)
-    for given, loaded in (((), (None, None)), (("run", "onnx"), (str(tmp_path / "run"), "onnx"))):
+    for given, loaded in (((), (None, None, None)), (("run", "onnx"), (str(tmp_path / "run"), "onnx", None))):
         sent = pickle.dumps(Predictor.load(*given))
         assert len(sent) < 300
         assert isinstance(pickle.loads(sent), Predictor)
-        assert opened == [(given or (None, None)), loaded]
+        assert opened == [(*given, None) if given else (None, None, None), loaded]
         opened.clear()
     with pytest.raises(UserError, match=r"Only a predictor made by Predictor\.load can be sent"):
         pickle.dumps(Predictor(Known()))
