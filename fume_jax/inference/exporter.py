@@ -117,10 +117,8 @@ def write_quantized(format: str, path: Path, model: JaxBackend, data: str | None
     compared = read_examples(card, data, "val", quantization.COMPARED)
     with files.scratch(path.parent, ".float-") as folder:
         backend_class("onnx").write(folder / "model.onnx", model.model, card)
-        if format == "openvino":
-            quantization.quantize_openvino(path, folder / "model.onnx", card, calibrating, compared)
-        else:
-            quantization.quantize_onnx(path, folder / "model.onnx", card, calibrating)
+        quantize = {"onnx": quantization.quantize_onnx, "openvino": quantization.quantize_openvino}[format]
+        quantize(path, folder / "model.onnx", card, calibrating)
     return quantization.check_quality(model, backend_class(format)(path), compared)
 
 

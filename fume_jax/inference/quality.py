@@ -1,6 +1,6 @@
 """How well a model finds gas on a prepared dataset, through any backend; and whether two agree."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -34,31 +34,15 @@ def read_examples(card: ModelCard, data: str, split: str, count: int) -> list[Ex
 
 
 def measure_quality(backend: Backend, examples: Iterable[Example]) -> Quality:
-    """Measures a model on examples, one after the other."""
-    counter, classes = GasCounter(backend.card.segmented), []
+    """Measures a model on examples, one after the other; pixels that are `IGNORE` do not count."""
+    both, either, classes = 0, 0, []
     for inputs, masks in examples:
         outputs = backend(**stack([inputs]))
-        counter.add({gas: outputs[f"{gas}_seg_logits"][0].argmax(-1) for gas in backend.card.segmented}, masks)
+        for gas in set(backend.card.segmented) & masks.keys():
+            known, true = masks[gas] != IGNORE, masks[gas] == GAS
+            found = (outputs[f"{gas}_seg_logits"][0].argmax(-1) == GAS) & known
+            both += int((found & true).sum())
+            either += int((found | true).sum())
         if "cls_logits" in outputs:
             classes.append(int(outputs["cls_logits"][0].argmax()))
-    return Quality(counter.iou, np.array(classes, int))
-
-
-class GasCounter:
-    """Counts the pixels of gas that were predicted, true, or both."""
-
-    def __init__(self, gases: Sequence[str]):
-        self._gases, self._both, self._any = gases, 0, 0
-
-    def add(self, predicted: dict[str, np.ndarray], masks: dict[str, np.ndarray]) -> None:
-        """Adds one pair: predicted classes and true ones, int [H, W] by gas; what is `IGNORE` does not count."""
-        for gas in self._gases:
-            if gas in masks:
-                known = masks[gas] != IGNORE
-                found, true = (predicted[gas] == GAS) & known, masks[gas] == GAS
-                self._both += int((found & true).sum())
-                self._any += int((found | true).sum())
-
-    @property
-    def iou(self) -> float:
-        return self._both / self._any if self._any else float("nan")
+    return Quality(both / either if either else np.nan, np.array(classes, int))
