@@ -35,6 +35,9 @@ HALF = (0.5, 0.999)  # in half precision
 # Factors by which frames of the two gases are resized to compare files that take any size.
 SCALES = ((1.0, 1.0), (2.0, 1.3), (0.55, 0.7))
 
+# The formats that each option is for.
+FORMATS_OF_OPTION = {"dynamic_size": ("onnx",), "end_to_end": ("onnx",), "int8": ("onnx", "openvino")}
+
 Inputs = dict[str, np.ndarray]
 
 
@@ -70,8 +73,9 @@ def export_run(
     if path.is_dir() and any(path.iterdir()) and not only_weights(path):
         raise UserError(f"--output={path} holds something else already; choose a new folder.")
     options = {name: value for name, value in options.items() if value}
-    if options and format != "onnx" and not (options == {"int8": True} and format == "openvino"):
-        raise UserError(f"--{next(iter(options))} is for --format=onnx; {format} takes frames of the size in training.")
+    for name in options:
+        if format not in FORMATS_OF_OPTION[name]:
+            raise UserError(f"--{name} is for --format={' and '.join(FORMATS_OF_OPTION[name])}, not for {format}.")
     if len(options) > 1:
         raise UserError(f"{' and '.join(f'--{name}' for name in options)} do not go together; choose one of them.")
     # StableHLO computes as the run does; the others in float32, which accelerators round unless set otherwise.

@@ -5,14 +5,15 @@ import json
 import subprocess
 import sys
 
-import onnx
 import pytest
-from onnx import helper
 
-from fume_jax.inference.card import ModelCard
+from fume_jax.inference.backends import open_backend
 from fume_jax.inference.formats import PRETRAINED
+from fume_jax.inference.onnx_backend import _providers
+from fume_jax.runtime.errors import UserError
 from tests.blocked import installed_by
 from tests.commands import ROOT
+from tests.inference.small_onnx import write_onnx
 from tests.inference.test_predictor import CARD
 from tests.videos import encode, noise
 
@@ -27,26 +28,6 @@ print(prediction.label, prediction.masks["co2"].shape)
 print(*sorted({name.partition(".")[0] for name in sys.modules} & {"jax", "flax", "scipy", "matplotlib", "cv2"}))
 """
 COMMAND = "from fume_jax.__main__ import main; main()"
-
-
-def write_onnx(path, card: ModelCard):
-    """A model of a few operators: gas where a frame is bright, and one class for all."""
-    frame = [helper.make_tensor_value_info(f"{gas}_frame", 1, ["n", 1, "h", "w"]) for gas in ("co2", "ch4")]
-    mask = helper.make_tensor_value_info("modality_mask", 1, ["n", 2])
-    nodes = [helper.make_node("Pad", ["modality_mask", "pads"], ["cls_logits"])]
-    for gas in ("co2", "ch4"):
-        nodes.append(helper.make_node("Sub", [f"{gas}_frame", f"{gas}_frame"], [f"{gas}_zero"]))
-        nodes.append(helper.make_node("Neg", [f"{gas}_frame"], [f"{gas}_dark"]))
-        inputs = [f"{gas}_zero", f"{gas}_dark", f"{gas}_frame"]
-        nodes.append(helper.make_node("Concat", inputs, [f"{gas}_seg_logits"], axis=1))
-    outputs = [helper.make_tensor_value_info("cls_logits", 1, ["n", 3])]
-    outputs += [helper.make_tensor_value_info(f"{gas}_seg_logits", 1, ["n", 3, "h", "w"]) for gas in ("co2", "ch4")]
-    pads = helper.make_tensor("pads", onnx.TensorProto.INT64, [4], [0, 0, 0, 1])
-    graph = helper.make_graph(nodes, "small", [*frame, mask], outputs, [pads])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    model.metadata_props.add(key="card", value=card.to_json())
-    onnx.save(model, path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +78,21 @@ def test_a_model_that_needs_jax_is_refused_in_plain_words(tmp_path, arguments, w
         (tmp_path / f"bad.{ending}").write_bytes(b"bad")
     result = blocked(COMMAND, "predict", *arguments, f"--co2={EXAMPLES}", f"--output={tmp_path / 'out'}")
     assert result.returncode == 1 and words in result.stderr and "Traceback" not in result.stderr
+
+
+def test_providers_are_named_as_users_know_them_and_missing_ones_are_told():
+    both = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert _providers(both, None) == ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert _providers(both, ["TensorRT", "CPU"]) == ["TensorrtExecutionProvider", "CPUExecutionProvider"]
+    with pytest.raises(UserError, match=r"no provider CUDA; it has CPU\. .*onnxruntime-gpu"):
+        _providers(["CPUExecutionProvider", "AzureExecutionProvider"], ["CUDA", "CPU"])
+    with pytest.raises(UserError, match="no provider CPUExecutionProvider"):
+        _providers(both, ["CPUExecutionProvider"])
+
+
+def test_providers_go_to_onnx_files_alone(model, tmp_path):
+    assert open_backend(model, None, ["CPU"]).card == CARD
+    (tmp_path / "bad.pth").write_bytes(b"bad")
+    for path in (tmp_path / "bad.pth", tmp_path):
+        with pytest.raises(UserError, match="--providers is for ONNX files, and"):
+            open_backend(path, None, ["CPU"])
