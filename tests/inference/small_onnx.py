@@ -20,11 +20,13 @@ def write_onnx(path, card: ModelCard, *, convolved: bool = False):
     if convolved:
         kernel = np.zeros((1, 1, 3, 3), np.float32)
         kernel[0, 0, 1, 1] = 1
-        constants.append(numpy_helper.from_array(kernel, "kernel"))
+        constants += [numpy_helper.from_array(kernel, f"{gas}_kernel") for gas in GASES]
     for gas in GASES:
         grey = f"{gas}_frame"
         if convolved:
-            nodes.append(helper.make_node("Conv", [grey, "kernel"], [f"{gas}_same"], pads=[1] * 4, name=f"conv_{gas}"))
+            nodes.append(
+                helper.make_node("Conv", [grey, f"{gas}_kernel"], [f"{gas}_same"], pads=[1] * 4, name=f"conv_{gas}")
+            )
             grey = f"{gas}_same"
         nodes.append(helper.make_node("Sub", [grey, grey], [f"{gas}_zero"]))
         nodes.append(helper.make_node("Neg", [grey], [f"{gas}_dark"]))
