@@ -1,5 +1,6 @@
 """OpenVINO files say what their ONNX files say and have their card; without OpenVINO its extra is named."""
 
+import importlib
 import importlib.util
 import re
 import sys
@@ -10,6 +11,7 @@ import pytest
 from fume_jax.inference.backends import open_backend
 from fume_jax.inference.openvino_backend import OpenvinoBackend
 from fume_jax.inference.quantization import quantize_openvino
+from fume_jax.runtime import telemetry
 from fume_jax.runtime.errors import UserError
 from tests.inference.small_onnx import write_onnx
 from tests.inference.test_quantization import EXACT, example
@@ -27,6 +29,12 @@ def test_the_extra_is_named_where_openvino_is_missing(tmp_path, monkeypatch):
         open_backend(tmp_path / "model.xml")
     with pytest.raises(UserError, match=r"Writing OpenVINO files needs openvino"):
         OpenvinoBackend.write_onnx(tmp_path / "other.xml", tmp_path / "model.onnx", EXACT)
+
+
+def test_what_sends_for_openvino_cannot_be_imported():
+    telemetry.switch_off()
+    with pytest.raises(ImportError):
+        importlib.import_module("openvino_telemetry")
 
 
 @installed("openvino")
