@@ -22,9 +22,9 @@ from tqdm import tqdm
 
 from fume_jax.data.dataset import check_path
 from fume_jax.runtime.errors import UserError
-from fume_jax.runtime.files import lock
+from fume_jax.runtime.files import full_disk, lock
 from fume_jax.runtime.prefetch import prefetch_map
-from fume_jax.runtime.preflight import check_free_space, full_disk
+from fume_jax.runtime.preflight import check_free_space
 from fume_jax.runtime.workers import follow_parent
 from fume_jax.schema import CLASSES, GASES
 

@@ -18,7 +18,8 @@ COMMANDS = {
     "review": ("fume_jax.commands.review", "Choose frames to label next."),
     "import": ("datasets.fume_ogi.import_labels", "Import labels of annotation tools, to train on them."),
     "app": ("fume_jax.app", "Try a model on a web page."),
-    "export": ("fume_jax.export", "Write a model as ONNX, PyTorch, StableHLO or small weights."),
+    "export": ("fume_jax.export", "Write a model as ONNX, OpenVINO, PyTorch, StableHLO or small weights."),
+    "benchmark": ("fume_jax.commands.benchmark", "Compare the formats of a model on this machine."),
     "convert": ("fume_jax.convert", "Convert a PyTorch checkpoint to a run folder."),
     "summary": ("fume_jax.summary", "List the models with their sizes and costs."),
 }

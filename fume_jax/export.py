@@ -4,7 +4,7 @@ from pathlib import Path
 
 from absl import flags
 
-from fume_jax.inference.formats import FORMATS, exported_file
+from fume_jax.inference.formats import FORMATS, PRETRAINED, exported_file
 from fume_jax.runtime import cli
 from fume_jax.runtime.errors import UserError
 
@@ -20,6 +20,15 @@ _OUTPUT = flags.DEFINE_string("output", None, "File to write, or folder for weig
 _DYNAMIC_SIZE = flags.DEFINE_bool(
     "dynamic_size", False, "Write ONNX that takes frames of any size, not only of the training's."
 )
+_END_TO_END = flags.DEFINE_bool(
+    "end_to_end", False, "Write ONNX that takes frames as they are, uint8 of any size, and gives masks of that size."
+)
+_INT8 = flags.DEFINE_bool(
+    "int8", False, "Write ONNX or OpenVINO that computes in 8 bits; refused if it does worse on the validation split."
+)
+_TRITON = flags.DEFINE_string(
+    "triton", None, "Folder to write the ONNX file to once more, as a model of NVIDIA's Triton; with --end_to_end."
+)
 _DATA = flags.DEFINE_string("data", None, "Folder of the dataset to compare on; that of the run if unset.")
 
 
@@ -27,17 +36,21 @@ def main() -> None:
     """Exports as the flags say."""
     from fume_jax.evaluation.tables import aligned
     from fume_jax.inference.exporter import export_run
-    from fume_jax.training.weights import PRETRAINED
+    from fume_jax.inference.triton import write_repository
 
     if not _OUTPUT.value and (_WORKDIR.value is None or _FORMAT.value == "weights"):
         raise UserError("Expected a path to write to: add --output=PATH.")
     workdir = _WORKDIR.value or PRETRAINED
     path = Path(_OUTPUT.value) if _OUTPUT.value else exported_file(workdir, _FORMAT.value)
-    options = {"dynamic_size": _DYNAMIC_SIZE.value, "data": _DATA.value}
+    if _TRITON.value and not _END_TO_END.value:
+        raise UserError("--triton needs --end_to_end: a server gets frames as they are.")
+    options = {name: flags.FLAGS[name].value for name in ("dynamic_size", "end_to_end", "int8", "data")}
     parities, source = export_run(workdir, _FORMAT.value, path, **options)
     rows = [("", "max error", "same class", "of")]
     rows += [(p.output, f"{p.max_error:.1e}", f"{p.agreement:.4%}", f"{p.decisions:,}") for p in parities]
     print(f"Wrote {path}. Compared with the model on {source}:\n{aligned(rows)}")
+    if _TRITON.value:
+        print(f"Wrote {write_repository(Path(_TRITON.value), path)} for Triton.")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ each other, so resampling draws whole groups.
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 GASES = ("co2", "ch4")
@@ -37,8 +36,10 @@ IGNORE, NOT_GAS = 255, 254
 PH_CLASS = {6.5: 0, 6.2: 0, 5.9: 1, 5.6: 2, 5.3: 2, 5.0: 2}
 
 
-def batch_spec(batch_size: int, height: int, width: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns shape and dtype of every entry of a batch, in the order of the table above."""
+def batch_spec(batch_size: int, height: int, width: int) -> dict[str, Any]:
+    """Returns shape and dtype of every entry of a batch, a `jax.ShapeDtypeStruct`, in the order of the table above."""
+    import jax  # here, since prediction in ONNX Runtime does without it
+
     frame = jax.ShapeDtypeStruct((batch_size, height, width, 1), np.float32)
     mask = jax.ShapeDtypeStruct((batch_size, height, width), np.int32)
     index = jax.ShapeDtypeStruct((batch_size,), np.int32)

@@ -25,7 +25,7 @@ FILES = sorted(path for path in (ROOT / "fume_jax").rglob("*.py") if path != ROO
 PURE = ("schema", "models", "learning", "interop")
 PURE_MAY_IMPORT = {"jax", "flax", "optax", "numpy", "scipy", "cv2", "fume_jax"}
 PURE_MAY_IMPORT |= {"abc", "functools", "collections", "typing", "dataclasses", "re", "itertools", "math"}
-TORCH_FILES = ("torch_encoders.py", "torch_model.py", "onnx_model.py")
+TORCH_FILES = ("torch_encoders.py", "torch_model.py", "end_to_end.py", "onnx_model.py")
 DATASETS_MAY_IMPORT = ("schema", "learning.augment", "runtime", "data", "evaluation.overlays")
 
 
@@ -54,7 +54,7 @@ def test_imports_go_down(path):
         assert package not in {"configs", "datasets", "launch", "benchmarks", "tests", "tensorflow"}, name
         if package == "fume_jax" and rest[0] not in (own, "__version__"):
             assert FLOOR[rest[0]] < FLOOR[own], f"{own} imports {name}"
-        if package in ("torch", "onnx", "onnxruntime"):
+        if package in ("torch", "onnx", "onnxruntime", "openvino", "nncf"):
             assert own in ("interop", "inference"), name
         if own in PURE:
             extra = {"torch", "contextlib", "io", "logging", "warnings"} if path.name in TORCH_FILES else set()

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from fume_jax.inference.backends import WeightsBackend
+from fume_jax.inference.jax_backends import WeightsBackend
 from fume_jax.inference.predictor import pretrained_examples
 from tests import no_network
 from tests.commands import train_arguments

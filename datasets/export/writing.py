@@ -16,8 +16,7 @@ from datasets.paired_frames import prefetch_with_bar
 from fume_jax.data.cases import Case, parse_case
 from fume_jax.data.dataset import Dataset
 from fume_jax.runtime.errors import UserError
-from fume_jax.runtime.files import check_folder, scratch
-from fume_jax.runtime.preflight import full_disk
+from fume_jax.runtime.files import check_folder, full_disk, scratch
 from fume_jax.schema import CLASSES, GASES, IGNORE, NOT_GAS, SPLITS
 
 TABLE = "cases.csv"

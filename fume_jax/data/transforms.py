@@ -14,6 +14,8 @@ from fume_jax.learning.augment import NORMALIZED, Plan
 from fume_jax.schema import GASES, IGNORE
 
 Example = dict[str, Any]
+# Added to a grey level before its fraction is cut off: it rounds, and a half up, whatever the last bits of a sum are.
+ROUNDING = 0.501
 
 
 def apply(example: Example, plan: Plan) -> Example:
@@ -91,10 +93,15 @@ def resize(example: Example, *, height: int, width: int) -> Example:
 
 
 def resize_frame(frame: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resizes one uint8 frame [H, W, 1]: averages pixels if it shrinks, interpolates if it grows."""
+    """Resizes one uint8 frame [H, W, 1]: averages pixels if it shrinks, interpolates if it grows.
+
+    It does so in float32 and rounds once. OpenCV rounds bytes on the way, by rules that differ from size to size and
+    from platform to platform, which `fume_jax.interop.end_to_end` could not follow.
+    """
     if frame.shape[:2] == (height, width):
         return frame
-    return _resize(frame, height, width).reshape(height, width, 1)
+    grey = _resize(frame.astype(np.float32), height, width)
+    return (grey + np.float32(ROUNDING)).astype(np.uint8).reshape(height, width, 1)
 
 
 def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:

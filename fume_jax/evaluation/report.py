@@ -38,7 +38,7 @@ from fume_jax.runtime import preflight
 from fume_jax.runtime.byproducts import ByProducts
 from fume_jax.runtime.console import Console
 from fume_jax.runtime.errors import UserError
-from fume_jax.runtime.files import read_json, replace_text
+from fume_jax.runtime.files import full_disk, read_json, replace_text
 from fume_jax.runtime.mesh import create_mesh, replicate_to_hosts
 from fume_jax.runtime.preemption import StopRequest
 from fume_jax.schema import GASES
@@ -158,7 +158,7 @@ def write_scores(
     """Prints the scores under a title, and writes them with their intervals and what else `metrics.json` shall hold."""
     found = {name: intervals(own) for name, own in results.items()}
     _print_summary(title, scores, found, dataset)
-    with preflight.full_disk(folder, "the scores printed above"):
+    with full_disk(folder, "the scores printed above"):
         folder.mkdir(parents=True, exist_ok=True)
         _write_metrics(folder / "metrics.json", content, scores, found, dataset)
 

@@ -1,15 +1,10 @@
 """Describes a trained model; exported files hold this description."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import ml_collections
-
-from fume_jax import __version__
-from fume_jax.config import get_architecture
 from fume_jax.runtime.errors import UserError
 from fume_jax.schema import CLASSES, MASK_CLASSES
 
@@ -74,27 +69,6 @@ class ModelCard:
         """Raises UserError if the parameters of the file have another digest than when it was written."""
         if self.digest not in ("", digest):
             raise UserError(f"{path}: the parameters are not those that were exported: damaged, or changed by hand.")
-
-
-def create_card(config: ml_collections.ConfigDict, step: int, metrics: Mapping) -> ModelCard:
-    """Creates the card of a model trained with `config` for `step` steps."""
-    options = get_architecture(config)
-    values = json.loads(config.to_json())
-    return ModelCard(
-        model=config.model.name,
-        step=step,
-        height=config.data.height,
-        width=config.data.width,
-        gases=options.gases,
-        segmented=options.segmented,
-        classifies=options.classifies,
-        config=values,
-        config_hash=hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest(),
-        metrics=dict(metrics),
-        version=__version__,
-        training_frames=metrics.get("training_frames"),
-        **read_calibration(metrics, "val"),
-    )
 
 
 def read_calibration(metrics: Mapping, split: str) -> dict[str, float]:

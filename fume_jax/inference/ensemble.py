@@ -5,10 +5,10 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from scipy import special
 
 from fume_jax.inference.backends import Backend
 from fume_jax.inference.card import read_calibration
+from fume_jax.learning.probabilities import softmax
 from fume_jax.runtime.errors import UserError
 
 # What all members must have alike: they read the same batch.
@@ -89,7 +89,7 @@ def _mean_logits(outputs: Iterable[dict[str, np.ndarray]]) -> dict[str, np.ndarr
     total, count = {}, 0
     for count, output in enumerate(outputs, 1):  # noqa: B007
         for name, logits in output.items():
-            probabilities = special.softmax(logits.astype(np.float32), -1)
+            probabilities = softmax(logits.astype(np.float32))
             total[name] = total[name] + probabilities if name in total else probabilities
     least = np.finfo(np.float32).tiny
     return {name: np.log(np.maximum(x / count, least)) for name, x in total.items()}

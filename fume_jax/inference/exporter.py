@@ -1,24 +1,29 @@
 """Exports a trained model, and compares the export with the model on real frames before it is kept."""
 
 import contextlib
+import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import jax
 import numpy as np
 
 from fume_jax.data.dataset import Dataset
 from fume_jax.data.images import read_frame
-from fume_jax.inference.backends import BACKENDS, Backend, JaxBackend
+from fume_jax.inference import quantization
+from fume_jax.inference.backends import Backend, backend_class
 from fume_jax.inference.card import ModelCard
 from fume_jax.inference.formats import FORMATS
-from fume_jax.inference.predictor import prepare_pair, pretrained_examples, stack
+from fume_jax.inference.jax_backends import JaxBackend
+from fume_jax.inference.onnx_backend import OnnxBackend
+from fume_jax.inference.predictor import Predictor, prepare_pair, pretrained_examples, stack
+from fume_jax.inference.quality import read_examples
 from fume_jax.models.fume import MIN_SIZE
 from fume_jax.runtime import files
 from fume_jax.runtime.errors import UserError
-from fume_jax.runtime.preflight import full_disk
 from fume_jax.schema import GASES
 from fume_jax.training.checkpoint import only_weights
 
@@ -27,6 +32,11 @@ PAIRS = 8
 # The largest allowed difference of logits, and the least share of equal classes.
 EXACT = (1e-4, 0.9999)
 HALF = (0.5, 0.999)  # in half precision
+# Factors by which frames of the two gases are resized to compare files that take any size.
+SCALES = ((1.0, 1.0), (2.0, 1.3), (0.55, 0.7))
+
+# The formats that each option is for.
+FORMATS_OF_OPTION = {"dynamic_size": ("onnx",), "end_to_end": ("onnx",), "int8": ("onnx", "openvino")}
 
 Inputs = dict[str, np.ndarray]
 
@@ -41,28 +51,33 @@ class Parity(NamedTuple):
 
 
 def export_run(
-    workdir: str | Path, format: str, path: Path, *, dynamic_size: bool = False, data: str | None = None
+    workdir: str | Path, format: str, path: Path, *, data: str | None = None, **options: bool
 ) -> tuple[list[Parity], str]:
     """Exports the best checkpoint of a run to a format of `FORMATS`, and compares the export with the model.
 
     Args:
       workdir, format: run folder, and name of the format.
       path: file to write, or folder for `weights`.
-      dynamic_size: accept frames of any size; only for `onnx`.
       data: dataset to compare on; if None, that of the run, or, if that is missing, the pretrained model's examples.
+      options: `dynamic_size`, to accept frames of any size, or `end_to_end`, to do so with all that is done before and
+        after the model, only for `onnx`; or `int8`, to compute in 8 bits, also for `openvino`.
 
     Returns the comparison of each output, and a description of the frames. Raises UserError, and writes nothing, if
     `workdir` is no run, a package is missing, `path` holds something else, or the export differs.
     """
-    backend, suffix = BACKENDS[format], FORMATS[format].suffix
+    backend, suffix = backend_class(format), FORMATS[format].suffix
     if suffix and path.suffix != suffix:
         raise UserError(f"--output={path} does not end in {suffix}, as files of --format={format} do.")
     if path.exists() and not (path.is_dir() if format == "weights" else path.is_file()):
         raise UserError(f"--output={path} is a {'folder' if path.is_dir() else 'file'} already; choose another name.")
     if path.is_dir() and any(path.iterdir()) and not only_weights(path):
         raise UserError(f"--output={path} holds something else already; choose a new folder.")
-    if dynamic_size and format != "onnx":
-        raise UserError(f"--dynamic_size is for --format=onnx; {format} takes frames of the size in training.")
+    options = {name: value for name, value in options.items() if value}
+    for name in options:
+        if format not in FORMATS_OF_OPTION[name]:
+            raise UserError(f"--{name} is for --format={' and '.join(FORMATS_OF_OPTION[name])}, not for {format}.")
+    if len(options) > 1:
+        raise UserError(f"{' and '.join(f'--{name}' for name in options)} do not go together; choose one of them.")
     # StableHLO computes as the run does; the others in float32, which accelerators round unless set otherwise.
     native = format == "stablehlo"
     dtype = None if native else "float32"
@@ -70,19 +85,45 @@ def export_run(
     model = JaxBackend(workdir, dtype)
     # Each compilation may round sums in half precision in another order.
     half = format == "weights" or (native and model.card.config["model"]["dtype"] != "float32")
-    batches, source = _batches(model.card, data, sizes=2 if dynamic_size else 1)
-    with full_disk(path.parent, "an export"), files.scratch(path.parent, ".export-") as folder, precision:
+    pairs, source = _pairs(model.card, data)
+    batches = _batches(model.card, pairs, sizes=2 if "dynamic_size" in options else 1)
+    with files.full_disk(path.parent, "an export"), files.scratch(path.parent, ".export-") as folder, precision:
         part = folder / path.name
-        backend.write(part, model.model, model.card, **({"dynamic_size": True} if dynamic_size else {}))
+        if "int8" in options:
+            source += f"; {write_quantized(format, part, model, data)}"
+        else:
+            backend.write(part, model.model, model.card, **options)
         exported = JaxBackend(part, dtype) if format == "weights" else backend(part)
         parities = compare(model, exported, batches)
-        _check(parities, HALF if half else EXACT, source)
+        if "end_to_end" in options:
+            parities += compare_end_to_end(model, exported, pairs)
+        if "int8" not in options:
+            _check(parities, HALF if half else EXACT, source)
         if path.is_dir():  # of earlier weights; other files in it stay
             for file in part.iterdir():
                 os.replace(file, path / file.name)
         else:
+            if format == "openvino":
+                os.replace(part.with_suffix(".bin"), path.with_suffix(".bin"))
             os.replace(part, path)
     return parities, source
+
+
+def write_quantized(format: str, path: Path, model: JaxBackend, data: str | None) -> str:
+    """Writes a file in 8 bits, `onnx` or `openvino`, and returns in words how it compares with the model.
+
+    Raises UserError without a dataset to calibrate on, that of the run if `data` is None, or if the file does worse.
+    """
+    card, data = model.card, data or model.card.config["data"]["path"]
+    if not os.path.isdir(data):
+        raise UserError(f"--int8 is calibrated on frames of training, and there is no {data}: add --data=DATASET.")
+    calibrating = read_examples(card, data, "train", quantization.CALIBRATED)
+    compared = read_examples(card, data, "val", quantization.COMPARED)
+    with files.scratch(path.parent, ".float-") as folder:
+        backend_class("onnx").write(folder / "model.onnx", model.model, card)
+        quantize = {"onnx": quantization.quantize_onnx, "openvino": quantization.quantize_openvino}[format]
+        quantize(path, folder / "model.onnx", card, calibrating)
+    return quantization.check_quality(model, backend_class(format)(path), compared)
 
 
 def _check(parities, tolerance, source):
@@ -114,15 +155,59 @@ def compare(a: Backend, b: Backend, batches: Iterable[Inputs]) -> list[Parity]:
     return [Parity(name, errors[name], agreed[name] / decisions[name], decisions[name]) for name in errors]
 
 
-def _batches(card: ModelCard, data, sizes) -> tuple[list[Inputs], str]:
-    """Creates batches of one and of more pairs, with both gases and with one, in `sizes` sizes, the model's first."""
+def compare_end_to_end(model: Backend, exported: OnnxBackend, pairs: Sequence[dict]) -> list[Parity]:
+    """Compares what an ONNX file with `end_to_end` makes of frames with what a `Predictor` does.
+
+    `pairs` are frames uint8 [H, W, 1] by gas. They are compared as they are, larger and smaller, and so that the gases
+    differ in size.
+    """
+    predictor, found = Predictor(model), {}
+    for pair, scales in itertools.product(pairs, SCALES):
+        frames = {gas: _scaled(x, scale) for (gas, x), scale in zip(pair.items(), scales, strict=False)}
+        prediction = predictor.predict([frames])[0]
+        outputs = exported.run(**end_to_end_inputs(frames))
+        for gas, mask in prediction.masks.items():
+            found.setdefault(f"{gas}_mask", []).append((mask, outputs[f"{gas}_mask"][0], 0.0))
+        if prediction.label is not None:
+            expected, own = np.array(list(prediction.probabilities.values())), outputs["probabilities"][0]
+            pair = expected.argmax(), own.argmax(), np.abs(expected - own).max()
+            found.setdefault("probabilities", []).append(pair)
+    return [
+        Parity(name, float(max(e for *_, e in cases)), *_equal([(a, b) for a, b, _ in cases]))
+        for name, cases in found.items()
+    ]
+
+
+def end_to_end_inputs(frames: Mapping[str, np.ndarray]) -> Inputs:
+    """Converts frames uint8 [H, W, 1] by gas to the inputs of an ONNX file with `end_to_end`, for a batch of one."""
+    absent = np.zeros((1, 1, 1), np.uint8)
+    inputs = {gas: frames[gas][None, ..., 0] if gas in frames else absent for gas in GASES}
+    return inputs | {"modality_mask": np.array([[gas in frames for gas in GASES]], np.float32)}
+
+
+def _equal(cases):
+    """Returns the share of equal values in pairs of arrays, and their number."""
+    total = sum(np.size(a) for a, _ in cases)
+    return sum(int((a == b).sum()) for a, b in cases) / total, total
+
+
+def _scaled(frame, scale):
+    size = (max(1, round(scale * frame.shape[1])), max(1, round(scale * frame.shape[0])))
+    return frame if scale == 1 else cv2.resize(frame, size, interpolation=cv2.INTER_LINEAR)[..., None]
+
+
+def _pairs(card: ModelCard, data) -> tuple[list[dict[str, np.ndarray]], str]:
+    """Returns pairs of frames to compare on, and where they are from."""
     path = data or card.config["data"]["path"]
     if data or os.path.isdir(path):
-        pairs, source = _dataset_pairs(path), f"the test split of {path}"
-    else:
-        examples = pretrained_examples().values()
-        pairs = [{gas: read_frame(file) for gas, file in files.items()} for files in examples]
-        source = "the examples of the pretrained model"
+        return _dataset_pairs(path), f"the test split of {path}"
+    examples = pretrained_examples().values()
+    pairs = [{gas: read_frame(file) for gas, file in files.items()} for files in examples]
+    return pairs, "the examples of the pretrained model"
+
+
+def _batches(card: ModelCard, pairs, sizes) -> list[Inputs]:
+    """Creates batches of one and of more pairs, with both gases and with one, in `sizes` sizes, the model's first."""
     batches = []
     for scale in (1.0, 0.75)[:sizes]:
         size = (max(MIN_SIZE, round(scale * card.height)), max(MIN_SIZE, round(scale * card.width)))
@@ -130,7 +215,7 @@ def _batches(card: ModelCard, data, sizes) -> tuple[list[Inputs], str]:
         one_gas = np.eye(len(GASES), dtype=np.float32)
         alone = [batch | {"modality_mask": batch["modality_mask"] * mask} for mask in one_gas]
         batches += [{name: x[:1] for name, x in batch.items()}, batch, *alone]
-    return batches, source
+    return batches
 
 
 def _dataset_pairs(path):

@@ -21,6 +21,9 @@ _MODEL = flags.DEFINE_string(
 _BACKEND = flags.DEFINE_enum(
     "backend", None, list(BACKENDS), "Software that runs the model; chosen by the file's suffix if unset."
 )
+_PROVIDERS = flags.DEFINE_list(
+    "providers", None, "What ONNX Runtime runs a file with, in order: some of CPU, CUDA, TensorRT, OpenVINO."
+)
 flags.adopt_module_key_flags(data_flags)
 
 
@@ -41,7 +44,9 @@ def load_predictor(*, tta: bool = False):
     """Loads the `fume_jax.Predictor` that the flags name; `tta` is as in `Predictor.load`."""
     from fume_jax.inference.predictor import Predictor
 
-    return Predictor.load(_paths(_MODEL.value or _WORKDIR.value) or None, _BACKEND.value, tta=tta)
+    return Predictor.load(
+        _paths(_MODEL.value or _WORKDIR.value) or None, _BACKEND.value, tta=tta, providers=_PROVIDERS.value
+    )
 
 
 def _paths(value: str | None) -> list[Path]:

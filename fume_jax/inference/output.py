@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy import special
 
 from fume_jax.data.video import VideoWriter
 from fume_jax.evaluation import overlays
 from fume_jax.inference.card import ModelCard
+from fume_jax.learning.probabilities import softmax
 from fume_jax.runtime import files
 from fume_jax.runtime.byproducts import ByProducts, reason
 from fume_jax.runtime.errors import UserError
@@ -167,7 +167,7 @@ def save_probabilities(path: Path, logits: np.ndarray) -> None:
     Its arrays, float16 [H, W], are named by `MASK_CLASSES`, and have the size of the model: to enlarge them is for the
     reader, and adds nothing.
     """
-    planes = np.moveaxis(special.softmax(logits.astype(np.float32), -1), -1, 0).astype(np.float16)
+    planes = np.moveaxis(softmax(logits.astype(np.float32)), -1, 0).astype(np.float16)
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing(path, synced=False) as part, part.open("wb") as file:
         np.savez_compressed(file, **dict(zip(MASK_CLASSES, planes, strict=True)))

@@ -15,14 +15,15 @@ from fume_jax.data.gray import to_gray
 from fume_jax.data.images import pillow_to_gray
 from fume_jax.data.sources import Pair, load, open_source
 from fume_jax.data.transforms import normalize, resize_frame
-from fume_jax.inference.backends import Backend, JaxBackend, StablehloBackend, open_backend
+from fume_jax.inference.backends import Backend, open_backend
 from fume_jax.inference.card import ModelCard
 from fume_jax.inference.ensemble import Ensemble, Mirrored
+from fume_jax.inference.formats import PRETRAINED
 from fume_jax.learning import likeness
 from fume_jax.learning.plume import Plume, measure_plume
+from fume_jax.learning.probabilities import softmax
 from fume_jax.runtime.errors import UserError
 from fume_jax.schema import CLASSES, GASES
-from fume_jax.training.weights import PRETRAINED
 
 Frame = np.ndarray | Image.Image | str | Path
 Inputs = dict[str, np.ndarray]
@@ -80,22 +81,24 @@ class Predictor:
         path: str | Path | Sequence[str | Path] | None = None,
         backend: str | None = None,
         tta: bool = False,
+        providers: Sequence[str] | None = None,
     ) -> "Predictor":
         """Loads a run folder or an exported file, or, without `path`, the pretrained model; see `open_backend`.
 
         Several paths predict as one model, by the mean of their probabilities. With `tta` (test-time augmentation) each
         frame is predicted with its mirror image, by the mean of their probabilities, which takes twice the time.
+        `providers` name what ONNX Runtime runs a file with, such as ["CUDA", "CPU"].
         """
         _check_process(cls._jax_process)
         paths = [path] if path is None or isinstance(path, str | Path) else list(path)
         if not paths:
             raise UserError("Name at least one model.")
-        opened = [open_backend(one, backend) for one in paths]
-        if any(isinstance(model, JaxBackend | StablehloBackend) for model in opened):
+        opened = [open_backend(one, backend, providers) for one in paths]
+        if any(model.uses_jax for model in opened):
             Predictor._jax_process = os.getpid()
         model = Ensemble(opened) if len(opened) > 1 else opened[0]
         predictor = cls(Mirrored(model) if tta else model)
-        predictor._loaded = [one and os.path.abspath(one) for one in paths], backend, tta
+        predictor._loaded = [one and os.path.abspath(one) for one in paths], backend, tta, providers
         return predictor
 
     def __reduce__(self):
@@ -159,7 +162,7 @@ class Predictor:
         masks = {gas: _mask(logits[f"{gas}_seg_logits"], x) for gas, x in frames.items() if gas in self.card.segmented}
         # A pair without a frame that the model reads has no class.
         classified = self.card.classifies and any(gas in self.card.gases for gas in frames)
-        probabilities = _softmax(logits["cls_logits"] / self.card.temperature) if classified else {}
+        probabilities = self._probabilities(logits["cls_logits"]) if classified else {}
         label, limit = max(probabilities, key=probabilities.get, default=None), self.card.abstain_below
         return Prediction(
             label=label,
@@ -170,6 +173,10 @@ class Predictor:
             abstains=None if label is None or limit is None else probabilities[label] < limit,
             unlike_training=self._unlike_training(frames),
         )
+
+    def _probabilities(self, logits):
+        values = softmax(logits.astype(np.float64) / self.card.temperature)
+        return dict(zip(CLASSES, values.tolist(), strict=True))
 
     def _unlike_training(self, frames):
         known, size = self.card.training_frames, (self.card.height, self.card.width)
@@ -238,8 +245,3 @@ def _mask(logits, frame):
         mask[plane > highest] = value
         cv2.max(highest, plane, dst=highest)
     return mask
-
-
-def _softmax(logits):
-    p = np.exp(logits.astype(np.float64) - logits.max())
-    return dict(zip(CLASSES, (p / p.sum()).tolist(), strict=True))

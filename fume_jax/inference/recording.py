@@ -19,14 +19,13 @@ from fume_jax.inference.card import ModelCard
 from fume_jax.inference.output import ABSTAINS, USUAL, AnnotatedVideo, tables, write_pictures
 from fume_jax.inference.predictor import Prediction, Predictor
 from fume_jax.inference.summary import SUMMARY, Series, write_summary
-from fume_jax.learning.offset import Offset, estimate_offset
 from fume_jax.learning.plume import Contrast, measure_contrast
 from fume_jax.runtime.byproducts import ByProducts
-from fume_jax.runtime.errors import NOTHING_DONE, RUN_AGAIN, UserError
+from fume_jax.runtime.errors import NOTHING_DONE, RUN_AGAIN, UserError, needs_package
+from fume_jax.runtime.files import full_disk
 from fume_jax.runtime.names import printable
 from fume_jax.runtime.preemption import StopRequest
 from fume_jax.runtime.prefetch import prefetch_map
-from fume_jax.runtime.preflight import full_disk
 from fume_jax.schema import CLASSES, GASES
 
 # Contrasts of a plume that the tables have.
@@ -137,11 +136,14 @@ def _predict_frames(predictor, source, folder, batch_size, products, series, by_
     return skipped
 
 
-def find_offset(predictor: Predictor, co2: str, ch4: str, batch_size: int, **options) -> Offset:
+def find_offset(predictor: Predictor, co2: str, ch4: str, batch_size: int, **options):
     """Estimates by how many seconds the clock of CH4 is ahead, from the gas that the model finds in either film.
 
-    `options` are those of `open_source`. Raises UserError if the offset is not clear, or the paths are no films.
+    `options` are those of `open_source`. Returns an `Offset` of `fume_jax.learning.offset`. Raises UserError if the
+    offset is not clear, or the paths are no films.
     """
+    with needs_package("--offset=auto"):
+        from fume_jax.learning.offset import estimate_offset
     curves = []
     for gas, paths in (("co2", (co2, None)), ("ch4", (None, ch4))):
         source = open_source(*paths, **options)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from fume_jax.data.sources import Source
-from fume_jax.evaluation import overlays, plots
+from fume_jax.evaluation import overlays
 from fume_jax.inference.card import ModelCard
 from fume_jax.inference.output import ABSTAINS, by_class
 from fume_jax.learning.likeness import CHECKS
@@ -91,10 +91,15 @@ class Series:
 
     def save_timeline(self, folder: Path) -> None:
         """Draws `timeline.png`: the probabilities of the classes, and the share of the frame that is gas."""
+        try:
+            from fume_jax.evaluation.timeline import timeline_chart
+        except ImportError as error:
+            print(f"note: no timeline.png, as {error.name} is not installed")
+            return
         segmented = [gas for gas in self._card.segmented if gas in self.source.gases]
         shares = {gas: _values(self._plumes, gas, "fraction") for gas in segmented}
         rows = np.array(self._probabilities) if self._card.classifies else None
-        overlays.save(folder / "timeline.png", plots.timeline_chart(self.times, rows, shares, unit=self.unit))
+        overlays.save(folder / "timeline.png", timeline_chart(self.times, rows, shares, unit=self.unit))
 
     def summarize(self) -> dict:
         """Returns the columns of `recordings.csv`; see `summarize_recording`, and docs/prediction.md."""

@@ -10,11 +10,16 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from fume_jax.interop.end_to_end import EndToEnd
 from fume_jax.interop.state_dict import to_state_dict
 from fume_jax.interop.torch_encoders import PyramidBranch
 from fume_jax.interop.torch_model import TorchFUME
 from fume_jax.models import FUME
 from fume_jax.models.fume import MIN_SIZE
+from fume_jax.schema import GASES
+
+# Examples in a batch that is traced: torch takes an axis of one for constant.
+EXAMPLES = 2
 
 
 def to_onnx(model: FUME, *, height: int, width: int, dynamic_size: bool, metadata: Mapping[str, str]) -> bytes:
@@ -24,36 +29,62 @@ def to_onnx(model: FUME, *, height: int, width: int, dynamic_size: bool, metadat
     of `cls_logits` [batch, 3] and `co2_seg_logits`, `ch4_seg_logits` [batch, 3, height, width] that the model has. The
     batch is dynamic, and with `dynamic_size` so are height and width, from 64 pixels on. The file stores `metadata`.
     """
+    batch = torch.export.Dim("batch")
+    frame = {0: batch}
+    if dynamic_size:
+        frame |= {axis: torch.export.Dim(name, min=MIN_SIZE) for axis, name in ((2, "height"), (3, "width"))}
+    inputs = {f"{gas}_frame": torch.zeros(EXAMPLES, 1, height, width) for gas in GASES}
+    shapes = dict.fromkeys(inputs, frame) | {"modality_mask": {0: batch}}
+    return _export(_network(model), inputs, shapes, metadata)
+
+
+def to_end_to_end_onnx(
+    model: FUME, *, height: int, width: int, temperature: float, rounding: float, metadata: Mapping[str, str]
+) -> bytes:
+    """Exports a model with resizing, scaling, argmax and softmax to serialised ONNX; see `EndToEnd`.
+
+    Its inputs are `co2` and `ch4`, uint8 [batch, height, width] of any size each, and `modality_mask` [batch, 2].
+    """
+    program = EndToEnd(_network(model), height=height, width=width, temperature=temperature, rounding=rounding)
+    batch = torch.export.Dim("batch")
+    # Sizes unlike each other and unlike the model's, since torch takes equal ones for the same.
+    inputs = {
+        gas: torch.zeros(EXAMPLES, 2 * height + 2 * i + 1, 2 * width + 2 * i + 3, dtype=torch.uint8)
+        for i, gas in enumerate(GASES)
+    }
+    shapes = {
+        gas: {0: batch, 1: torch.export.Dim(f"{gas}_height"), 2: torch.export.Dim(f"{gas}_width")} for gas in GASES
+    }
+    return _export(program, inputs, shapes | {"modality_mask": {0: batch}}, metadata)
+
+
+def _network(model):
+    """Returns the PyTorch module of a model, made ready to be exported."""
     network = TorchFUME(model.options).eval()
     network.load_state_dict({key: torch.from_numpy(array) for key, array in to_state_dict(model).items()})
     _fold_batch_norm(network)
     for module in list(network.modules()):
         if isinstance(module, PyramidBranch):
             module.pool = _MatrixPool(module.pool.output_size)
-    batch = torch.export.Dim("batch")
-    frame = {0: batch}
-    if dynamic_size:
-        frame |= {axis: torch.export.Dim(name, min=MIN_SIZE) for axis, name in ((2, "height"), (3, "width"))}
-    inputs = {
-        # Two examples, since torch takes an axis of one for constant.
-        "co2_frame": torch.zeros(2, 1, height, width),
-        "ch4_frame": torch.zeros(2, 1, height, width),
-        "modality_mask": torch.ones(2, 2),
-    }
+    return network
+
+
+def _export(program, frames, shapes, metadata):
+    inputs = frames | {"modality_mask": torch.ones(EXAMPLES, len(GASES))}
     with torch.inference_mode():
-        outputs = network(**inputs)
+        outputs = program(**inputs)
     with _quiet():
-        program = torch.onnx.export(
-            network,
+        exported = torch.onnx.export(
+            program,
             kwargs=inputs,
             dynamo=True,
             input_names=list(inputs),
             output_names=list(outputs),
-            dynamic_shapes={"co2_frame": frame, "ch4_frame": frame, "modality_mask": {0: batch}},
+            dynamic_shapes=shapes,
             verbose=False,
         )
-    program.model.metadata_props.update(metadata)
-    return program.model_proto.SerializeToString()
+    exported.model.metadata_props.update(metadata)
+    return exported.model_proto.SerializeToString()
 
 
 def _fold_batch_norm(network):

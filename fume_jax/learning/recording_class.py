@@ -8,11 +8,14 @@ frames with each other can tell.
 import dataclasses
 
 import numpy as np
-from scipy import special
+
+from fume_jax.learning.probabilities import softmax, student_quantile
 
 # Least probability of a class in a frame, so that none decides a recording alone by a probability of 0.
 FLOOR = 1e-6
 RESAMPLES, SEED, LEVEL = 1000, 0, 0.95
+# Quantile of the normal distribution at the upper end of the interval.
+NORMAL = 1.959963984540054
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +50,7 @@ def pool_probabilities(probabilities: np.ndarray, groups: np.ndarray) -> np.ndar
     sums = np.zeros((int(groups.max(initial=-1)) + 1, logs.shape[1]))
     np.add.at(sums, groups, logs)
     counts = np.bincount(groups, minlength=len(sums))
-    return _normalize(sums / np.maximum(counts, 1)[:, None])
+    return softmax(sums / np.maximum(counts, 1)[:, None])
 
 
 def pool_recordings(
@@ -156,12 +159,7 @@ def _interval(logs, odds, index, effective):
     before = np.concatenate([np.zeros((1, series.shape[1])), np.cumsum(series - series.mean(0), 0)])
     deviations = (before[starts + lengths] - before[starts]).sum(1) / n
     deviations -= deviations.mean(0)  # frames at both ends are in fewer blocks
-    error = odds.std() / np.sqrt(effective - 1) * special.stdtrit(effective - 1, (1 + LEVEL) / 2)
-    deviations *= error / max(deviations[:, -1].std() * special.ndtri((1 + LEVEL) / 2), 1e-300)
-    draws = _normalize(logs.mean(0) + deviations[:, :-1])[:, index]
+    error = odds.std() / np.sqrt(effective - 1) * student_quantile(effective - 1, (1 + LEVEL) / 2)
+    deviations *= error / max(deviations[:, -1].std() * NORMAL, 1e-300)
+    draws = softmax(logs.mean(0) + deviations[:, :-1])[:, index]
     return tuple(np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist())
-
-
-def _normalize(logs):
-    values = np.exp(logs - logs.max(-1, keepdims=True))
-    return values / values.sum(-1, keepdims=True)

@@ -44,6 +44,15 @@ def needs_extra(extra: str, what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def needs_package(what: str) -> Iterator[None]:
+    """Turns a failed import into a UserError: `what`, a noun phrase, needs a package that a small install lacks."""
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(f"{what} needs {error.name}, which is not installed: pip install {error.name}") from error
+
+
+@contextlib.contextmanager
 def python_file(path: str | Path) -> Iterator[None]:
     """Turns an error that a Python file of the user raises, a config or a sweep, into a UserError with its line.
 

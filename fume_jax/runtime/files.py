@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from fume_jax.runtime.errors import UserError
+from fume_jax.runtime.errors import UserError, disk_full
 
 # Ending of a file that is being written. What is left of it belongs to a process that died.
 PART = ".part"
@@ -69,6 +69,20 @@ def readable(path: str | Path, kind: str) -> Iterator[None]:
     except Exception as error:  # the type depends on the library and the damage
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(f"{path} is damaged, or not {kind}: {reason}") from error
+
+
+@contextlib.contextmanager
+def full_disk(folder: str | Path, what: str) -> Iterator[None]:
+    """Turns any error about a full disk, while `what` is written under `folder`, into a UserError; others pass."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        if reason := disk_full(error):
+            raise UserError(
+                f"The disk is full ({reason}): {what} could not be written to {folder}. Free some space and run the "
+                "same command again, or choose a folder on another disk."
+            ) from error
+        raise
 
 
 def check_folder(folder: str | Path, remedy: str = "Choose another folder.") -> None:

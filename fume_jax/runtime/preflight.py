@@ -53,20 +53,6 @@ def check_free_space(folder: str | Path, needed_bytes: float, what: str) -> None
         )
 
 
-@contextlib.contextmanager
-def full_disk(folder: str | Path, what: str) -> Iterator[None]:
-    """Turns any error about a full disk, while `what` is written under `folder`, into a UserError; others pass."""
-    try:
-        yield
-    except (OSError, RuntimeError, ValueError) as error:
-        if reason := errors.disk_full(error):
-            raise UserError(
-                f"The disk is full ({reason}): {what} could not be written to {folder}. Free some space and run the "
-                "same command again, or choose a folder on another disk."
-            ) from error
-        raise
-
-
 def warn_of_host_memory(needed_bytes: float, console: Console) -> None:
     """Warns if this machine has less memory available than an estimate of what training needs.
 

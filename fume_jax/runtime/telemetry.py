@@ -1,6 +1,7 @@
 """Keeps libraries from sending anything on their own account."""
 
 import os
+import sys
 
 # What each of them reads, as a rule while it is imported.
 OFF = {
@@ -13,6 +14,10 @@ OFF = {
 
 
 def switch_off() -> None:
-    """Switches it off by environment variables that are not set yet; call it before the libraries are imported."""
+    """Switches it off by environment variables that are not set yet; call it before the libraries are imported.
+
+    OpenVINO, which sends an event whenever it is imported, and nncf read none: they do without the package that sends.
+    """
     for name, value in OFF.items():
         os.environ.setdefault(name, value)
+    sys.modules.setdefault("openvino_telemetry", None)

@@ -23,9 +23,8 @@ from fume_jax.data.dataset import Dataset
 from fume_jax.learning.step import TrainState
 from fume_jax.runtime.console import Console
 from fume_jax.runtime.errors import UserError, out_of_memory
-from fume_jax.runtime.files import read_json, replace_text
+from fume_jax.runtime.files import full_disk, read_json, replace_text
 from fume_jax.runtime.mesh import assert_equal
-from fume_jax.runtime.preflight import full_disk
 from fume_jax.schema import SPLITS
 from fume_jax.training import weights
 

@@ -7,8 +7,6 @@ import numpy as np
 
 from fume_jax.runtime.files import readable
 
-# Folder of the pretrained model: config, metrics and weights, and frames to try it on.
-PRETRAINED = Path(__file__).parents[1] / "assets"
 FILE = "weights.npz"
 
 

@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from fume_jax.evaluation import overlays, plots
+from fume_jax.evaluation import overlays
 from fume_jax.evaluation.overlays import BACKDROP, CLASS_COLORS, GAS_COLORS, TUBE_COLOR, annotated_pair, overlay
+from fume_jax.evaluation.timeline import _means, timeline_chart
 from fume_jax.schema import CLASSES, GAS, GASES, IGNORE, TUBE
 
 SIZE = (320, 240)
@@ -216,7 +217,7 @@ def columns_of(picture, colour, tolerance=2):
 def timeline(times=None, probabilities=None, areas=(), unit="frame"):
     areas = dict(areas)
     count = len(next(iter(areas.values()), probabilities))
-    return plots.timeline_chart(np.arange(count) if times is None else times, probabilities, areas, unit=unit)
+    return timeline_chart(np.arange(count) if times is None else times, probabilities, areas, unit=unit)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 40, 3333])
@@ -286,7 +287,7 @@ def test_times_are_to_scale():
 
 def test_means_are_of_what_is_known():
     values = np.array([1.0, 3.0, np.nan, 5.0, np.nan, np.nan, 7.0])
-    np.testing.assert_array_equal(plots._means(values, np.array([0, 2, 4, 6])), [2, 5, np.nan, 7])
+    np.testing.assert_array_equal(_means(values, np.array([0, 2, 4, 6])), [2, 5, np.nan, 7])
 
 
 def test_a_chart_has_a_row_for_each_task_of_the_model():
@@ -299,7 +300,7 @@ def test_a_chart_has_a_row_for_each_task_of_the_model():
     assert not any(coloured(gas, colour).any() for colour in CLASS_COLORS)
     assert len(CLASS_COLORS) == len(CLASSES)
     with pytest.raises(ValueError, match="probabilities or areas"):
-        plots.timeline_chart(np.arange(3), None, {}, unit="frame")
+        timeline_chart(np.arange(3), None, {}, unit="frame")
 
 
 def test_a_gas_that_is_never_there_draws_nothing():

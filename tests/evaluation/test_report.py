@@ -16,7 +16,7 @@ from fume_jax.evaluation.report import (
     identity,
     intervals,
 )
-from fume_jax.inference.card import create_card
+from fume_jax.inference.jax_backends import create_card
 from fume_jax.runtime.byproducts import ByProducts
 from fume_jax.runtime.console import Console
 from fume_jax.runtime.errors import UserError

@@ -11,18 +11,20 @@ from scipy import special
 
 from configs import fume
 from fume_jax import Predictor
-from fume_jax.inference.card import create_card
 from fume_jax.inference.ensemble import Ensemble, Mirrored
+from fume_jax.inference.formats import PRETRAINED
+from fume_jax.inference.jax_backends import create_card
 from fume_jax.inference.predictor import pretrained_examples
 from fume_jax.learning.step import flip_step
 from fume_jax.runtime.errors import UserError
-from fume_jax.training.weights import PRETRAINED
 
 SHAPES = {"cls_logits": (2, 3), "co2_seg_logits": (2, 4, 5, 3), "ch4_seg_logits": (2, 4, 5, 3)}
 
 
 class Fixed:
     """A backend of given logits."""
+
+    uses_jax = False
 
     def __init__(self, seed, **changes):
         rng = np.random.default_rng(seed)

@@ -18,7 +18,7 @@ from gradio_client.exceptions import AppError
 
 from configs.fume import get_config
 from fume_jax.data.video import VideoWriter, read_video
-from fume_jax.inference.card import create_card
+from fume_jax.inference.jax_backends import create_card
 from fume_jax.inference.page import create_page
 from fume_jax.inference.predictor import Predictor, pretrained_examples
 from fume_jax.schema import GASES

@@ -15,8 +15,9 @@ from PIL import Image
 import fume_jax
 from configs.pretrained import get_config as pretrained_config
 from fume_jax.data.images import UnreadableFrame, read_frame
-from fume_jax.inference.backends import JaxBackend
 from fume_jax.inference.card import ModelCard
+from fume_jax.inference.formats import PRETRAINED
+from fume_jax.inference.jax_backends import JaxBackend
 from fume_jax.inference.predictor import Predictor, prepare_pair, pretrained_examples
 from fume_jax.runtime.errors import UserError
 from fume_jax.schema import CLASSES
@@ -42,6 +43,8 @@ CLASS = {"cls_logits": np.zeros(3)}
 
 class Known:
     """Of each frame: gas where it is brighter than grey, tube where it is black; the class counts the gases."""
+
+    uses_jax = False
 
     def __init__(self, card=CARD):
         self.card = card
@@ -180,7 +183,7 @@ def pretrained():
 
 
 def test_the_pretrained_model_is_small_and_says_what_made_it(pretrained):
-    assert (weights.PRETRAINED / weights.FILE).stat().st_size <= 4e6
+    assert (PRETRAINED / weights.FILE).stat().st_size <= 4e6
     config = pretrained_config()
     config.data.path = "data/synthetic_ogi/published_320x240/2.0.0"  # the version that was rendered then
     assert pretrained.card.config == json.loads(config.to_json())
@@ -250,11 +253,11 @@ def test_a_predictor_goes_to_other_processes_by_its_path(pretrained, monkeypatch
     opened = []
     monkeypatch.setattr("fume_jax.inference.predictor.open_backend", lambda *given: opened.append(given) or Known())
     monkeypatch.chdir(tmp_path)
-    for given, loaded in (((), (None, None)), (("run", "onnx"), (str(tmp_path / "run"), "onnx"))):
+    for given, loaded in (((), (None, None, None)), (("run", "onnx"), (str(tmp_path / "run"), "onnx", None))):
         sent = pickle.dumps(Predictor.load(*given))
         assert len(sent) < 300
         assert isinstance(pickle.loads(sent), Predictor)
-        assert opened == [(given or (None, None)), loaded]
+        assert opened == [(*given, None) if given else (None, None, None), loaded]
         opened.clear()
     with pytest.raises(UserError, match=r"Only a predictor made by Predictor\.load can be sent"):
         pickle.dumps(Predictor(Known()))

@@ -17,6 +17,7 @@ import pytest
 from fume_jax.runtime import preflight
 from fume_jax.runtime.console import Console
 from fume_jax.runtime.errors import UserError
+from fume_jax.runtime.files import full_disk
 from tests.commands import environment, start, train_arguments
 
 ROOT = Path(__file__).parents[2]
@@ -199,10 +200,10 @@ def test_only_errors_about_space_are_said_to_be_so(tmp_path):
     for told in (OSError(28, "No space left on device"), RuntimeError("write() failed: No space left on device; at 7")):
         with (
             pytest.raises(UserError, match=r"The disk is full \(No space .*\): it could not be written"),
-            preflight.full_disk("x", "it"),
+            full_disk("x", "it"),
         ):
             raise told
-    with pytest.raises(FileNotFoundError), preflight.full_disk(tmp_path, "it"):
+    with pytest.raises(FileNotFoundError), full_disk(tmp_path, "it"):
         (tmp_path / "missing").read_text()
 
 

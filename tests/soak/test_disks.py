@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from fume_jax.inference.backends import WeightsBackend
+from fume_jax.inference.jax_backends import WeightsBackend
 from fume_jax.inference.predictor import pretrained_examples
 from tests.inference.test_backends import card_and_model
 from tests.runtime.test_preflight import on_small_disk

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 import torch
 
-from fume_jax.inference.backends import WeightsBackend
+from fume_jax.inference.jax_backends import WeightsBackend
 from launch import status
 from tests import camera, golden, videos
 from tests.commands import ROOT, environment, run

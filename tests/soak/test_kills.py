@@ -15,7 +15,8 @@ import cv2
 import pytest
 
 from fume_jax.data.dataset import Dataset
-from fume_jax.inference.backends import WeightsBackend, open_backend
+from fume_jax.inference.backends import open_backend
+from fume_jax.inference.jax_backends import WeightsBackend
 from fume_jax.inference.predictor import pretrained_examples
 from tests.commands import run, start
 from tests.inference.test_backends import card_and_model
