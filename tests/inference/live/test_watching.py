@@ -18,8 +18,7 @@ from flax import nnx
 
 from configs import fume
 from fume_jax.config import abstract_model
-from fume_jax.inference.backends import WeightsBackend
-from fume_jax.inference.card import create_card
+from fume_jax.inference.jax_backends import WeightsBackend, create_card
 from fume_jax.inference.live.pairing import Pairing
 from fume_jax.inference.live.watching import Options, watch
 from fume_jax.inference.predictor import Predictor
