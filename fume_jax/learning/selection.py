@@ -107,9 +107,9 @@ def choose(
     Returns:
       Positions, int [count], of the highest score first.
     """
-    total, most = len(scores), most or len(scores)
-    names = [_number(own) for own in groups]
-    count = min(count, int(np.minimum(np.bincount(names[0]), most).sum()))
+    total, names = len(scores), [_number(own) for own in groups]
+    # As many as the limit allows; since groups take turns, none passes it.
+    count = min(count, int(np.minimum(np.bincount(names[0]), most or total).sum()))
     if count == total:
         return np.argsort(-scores, kind="stable")
     clusters, distances = _cluster(pictures.astype(np.float64), count, np.random.default_rng(seed))
@@ -120,7 +120,6 @@ def choose(
     taken[-1, np.flatnonzero(sizes < min(FEW, total / (2 * count)))] = total
     left, chosen = np.lexsort((-scores, distances.round(6), -sizes[clusters])), []
     for _ in range(count):
-        left = left[taken[0, names[0, left]] < most]
         best = np.lexsort(taken[rows[:, None], names[:, left]][::-1])[0]
         taken[rows, names[:, left[best]]] += 1
         chosen.append(left[best])

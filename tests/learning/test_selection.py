@@ -111,6 +111,11 @@ def test_scores_decide_among_frames_that_are_as_typical():
     assert choose(np.arange(20.0), one(20), two, 4).tolist() == [19, 18, 9, 8], "clusters take turns"
 
 
+def test_the_largest_cluster_gives_what_the_others_leave_over():
+    two = np.repeat(np.eye(2, 64), [6, 10], axis=0)
+    assert choose(np.arange(16.0), one(16), two, 3).tolist() == [15, 14, 5]
+
+
 def test_every_recording_gives_a_frame_before_one_gives_two_and_so_do_its_gases():
     rng = np.random.default_rng(3)
     recordings = [f"r{i // 20}" for i in range(60)]
@@ -121,6 +126,12 @@ def test_every_recording_gives_a_frame_before_one_gives_two_and_so_do_its_gases(
         assert sorted(Counter(recordings[i] for i in found).values()) == expected
         gases = Counter(groups[1][i] for i in found)
         assert max(gases.values()) == -(-max(expected) // 2)
+
+
+def test_a_recording_of_many_scenes_gives_no_more_than_another():
+    recordings = ["many"] * 18 + ["one"] * 6
+    found = choose(np.arange(24.0), [recordings], scenes(4, 6), 4)
+    assert Counter(recordings[i] for i in found) == {"many": 2, "one": 2}
 
 
 @settings(max_examples=50, deadline=None)
