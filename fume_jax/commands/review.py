@@ -1,9 +1,8 @@
 """Chooses frames to label next: `fume review --predictions=DIR --frames=K --to=labelme --output=REVIEW`.
 
-DIR is a folder that `fume predict` wrote, of one recording or of many. The frames are typical
-of as many scenes, and those that the model finds hard come first: it is uncertain of the mask, the gas area jumps, or
-the mirrored frame has another mask. They are written with their predicted masks for LabelMe, CVAT or tools that read
-COCO.
+DIR is a folder that `fume predict` wrote, of one recording or of many. The frames are typical of as many scenes. Those
+that the model finds hard come first: it is uncertain of the mask, the gas area jumps, or the mirrored frame has another
+mask. They are written with their predicted masks for LabelMe, CVAT or tools that read COCO.
 """
 
 from absl import flags
