@@ -1,8 +1,8 @@
 """Chooses frames to label next: `fume review --predictions=DIR --frames=K --to=labelme --output=REVIEW`.
 
-DIR is a folder that `fume predict` wrote, of one recording or of many. The frames are those that the model finds hard:
-it is uncertain of the mask, the gas area jumps, or the mirrored frame has another mask; and they look different from
-one another. They are written with their predicted masks for LabelMe, CVAT or tools that read COCO.
+DIR is a folder that `fume predict` wrote, of one recording or of many. The frames are typical of as many scenes. Those
+that the model finds hard come first: it is uncertain of the mask, the gas area jumps, or the mirrored frame has another
+mask. They are written with their predicted masks for LabelMe, CVAT or tools that read COCO.
 """
 
 from absl import flags
@@ -19,9 +19,9 @@ _EXACT = flags.DEFINE_bool(
 )
 _PER_RECORDING = flags.DEFINE_integer("per_recording", None, "The most frames to choose of a recording.", lower_bound=1)
 _CANDIDATES = flags.DEFINE_integer(
-    "candidates", 400, "The most frames of a recording that are scored: spread over it, and where the area jumps.", 1
+    "candidates", 400, "The most frames of a recording that are scored, evenly spread over it.", lower_bound=1
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the choice among frames that look alike.", lower_bound=0)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the clusters of frames that look alike.", lower_bound=0)
 flags.adopt_module_key_flags(model_flags)
 
 

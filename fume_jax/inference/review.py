@@ -74,16 +74,15 @@ def review(
 
 
 def _choose(pool: Sequence[Candidate], card, count, per_recording, seed) -> list[Chosen]:
-    """Returns the chosen frames, the highest score first: an even share of each gas of each recording."""
+    """Returns the chosen frames, the highest score first: an even share of each recording, and of each of its gases."""
     ranks = selection.to_ranks(np.array([candidate.scores for candidate in pool]))
     totals = ranks.mean(axis=1)
     recordings = [candidate.recording.name for candidate in pool]
-    groups = [(candidate.recording.name, candidate.gas) for candidate in pool]
+    groups = [recordings, [(candidate.recording.name, candidate.gas) for candidate in pool]]
     # The frames of both gases show one scene, and must not take the place of each other.
     gases = np.array([GASES.index(candidate.gas) for candidate in pool])[:, None]
     pictures = np.concatenate([[candidate.picture for candidate in pool], DIFFERENT * gases], axis=1)
-    bounds = [(recordings, per_recording)] if per_recording else []
-    chosen = selection.choose(totals, groups, pictures, count, bounds=bounds, seed=seed)
+    chosen = selection.choose(totals, groups, pictures, count, most=per_recording, seed=seed)
     return [Chosen(pool[i], _row(pool[i], float(totals[i]), card), selection.SCORES[ranks[i].argmax()]) for i in chosen]
 
 

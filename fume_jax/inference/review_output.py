@@ -7,7 +7,7 @@
 | `annotations.xml`, `images.zip` | CVAT for images 1.1, and the pictures as CVAT takes them |
 | `annotations/instances_review.json` | COCO |
 | `review.csv` | a row for each frame; see `fume_jax.data.labels.manifest` |
-| `contact_sheet.jpg` | the frames with their masks, and why they were chosen |
+| `contact_sheet.jpg` | the frames with their masks, and the highest score of each |
 """
 
 import zipfile

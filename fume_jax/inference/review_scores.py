@@ -124,8 +124,7 @@ def score_recording(predictor: Predictor, recording: Predicted, most: int) -> tu
     names = [row["frame"] for row in rows if any(row["frame"] in found for found in jumps.values())]
     if not names:
         raise UserError(f"it has no readable frame of {' or '.join(jumps)}, which this model segments")
-    largest = np.array([max(found.get(name, 0.0) for found in jumps.values()) for name in names])
-    wanted = [names[i] for i in selection.candidates(largest, most)]
+    wanted = [names[i] for i in selection.candidates(len(names), most)]
     part = f", of which {len(wanted):,} are scored (--candidates)" if len(wanted) < len(names) else ""
     print(f"{printable(recording.name)}: {len(names):,} frames{part}", flush=True)
     if any(recording.settings.get(name) != getattr(predictor.card, name) for name in MODEL):

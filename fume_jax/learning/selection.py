@@ -7,32 +7,28 @@ predictions of one frame under such changes disagree, they err (Gal et al. 2017,
 three are shares of the frame: what a correction teaches is as much as it changes. Relative to the plume they would
 prefer the smallest ones, which teach least.
 
-Frames with the highest scores are often one moment of one film. So the choice is spread: of several times as many
-frames as are asked for, k-means makes clusters of similar pictures, and of each cluster the frame with the highest
-score is taken (Zhdanov 2019, arXiv:1901.05954). The more so with few labels, of which the most uncertain ones alone
-teach less than random ones do (Hacohen et al. 2022, arXiv:2202.02794): every recording gives its share.
+Frames with the highest scores are odd ones. As long as labels are few, typical frames teach more than uncertain ones do
+(Hacohen, Dekel & Weinshall 2022, arXiv:2202.02794). So k-means makes as many clusters of similar pictures as frames are
+asked for, and each gives its most typical frame, the nearest one to its centre; their measure, how close the nearest
+other frames are, prefers films that hold still. Every recording gives its share. The scores decide among equals, and
+say which of the chosen frames to look at first.
 """
 
-import itertools
-from collections import Counter
 from collections.abc import Hashable, Sequence
 
 import cv2
 import numpy as np
-from scipy.spatial.distance import cdist
 from scipy.special import entr, softmax
 from scipy.stats import rankdata
 
-# The names of some frames, and the most of them that may have one name.
-Bound = tuple[Sequence[Hashable], int]
 # The scores of a frame, in their order.
 SCORES = ("uncertainty", "jump", "disagreement")
 # Number of frames before and after one by which a jump is judged.
 NEIGHBORS = 2
 # Side of a small picture, in pixels.
 SIDE = 16
-# Frames of a group that the choice is made from, in multiples of the most that are taken of it.
-POOL = 5
+# A cluster of fewer frames is of odd ones, and comes last (Hacohen et al. 2022).
+FEW = 5
 # The most steps of k-means.
 STEPS = 100
 
@@ -71,17 +67,9 @@ def to_ranks(scores: np.ndarray) -> np.ndarray:
     return (rankdata(scores, axis=0) - 0.5) / max(1, len(scores))
 
 
-def candidates(jump: np.ndarray, count: int) -> np.ndarray:
-    """Returns positions of at most `count` frames to score, ascending: half evenly spread, half with the largest jumps.
-
-    `jump` is float [N], in order of time.
-    """
-    if len(jump) <= count:
-        return np.arange(len(jump))
-    even = np.linspace(0, len(jump) - 1, (count + 1) // 2).round().astype(int)
-    others = np.setdiff1d(np.arange(len(jump)), even)
-    largest = others[np.argsort(-jump[others], kind="stable")][: count - len(even)]
-    return np.sort(np.concatenate([even, largest]))
+def candidates(total: int, count: int) -> np.ndarray:
+    """Returns positions of at most `count` of so many frames to score, ascending and evenly spread."""
+    return np.linspace(0, total - 1, min(total, count)).round().astype(int)
 
 
 def small_picture(frame: np.ndarray) -> np.ndarray:
@@ -94,72 +82,72 @@ def small_picture(frame: np.ndarray) -> np.ndarray:
 
 def choose(
     scores: np.ndarray,
-    groups: Sequence[Hashable],
+    groups: Sequence[Sequence[Hashable]],
     pictures: np.ndarray,
     count: int,
     *,
-    bounds: Sequence[Bound] = (),
+    most: int | None = None,
     seed: int = 0,
 ) -> np.ndarray:
-    """Chooses frames with high scores that look different, from all groups alike.
+    """Chooses typical frames that look different, from all groups alike.
+
+    The next frame is of the group that has given the fewest, then of the cluster that has given the fewest, the largest
+    one of these; and of its frames the most typical one.
 
     Args:
-      scores: float [N].
-      groups: group of each frame, such as its recording. A group gives no more than an even share, as long as the
-        others have frames: a few hard recordings would leave a model ignorant of the others.
-      pictures: float [N, D], of which the distances say how different frames look; see `small_picture`.
+      scores: float [N], by which the chosen frames are in order, and one is taken of those that are as typical.
+      groups: groups of the frames, such as the recording of each, [N], and the finer groups within these, [N] each. One
+        gives no second frame as long as others have not given a first: typical frames of a few recordings would leave
+        a model ignorant of the others.
+      pictures: float [N, D], of which the distances say how different frames look, see `small_picture`.
       count: number of frames to choose; fewer if there are not as many.
-      bounds: names of the frames, and the most frames of one name, each.
+      most: the most frames of one of the first groups, if there is a limit.
       seed: of k-means.
 
     Returns:
       Positions, int [count], of the highest score first.
     """
-    order = _within(np.argsort(-scores, kind="stable"), [(names, POOL * most) for names, most in bounds])
-    best, sizes = _within(order, bounds), list(Counter(groups).values())
-    if len(best) < count:
-        return best  # all that the bounds allow
-    for share in range(_even_share(sizes, count), max(sizes) + 1):
-        limits = [(groups, share), *bounds]
-        pool = _within(order, [(groups, POOL * share)])
-        clusters = _cluster(pictures[pool].astype(np.float64), min(count, len(pool)), np.random.default_rng(seed))
-        # The pool is in order of the scores, so the first frame of a cluster is its best. Some of these may pass the
-        # limits, and frames that look the same leave clusters empty: the best others fill up.
-        first = np.sort(np.unique(clusters, return_index=True)[1])
-        rest = np.setdiff1d(np.arange(len(pool)), first)
-        chosen = _within(pool[np.concatenate([first, rest])], limits)[:count]
-        if len(chosen) == count:
-            break
-    else:
-        chosen = best[:count]
-    return chosen[np.argsort(-scores[chosen], kind="stable")]
+    total, names = len(scores), [_number(own) for own in groups]
+    # As many as the limit allows; since groups take turns, none passes it.
+    count = min(count, int(np.minimum(np.bincount(names[0]), most or total).sum()))
+    if count == total:
+        return np.argsort(-scores, kind="stable")
+    clusters, distances = _cluster(pictures.astype(np.float64), count, np.random.default_rng(seed))
+    sizes = np.bincount(clusters)
+    names, rows = np.array([*names, clusters]), np.arange(len(names) + 1)
+    taken = np.zeros((len(rows), names.max() + 1), int)
+    # Clusters of odd frames count as if they had given all that they have.
+    taken[-1, np.flatnonzero(sizes < min(FEW, total / (2 * count)))] = total
+    left, chosen = np.lexsort((-scores, distances.round(6), -sizes[clusters])), []
+    for _ in range(count):
+        best = np.lexsort(taken[rows[:, None], names[:, left]][::-1])[0]
+        taken[rows, names[:, left[best]]] += 1
+        chosen.append(left[best])
+        left = np.delete(left, best)
+    return np.array(chosen)[np.argsort(-scores[chosen], kind="stable")]
 
 
-def _even_share(sizes, count):
-    """Returns the least number that, taken of each of the groups of these sizes, gives `count` frames."""
-    return next(share for share in itertools.count(1) if sum(min(share, size) for size in sizes) >= count)
-
-
-def _within(positions, bounds):
-    """Returns the positions, in their order, without those that would pass a bound."""
-    kept, taken = [], [Counter() for _ in bounds]
-    for i in positions:
-        if all(counter[names[i]] < most for counter, (names, most) in zip(taken, bounds, strict=True)):
-            kept.append(i)
-            for counter, (names, _) in zip(taken, bounds, strict=True):
-                counter[names[i]] += 1
-    return np.array(kept, int)
+def _number(names):
+    """Numbers names from 0 in the order of their first frames, int [N]."""
+    seen = {}
+    return np.array([seen.setdefault(name, len(seen)) for name in names], int)
 
 
 def _cluster(points, count, rng):
-    """Returns the cluster of each point by k-means, whose centres begin apart (Arthur & Vassilvitskii 2007)."""
+    """Returns the cluster of each point by k-means, and the distance to its centre; int and float [N].
+
+    The centres begin apart (Arthur & Vassilvitskii 2007).
+    """
     centers = points[[rng.integers(len(points))]]
-    while len(centers) < count and (squares := cdist(points, centers, "sqeuclidean").min(1)).any():
+    squares = ((points - centers) ** 2).sum(1)
+    while len(centers) < count and squares.any():
         centers = np.append(centers, points[[rng.choice(len(points), p=squares / squares.sum())]], axis=0)
+        squares = np.minimum(squares, ((points - centers[-1]) ** 2).sum(1))
     for _ in range(STEPS):
-        clusters = cdist(points, centers, "sqeuclidean").argmin(1)
+        # The nearest centre has the least squared distance, here without the square of the point.
+        clusters = ((centers**2).sum(1) - 2 * points @ centers.T).argmin(1)
         means = [points[clusters == k].mean(0) if (clusters == k).any() else center for k, center in enumerate(centers)]
         if np.array_equal(means, centers):
             break
         centers = np.array(means)
-    return clusters
+    return clusters, np.linalg.norm(points - centers[clusters], axis=1)

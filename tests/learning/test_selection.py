@@ -1,7 +1,11 @@
-"""Which frames to label next: scores against values by hand, and a choice that is bounded, spread and repeatable."""
+"""Which frames to label next: scores against values by hand, and a choice that is typical, even and repeatable."""
+
+from collections import Counter
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fume_jax.learning import selection
 from fume_jax.learning.selection import SIDE, candidates, choose, disagreement, jumps, small_picture, to_ranks
@@ -57,14 +61,12 @@ def test_ranks_have_no_scale_and_ties_share_theirs():
     assert to_ranks(np.zeros((0, 3))).shape == (0, 3)
 
 
-def test_half_of_the_candidates_are_spread_and_half_jump():
-    jump = np.zeros(101)
-    jump[[7, 8, 50, 93]] = (0.5, 0.9, 0.8, 0.1)
-    assert candidates(jump, 4).tolist() == [0, 8, 50, 100]
-    assert candidates(jump, 6).tolist() == [0, 7, 8, 50, 93, 100]  # 50 is one of the three that are spread
-    assert candidates(jump, 1).tolist() == [0]
-    assert candidates(jump, 101).tolist() == list(range(101))
-    assert len(set(candidates(np.random.default_rng(0).random(1000), 400).tolist())) == 400
+def test_candidates_are_evenly_spread():
+    assert candidates(101, 3).tolist() == [0, 50, 100]
+    assert candidates(30, 6).tolist() == [0, 6, 12, 17, 23, 29]
+    assert candidates(101, 1).tolist() == [0]
+    assert candidates(5, 400).tolist() == [0, 1, 2, 3, 4] and candidates(0, 3).tolist() == []
+    assert len(set(candidates(1000, 400).tolist())) == 400
 
 
 def test_small_pictures_do_not_depend_on_brightness_and_contrast():
@@ -81,73 +83,87 @@ def scenes(count, each, seed=0):
     return np.repeat(rng.normal(size=(count, 64)), each, axis=0) + 0.01 * rng.normal(size=(count * each, 64))
 
 
-def test_each_scene_gives_its_best_frame():
-    pictures = scenes(4, 5)
-    scores = np.tile([0.1, 0.2, 0.9, 0.3, 0.4], 4) + np.repeat([0.0, 0.01, 0.02, 0.03], 5)
-    # Without looking at them, the best of all would be chosen, of whatever scene.
+def one(count):
+    """All of so many frames in one group."""
+    return [["a"] * count]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_each_scene_gives_its_most_typical_frame(seed):
+    # The means are 3, 53 and 104; the frames nearest to them are the third, third and second ones.
+    pictures = np.array([0, 1, 3, 4, 7, 50, 51, 53, 54, 57, 100, 104, 103, 106, 107.0])[:, None]
+    scores = np.array([9, 8, 1, 6, 9, 9, 8, 2, 6, 9, 9, 3, 8, 6, 9.0])
+    assert choose(scores, one(15), pictures, 3, seed=seed).tolist() == [11, 7, 2], "the highest score comes first"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 20])
+def test_an_odd_frame_is_not_chosen(count):
+    pictures = np.concatenate([scenes(2, 20), 100 * np.ones((1, 64)), -100 * np.ones((1, 64))])
+    scores = np.arange(42.0)  # the odd ones have the highest
     for seed in range(5):
-        assert choose(scores, ["a"] * 20, pictures, 4, seed=seed).tolist() == [17, 12, 7, 2]
+        found = choose(scores, one(42), pictures, count, seed=seed)
+        assert len(found) == count and found.max() < 40
 
 
-def test_only_the_best_are_looked_at():
-    scores = np.arange(100.0)
-    assert choose(scores, ["a"] * 100, scenes(100, 1), 4).min() >= 80
+def test_scores_decide_among_frames_that_are_as_typical():
+    assert choose(np.arange(20.0), one(20), np.zeros((20, 64)), 4).tolist() == [19, 18, 17, 16]
+    two = np.repeat(np.eye(2, 64), 10, axis=0)
+    assert choose(np.arange(20.0), one(20), two, 4).tolist() == [19, 18, 9, 8], "clusters take turns"
 
 
-@pytest.mark.parametrize("bound, most", [(1, 1), (2, 2), (3, 2), (None, 2)])
-def test_groups_give_an_even_share_within_their_bounds(bound, most):
-    rng = np.random.default_rng(1)
-    groups = [f"r{i // 30}" for i in range(120)]
-    scores = rng.random(120) + np.repeat([3, 2, 1, 0], 30)  # the first recording has the highest scores
-    bounds = [(groups, bound)] if bound else []
-    found = choose(scores, groups, rng.normal(size=(120, 64)), 6, bounds=bounds)
-    counts = {name: sum(groups[i] == name for i in found) for name in set(groups)}
-    assert max(counts.values()) <= most
-    assert len(found) == min(6, 4 * most) == len(set(found.tolist()))
-    assert (np.diff(scores[found]) <= 0).all(), "the highest score comes first"
+def test_the_largest_cluster_gives_what_the_others_leave_over():
+    two = np.repeat(np.eye(2, 64), [6, 10], axis=0)
+    assert choose(np.arange(16.0), one(16), two, 3).tolist() == [15, 14, 5]
 
 
-def test_bounds_of_other_names_hold_as_well():
+def test_every_recording_gives_a_frame_before_one_gives_two_and_so_do_its_gases():
     rng = np.random.default_rng(3)
     recordings = [f"r{i // 20}" for i in range(60)]
-    groups = [(name, i % 2) for i, name in enumerate(recordings)]  # two gases of each
-    found = choose(rng.random(60), groups, rng.normal(size=(60, 64)), 9, bounds=[(recordings, 3)])
-    assert len(found) == 9 and {recordings[i] for i in found} == {"r0", "r1", "r2"}
-    assert max(sum(recordings[i] == name for i in found) for name in recordings) == 3
+    groups = [recordings, [(name, i % 2) for i, name in enumerate(recordings)]]
+    scores, pictures = rng.random(60), rng.normal(size=(60, 64))
+    for count, expected in ((3, [1] * 3), (4, [1, 1, 2]), (6, [2] * 3), (12, [4] * 3)):
+        found = choose(scores, groups, pictures, count)
+        assert sorted(Counter(recordings[i] for i in found).values()) == expected
+        gases = Counter(groups[1][i] for i in found)
+        assert max(gases.values()) == -(-max(expected) // 2)
 
 
-def test_a_small_group_leaves_its_share_to_the_others():
-    groups = ["small"] * 2 + ["large"] * 50
-    found = choose(np.arange(52.0), groups, np.random.default_rng(0).normal(size=(52, 64)), 10)
-    assert sorted(found)[:2] == [0, 1] and len(found) == 10
+def test_a_recording_of_many_scenes_gives_no_more_than_another():
+    recordings = ["many"] * 18 + ["one"] * 6
+    found = choose(np.arange(24.0), [recordings], scenes(4, 6), 4)
+    assert Counter(recordings[i] for i in found) == {"many": 2, "one": 2}
 
 
-def test_frames_that_look_the_same_do_not_make_the_choice_smaller():
-    assert choose(np.arange(20.0), ["a"] * 20, np.zeros((20, 64)), 4).tolist() == [19, 18, 17, 16]
-    two = np.repeat(np.eye(2, 64), 10, axis=0)
-    assert choose(np.arange(20.0), ["a"] * 20, two, 4).tolist() == [19, 18, 17, 9]
-
-
-def test_fewer_frames_than_asked_for_are_all_chosen():
-    assert choose(np.array([0.1, 0.3, 0.2]), ["a"] * 3, scenes(3, 1), 10).tolist() == [1, 2, 0]
-    assert choose(np.zeros(0), [], np.zeros((0, 64)), 3).tolist() == []
+@settings(max_examples=50, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 12), max_size=6),
+    count=st.integers(1, 40),
+    most=st.none() | st.integers(1, 5),
+    distinct=st.integers(1, 20),
+)
+def test_groups_give_even_shares_as_far_as_they_and_the_limit_allow(sizes, count, most, distinct):
+    groups = [name for name, size in enumerate(sizes) for _ in range(size)]
+    rng = np.random.default_rng(0)
+    scores = rng.random(len(groups))
+    pictures = rng.normal(size=(distinct, 4))[rng.integers(distinct, size=len(groups))]
+    found = choose(scores, [groups], pictures, count, most=most).tolist()
+    limits = [min(size, most or size) for size in sizes]
+    assert len(found) == len(set(found)) == min(count, sum(limits))
+    assert found == sorted(found, key=lambda i: -scores[i])
+    shares = Counter(groups[i] for i in found)
+    for name, limit in enumerate(limits):
+        assert shares[name] <= limit
+        assert shares[name] == limit or shares[name] >= max(shares.values()) - 1
 
 
 def test_the_choice_is_a_function_of_the_seed():
     rng = np.random.default_rng(2)
     scores, pictures = rng.random(300), rng.normal(size=(300, 64))
-    found = [choose(scores, ["a"] * 300, pictures, 20, seed=seed).tolist() for seed in (0, 0, 1)]
+    found = [choose(scores, one(300), pictures, 20, seed=seed).tolist() for seed in (0, 0, 1)]
     assert found[0] == found[1] != found[2]
 
 
-def test_groups_are_not_clustered_again_and_again_for_more_frames_than_there_are(monkeypatch):
-    calls = []
-    monkeypatch.setattr(selection, "_cluster", lambda points, count, rng: calls.append(count) or np.arange(len(points)))
-    names = [f"r{i // 100}" for i in range(300)]
-    scores, pictures = np.arange(300.0), np.zeros((300, 4))
-    assert len(choose(scores, names, pictures, 500)) == 300
-    assert len(choose(scores, names, pictures, 50, bounds=[(names, 3)])) == 9
-    assert not calls
-    # A large group makes up for small ones: shares that cannot do are not tried.
-    names = ["large"] * 280 + [f"small{i}" for i in range(20)]
-    assert len(choose(scores, names, pictures, 100)) == 100 and len(calls) == 1
+def test_no_clusters_are_made_where_all_are_chosen(monkeypatch):
+    monkeypatch.setattr(selection, "_cluster", None)
+    assert choose(np.array([0.1, 0.3, 0.2]), one(3), scenes(3, 1), 10).tolist() == [1, 2, 0]
+    assert choose(np.zeros(0), one(0), np.zeros((0, 64)), 3).tolist() == []

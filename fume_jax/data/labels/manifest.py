@@ -31,7 +31,7 @@ class Reviewed:
       recording, gas, frame, time: as in the tables of its prediction; seconds, None for images.
       source, frame_index: file that it was read from, and its position in that film, from 0; -1 if the file is the
         frame.
-      uncertainty, jump, disagreement, score: why it was chosen, see `fume_jax.learning.selection`.
+      uncertainty, jump, disagreement, score: how hard it is, see `fume_jax.learning.selection`.
       mask_digest: `mask_digest` of the predicted mask.
       model: says which model predicted it.
       ph, class_name, subject: labels of the recording, None and "" where unknown.
