@@ -1,5 +1,7 @@
 """Batch norm against PyTorch's in training mode, and what masking adds to it; pooling against the library's."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -197,17 +199,21 @@ def library_max_pool(x):
     return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
 
 
-@pytest.mark.parametrize("size", [(8, 10), (7, 9), (8, 9), (1, 1), (2, 5)])
+@pytest.mark.parametrize("size", [(8, 10), (7, 9), (2, 5), (1, 1)])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_pooling_and_its_gradient_equal_those_of_the_library(size, dtype):
-    # Few values, so that windows have equal pixels, as they have after a ReLU.
+    # Few values, so that windows have equal pixels, as they have after a ReLU; sums of the gradient are exact.
     rng = np.random.default_rng(0)
     x = jnp.asarray(np.maximum(rng.integers(-3, 4, (3, *size, 2)), 0), dtype)
-    y, vjp = jax.vjp(max_pool, x)
-    expected, expected_vjp = jax.vjp(library_max_pool, x)
-    np.testing.assert_array_equal(y, expected)
-    g = jnp.asarray(rng.integers(1, 9, y.shape), dtype)  # whose sums are exact
-    np.testing.assert_array_equal(vjp(g)[0], expected_vjp(g)[0])
+    g = jnp.asarray(rng.integers(1, 9, (3, *(-(-side // 2) for side in size), 2)), dtype)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def apply(pool, x, g):
+        y, vjp = jax.vjp(pool, x)
+        return y, *vjp(g)
+
+    for found, expected in zip(apply(max_pool, x, g), apply(library_max_pool, x, g), strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_the_gradient_of_pooling_goes_to_the_first_of_equal_pixels_as_in_torch():
