@@ -159,3 +159,43 @@ def adaptive_average_pool(x: jax.Array, bins: int) -> jax.Array:
         return matrix.astype(x.dtype)
 
     return jnp.einsum("nhwc,ih,jw->nijc", x, weights(x.shape[1]), weights(x.shape[2]), precision="highest")
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """Takes the maximum of 3x3 pixels of `x` [N, H, W, C] at stride 2, padding 1: [N, ceil(H / 2), ceil(W / 2), C].
+
+    Of equal pixels in a window the first by row has the gradient, as in PyTorch. There is no forward-mode gradient.
+    """
+    return _max_of_three(_max_of_three(x, 2), 1)
+
+
+# Written as shifted slices since XLA has a slow gradient of its own pooling on a CPU (select-and-scatter).
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _max_of_three(x, axis):
+    before, center, after = _triples(x, axis)
+    return jnp.maximum(jnp.maximum(before, center), after)
+
+
+def _max_of_three_backward(axis, x, g):
+    before, center, after = _triples(x, axis)
+    is_before = (before >= center) & (before >= after)
+    is_center = ~is_before & (center >= after)
+    to_after = jnp.where(is_before | is_center, 0, g)
+    # The pixel before a window is the one after the window before it.
+    to_before = jax.lax.slice_in_dim(jnp.where(is_before, g, 0), 1, None, axis=axis)
+    padding = [(0, 0)] * g.ndim
+    padding[axis] = (0, 1)
+    pixels = jnp.stack([jnp.where(is_center, g, 0), to_after + jnp.pad(to_before, padding)], axis + 1)
+    pixels = pixels.reshape(*g.shape[:axis], -1, *g.shape[axis + 1 :])
+    return (jax.lax.slice_in_dim(pixels, 0, x.shape[axis], axis=axis),)
+
+
+_max_of_three.defvjp(lambda x, axis: (_max_of_three(x, axis), x), _max_of_three_backward)
+
+
+def _triples(x, axis):
+    """Returns the pixels before, at and after every other pixel along an axis, -inf outside of `x`."""
+    size, padding = -(-x.shape[axis] // 2), [(0, 0)] * x.ndim
+    padding[axis] = (1, 2 * size - x.shape[axis])
+    padded = jnp.pad(x, padding, constant_values=-jnp.inf)
+    return [jax.lax.slice_in_dim(padded, i, i + 2 * size - 1, 2, axis=axis) for i in range(3)]

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fume_jax.models.layers import BatchNorm, Pointwise
+from fume_jax.models.layers import BatchNorm, Pointwise, max_pool
 
 
 class Shortcut(nnx.Module):
@@ -85,9 +85,7 @@ class ResNet(nnx.Module):
 
     def features(self, frames: jax.Array, present: jax.Array) -> list[jax.Array]:
         """Encodes `frames` [N, H, W, C] to the features of each stage, at strides 4, 8, 16 and 32 or, dilated, 16."""
-        x = nnx.relu(self.norm(self.conv(frames), present))
-        x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-        outputs = []
+        x, outputs = max_pool(nnx.relu(self.norm(self.conv(frames), present))), []
         for stage in self.stages:
             for block in stage:
                 x = block(x, present)

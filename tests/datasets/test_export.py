@@ -70,40 +70,91 @@ def gray(path):
     return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
 
 
-@pytest.mark.parametrize("unknown", [True, False])
-def test_nnunet_would_take_it(unknown, monkeypatch, tmp_path, capsys):
-    """The rules of nnU-Net's `verify_dataset_integrity`, and where its folders and folds come from."""
-    pairs = Pairs(unknown)
-    monkeypatch.setattr(writing, "Dataset", lambda path: pairs)
-    folder = tmp_path / "Dataset501_Plumes"
-    writing.export("data", "nnunet", str(folder))
+def verify_as_nnunet(folder):
+    """Asserts what `verify_dataset_integrity` of nnunetv2 2.8.1 demands of a data set of PNG files."""
     description = json.loads((folder / "dataset.json").read_text())
     assert {"labels", "channel_names", "numTraining", "file_ending"} <= description.keys()
-    labels, ending = list(description["labels"].values()), description["file_ending"]
-    assert labels == list(range(len(labels))) and description["labels"]["background"] == 0
-    assert list(description["labels"])[3:] == ["ignore"] * unknown  # the highest one
-    channels = [f"{int(number):04d}" for number in description["channel_names"]]
-    images = {path.name for path in (folder / "imagesTr").iterdir()}
-    cases = {re.sub(rf"_\d{{4}}{re.escape(ending)}$", "", name) for name in images}
-    assert len(cases) == description["numTraining"] == 6
-    assert images == {f"{case}_{channel}{ending}" for case in cases for channel in channels}
-    assert {path.name for path in (folder / "labelsTr").iterdir()} == {f"{case}{ending}" for case in cases}
-    found = set()
+    ending, values = description["file_ending"], description["labels"]
+    assert ending == ".png"  # chooses the reader, which takes one picture in grey for each channel
+    learned = sorted(value for name, value in values.items() if name != "ignore")
+    assert values["background"] == 0 and values.get("ignore", max(learned) + 1) == max(learned) + 1
+    allowed = sorted(values.values())
+    assert allowed == list(range(len(values)))
+    files = sorted(path.name for path in (folder / "imagesTr").glob(f"*{ending}"))
+    cases = {name[: -len("_0000" + ending)] for name in files}
+    assert len(cases) == description["numTraining"]
     for case in cases:
-        image, mask = gray(folder / "imagesTr" / f"{case}_0000{ending}"), gray(folder / "labelsTr" / f"{case}{ending}")
-        assert image.shape == mask.shape == (HEIGHT, WIDTH) and image.dtype == mask.dtype == np.uint8
-        found |= set(np.unique(mask).tolist())
-    assert found == set(labels)
+        images = [name for name in files if re.fullmatch(rf"{re.escape(case)}_\d{{4}}{re.escape(ending)}", name)]
+        assert len(images) == len(description["channel_names"])
+        mask = gray(folder / "labelsTr" / f"{case}{ending}")
+        assert mask is not None and set(np.unique(mask).tolist()) <= set(allowed)
+        assert {gray(folder / "imagesTr" / name).shape for name in images} == {mask.shape} and mask.ndim == 2
+
+
+def export_nnunet(monkeypatch, folder, *, unknown=True):
+    monkeypatch.setattr(writing, "Dataset", lambda path: Pairs(unknown))
+    writing.export("data", "nnunet", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("unknown", [True, False])
+def test_nnunet_would_take_it(unknown, monkeypatch, tmp_path, capsys):
+    folder = export_nnunet(monkeypatch, tmp_path / "Dataset501_Plumes", unknown=unknown)
+    verify_as_nnunet(folder)
+    description = json.loads((folder / "dataset.json").read_text())
+    assert list(description["labels"]) == ["background", "tube", "gas"] + ["ignore"] * unknown
+    cases = {path.stem for path in (folder / "labelsTr").iterdir()}
+    assert len(cases) == description["numTraining"] == 6
+    masks = [gray(folder / "labelsTr" / f"{case}.png") for case in cases]
+    assert {mask.dtype for mask in masks} == {np.dtype(np.uint8)}
+    assert set(np.unique(masks).tolist()) == set(description["labels"].values())
     (fold,) = json.loads((folder / "splits_final.json").read_text())
     assert set(fold["train"]) | set(fold["val"]) == cases and not set(fold["train"]) & set(fold["val"])
     assert all(case.startswith("val_") for case in fold["val"])
-    tests = {path.name.removesuffix(f"_0000{ending}") for path in (folder / "imagesTs").iterdir()}
+    tests = {path.name.removesuffix("_0000.png") for path in (folder / "imagesTs").iterdir()}
     assert tests == {"test_00000_co2", "test_00000_ch4", "test_00001_co2"}
     assert {path.stem for path in (folder / "labelsTs").iterdir()} == tests
     printed = capsys.readouterr().out
     assert ("pixels of unknown class, in 6 frames, have the label ignore, 3." in printed) == unknown
     assert ("pixels that may be tube, in 3 frames, are background." in printed) == unknown
     assert "rename" not in printed
+
+
+def paint_unknown_label(folder):
+    cv2.imwrite(str(folder / "labelsTr" / "val_00000_co2.png"), np.full((HEIGHT, WIDTH), IGNORE, np.uint8))
+
+
+def cut_mask(folder):
+    cv2.imwrite(str(folder / "labelsTr" / "val_00000_co2.png"), np.zeros((HEIGHT, WIDTH - 1), np.uint8))
+
+
+def remove_label(folder):
+    (folder / "labelsTr" / "val_00000_co2.png").unlink()
+
+
+def remove_image(folder):
+    (folder / "imagesTr" / "val_00000_co2_0000.png").unlink()
+
+
+def raise_ignored(folder):
+    text = (folder / "dataset.json").read_text()
+    (folder / "dataset.json").write_text(text.replace('"ignore": 3', '"ignore": 255'))
+
+
+def add_channel(folder):
+    text = (folder / "dataset.json").read_text()
+    (folder / "dataset.json").write_text(text.replace('"0": "infrared"', '"0": "infrared", "1": "other"'))
+
+
+@pytest.mark.parametrize(
+    "harm", [paint_unknown_label, cut_mask, remove_label, remove_image, raise_ignored, add_channel]
+)
+def test_nnunet_would_not_take_it_harmed(harm, monkeypatch, tmp_path):
+    """As nnunetv2 itself refused each of these."""
+    folder = export_nnunet(monkeypatch, tmp_path / "Dataset501_Plumes")
+    harm(folder)
+    with pytest.raises(AssertionError):
+        verify_as_nnunet(folder)
 
 
 READERS = {"nnunet": folders.read, "mmseg": folders.read, "yolo": yolo.read}

@@ -27,6 +27,7 @@ from fume_jax.inference.predictor import Predictor
 from fume_jax.inference.torch_backend import TorchBackend
 from fume_jax.interop import from_state_dict
 from fume_jax.interop.stablehlo import PLATFORMS
+from fume_jax.interop.torch_model import create_torch_model
 from fume_jax.learning.augment import NORMALIZED
 from fume_jax.runtime.errors import UserError
 from fume_jax.schema import GASES
@@ -42,10 +43,15 @@ NAMES = ("fume", "segmentation_only", "classification_only")
 METRICS = {"step": 7, "test/iou_gas": 0.5}
 
 
-def card_and_model(name):
+def card_and_model(name, backbone=None):
     config = fume.get_config(name)
     config.data.height, config.data.width = HEIGHT, WIDTH
-    return create_card(config, 7, METRICS), from_state_dict(name, golden.state_dict(name))
+    weights = golden.state_dict(name)
+    if backbone:
+        config.model.backbone = backbone
+        network = create_torch_model(name, backbone=backbone)
+        weights = {key: golden.weight(key, tuple(value.shape)) for key, value in network.state_dict().items()}
+    return create_card(config, 7, METRICS), from_state_dict(name, weights, backbone=config.model.backbone)
 
 
 @pytest.fixture(scope="module")
@@ -78,17 +84,29 @@ def batch(count, height=HEIGHT, width=WIDTH):
     ],
 )
 def test_an_export_says_what_the_model_says(folders, tmp_path, format, name):
-    model = JaxBackend(folders / name)
-    path = tmp_path / f"model{FORMATS[format].suffix}"
+    check_export(JaxBackend(folders / name), tmp_path, format, counts=(1, 3))
+
+
+def check_export(model, folder, format, counts):
+    path = folder / f"model{FORMATS[format].suffix}"
     backend_class(format).write(path, model.model, model.card)
     exported = open_backend(path)
     assert exported.card == model.card
-    for inputs in (batch(1), batch(3)):
+    for inputs in map(batch, counts):
         expected, outputs = model(**inputs), exported(**inputs)
         assert outputs.keys() == expected.keys()
         for key in expected:
             np.testing.assert_allclose(outputs[key], expected[key], atol=1e-4, rtol=0)
             assert (outputs[key].argmax(-1) == expected[key].argmax(-1)).mean() > 0.9999
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["onnx", "stablehlo"])
+@pytest.mark.parametrize("backbone", ["mobilenet_v3_small", "resnet18", "resnet50_deeplabv3plus"])
+def test_an_export_of_another_backbone_says_what_the_model_says(tmp_path, backbone, format):
+    card, model = card_and_model("segmentation_only", backbone)
+    WeightsBackend.write(tmp_path / "run", model, card)
+    check_export(JaxBackend(tmp_path / "run"), tmp_path, format, counts=(3,))
 
 
 @pytest.fixture(scope="module")

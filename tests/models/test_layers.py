@@ -1,4 +1,6 @@
-"""Batch norm against PyTorch's in training mode, and what masking adds to it."""
+"""Batch norm against PyTorch's in training mode, and what masking adds to it; pooling against the library's."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from benchmarks.collectives import collectives
-from fume_jax.models.layers import BatchNorm
+from fume_jax.models.layers import BatchNorm, max_pool
 from fume_jax.runtime.mesh import create_mesh
 
 SHAPE = (6, 5, 4, 3)
@@ -191,3 +193,35 @@ def test_groups_of_one_device_each_exchange_nothing_forward_or_backward():
     batch = [jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding) for shape in ((16, 5, 4, 3), (16,))]
     compiled = jax.jit(apply, out_shardings=sharding).lower(*batch).compile()
     assert collectives(compiled.as_text()) == []
+
+
+def library_max_pool(x):
+    return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+
+
+@pytest.mark.parametrize("size", [(8, 10), (7, 9), (2, 5), (1, 1)])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_pooling_and_its_gradient_equal_those_of_the_library(size, dtype):
+    # Few values, so that windows have equal pixels, as they have after a ReLU; sums of the gradient are exact.
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(np.maximum(rng.integers(-3, 4, (3, *size, 2)), 0), dtype)
+    g = jnp.asarray(rng.integers(1, 9, (3, *(-(-side // 2) for side in size), 2)), dtype)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def apply(pool, x, g):
+        y, vjp = jax.vjp(pool, x)
+        return y, *vjp(g)
+
+    for found, expected in zip(apply(max_pool, x, g), apply(library_max_pool, x, g), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_the_gradient_of_pooling_goes_to_the_first_of_equal_pixels_as_in_torch():
+    x = torch.zeros(1, 2, 6, 7, requires_grad=True)
+    torch.nn.functional.max_pool2d(x, 3, stride=2, padding=1).sum().backward()
+    grad_x = jax.grad(lambda x: max_pool(x).sum())(jnp.zeros((1, 6, 7, 2)))
+    np.testing.assert_array_equal(grad_x, x.grad.numpy().transpose(0, 2, 3, 1))
+
+
+def test_pixels_beyond_the_edge_are_no_maximum():
+    np.testing.assert_array_equal(max_pool(jnp.full((1, 4, 4, 1), -5.0)), -5.0)
