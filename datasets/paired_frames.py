@@ -18,6 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from fume_jax.data.dataset import check_path
@@ -90,7 +91,9 @@ def create_process_pool() -> ProcessPoolExecutor:
 
 
 def _start_worker():
+    # There is a worker for each core; on many cores those that spread their products of matrices wait for each other.
     cv2.setNumThreads(1)
+    threadpool_limits(1)
     follow_parent()
 
 
