@@ -69,7 +69,8 @@ def structure(model: FUME, height: int, width: int) -> Structure:
     order = {variable: i for i, equation in enumerate(traced.jaxpr.eqns) for variable in equation.outvars}
     parts, blocks = {}, {}
     for block, module in _children(model):
-        for name, modules in _parts(module):
+        # A layer of the model itself is its own and only part.
+        for name, modules in list(_parts(module)) or [((), {(): module})]:
             if part := _describe(block, name, modules, captured, order):
                 parts[part[0].path] = part
     parts = dict(sorted(parts.items(), key=lambda item: max(order[variable] for variable in item[1][1])))
@@ -122,7 +123,7 @@ def _describe(block, name, modules, captured, order):
     if not (parameters and variables):
         return None
     kind = type(next(iter(modules.values()))).__name__
-    return Part(block, ".".join(map(str, name)), kind, len(modules), last.aval.shape, parameters), variables
+    return Part(block, ".".join(map(str, name)) or kind, kind, len(modules), last.aval.shape, parameters), variables
 
 
 def _edges(jaxpr, owners, targets):

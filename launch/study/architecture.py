@@ -12,8 +12,8 @@ from fume_jax.models.structure import Structure
 from launch.study.style import COLORS, DASHES, FAINT, INK
 
 # Sizes in inches: of a part, between parts, of the margin and the heading of a block, and between columns and blocks.
-WIDTH, HEIGHT, BETWEEN, MARGIN, HEADING = 1.5, 0.36, 0.13, 0.16, 0.36
-COLUMN_GAP, BLOCK_GAP = 0.55, 0.25
+WIDTH, HEIGHT, BETWEEN, MARGIN, HEADING = 1.55, 0.36, 0.13, 0.16, 0.36
+SMALL_WIDTH, COLUMN_GAP, BLOCK_GAP = 0.95, 0.42, 0.2
 SHADE, PLAIN = "#EEF4F8", "#FFFFFF"
 
 
@@ -34,8 +34,12 @@ class Box:
         return HEADING * bool(self.title) + len(self.lines) * (HEIGHT + BETWEEN) + BETWEEN
 
     @property
+    def inner_width(self) -> float:
+        return WIDTH if self.title else SMALL_WIDTH
+
+    @property
     def width(self) -> float:
-        return WIDTH + 2 * MARGIN
+        return self.inner_width + 2 * MARGIN
 
     def middle(self, path: str) -> float:
         """Returns the height at which the middle of a part lies."""
@@ -110,7 +114,7 @@ def _place(boxes: Mapping[str, Box], owner, columns, edges) -> tuple[float, floa
         for name in sorted(names, key=centers.get):
             boxes[name].x, boxes[name].y = x, y
             y += boxes[name].height + BLOCK_GAP
-        x += boxes[names[0]].width + COLUMN_GAP
+        x += max(boxes[name].width for name in names) + COLUMN_GAP
     return x - COLUMN_GAP / 2, total
 
 
@@ -120,17 +124,17 @@ def _draw_box(axes: Axes, box: Box):
         edge = {"edgecolor": FAINT, "facecolor": SHADE, "linewidth": 0.8}
         axes.add_patch(FancyBboxPatch((box.x, box.y), box.width, box.height, boxstyle=round_corners, **edge))
         name, detail = box.title.split("\n")
-        axes.text(box.x + MARGIN, box.y + 0.17, name, fontsize=8, weight="bold", va="center")
-        axes.text(box.x + MARGIN, box.y + 0.33, detail, fontsize=5.5, va="center", color="#444444")
+        axes.text(box.x + MARGIN, box.y + 0.17, name, fontsize=9, weight="bold", va="center")
+        axes.text(box.x + MARGIN, box.y + 0.33, detail, fontsize=6.5, va="center", color="#444444")
     for path, (first, second) in box.lines.items():
         middle, left = box.middle(path), box.x + MARGIN
         edge = {"edgecolor": INK, "facecolor": PLAIN, "linewidth": 0.7}
-        axes.add_patch(Rectangle((left, middle - HEIGHT / 2), WIDTH, HEIGHT, **edge))
+        axes.add_patch(Rectangle((left, middle - HEIGHT / 2), box.inner_width, HEIGHT, **edge))
         name = path.partition(".")[2]
-        title = f"{name}: {first}" if name else first
-        size = 6.5 if len(title) < 26 else 6.5 * 26 / len(title)
-        axes.text(left + WIDTH / 2, middle - 0.07, title, fontsize=size, ha="center", va="center")
-        axes.text(left + WIDTH / 2, middle + 0.09, second, fontsize=5.5, ha="center", va="center", color="#444444")
+        title = f"{name}: {first}" if name not in ("", first) else first
+        center, size = left + box.inner_width / 2, 7.5 * min(1, 23 / len(title))
+        axes.text(center, middle - 0.07, title, fontsize=size, ha="center", va="center")
+        axes.text(center, middle + 0.09, second, fontsize=6.5, ha="center", va="center", color="#444444")
 
 
 def _draw_inner(axes, box, source, target):

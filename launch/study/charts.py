@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from fume_jax.schema import CLASSES, GASES
 from launch.study.gather import Entry, Study
@@ -23,11 +23,12 @@ from launch.study.style import (
 )
 from launch.study.tables import COLUMNS
 
-HEADINGS = {column.key: column.heading for column in COLUMNS}
+COLUMN_OF = {column.key: column for column in COLUMNS}
+HEADINGS = {key: column.heading for key, column in COLUMN_OF.items()}
 BARS = ("mean_iou", "iou_gas", "balanced_accuracy", "macro_f1")
 DELTAS = ("iou_gas", "balanced_accuracy", "recording/balanced_accuracy")
 # Scores that are drawn over costs.
-SCORES, COSTS = ("mean_iou", "balanced_accuracy"), {"milliseconds": "ms a pair", "parameters": "parameters"}
+SCORES, COSTS = ("mean_iou", "balanced_accuracy"), ("milliseconds", "parameters")
 ALPHA = 0.05
 ROW, MATRICES = 0.21, 6
 
@@ -60,16 +61,21 @@ def classes_figure(study: Study) -> Figure:
     f1 = {name: f"{name}_f1" for name in CLASSES}
     iou = {f"{gas.upper()} {name}": f"{gas}/iou_{name}" for gas in GASES for name in ("gas", "tube")}
     figure, all_axes = create_figure(1.1 + ROW * len(study.entries), 1, 2, sharey=True)
+    handles = []
     for axes, title, keys in zip(all_axes, ("F1 of pH states, pairs", "IoU"), (f1, iou), strict=True):
         for i, (label, key) in enumerate(keys.items()):
             values = [entry.score(key) for entry in study.entries]
-            hollow = {"markerfacecolor": "white"} if label.endswith("tube") else {}
-            line = {"linestyle": "", "markersize": 5, "label": label} | look(i) | hollow
-            axes.plot(values, np.arange(len(values)), **line)
+            # A little above or below the others of the row.
+            places = np.arange(len(values)) + 0.5 * ((i + 0.5) / len(keys) - 0.5)
+            style = look(len(handles))
+            axes.plot(values, places, linestyle="", markersize=4.5, **style)
+            handles.append(_mark(label, style["marker"], style["color"]))
         axes.set(xlim=(-0.02, 1.02), title=title)
-        axes.grid(alpha=0.3)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=4, frameon=False, handletextpad=0.1)
+        axes.grid(axis="x", alpha=0.3)
+        for place in range(1, len(study.entries)):
+            axes.axhline(place - 0.5, color=FAINT, linewidth=0.4)
     _name_rows(all_axes[0], study.entries)
+    _legend_below(figure, handles)
     return figure
 
 
@@ -117,6 +123,7 @@ def deltas_figure(study: Study) -> Figure | None:
         axes.set(title=HEADINGS[name], xlabel=f"less that of {study.main.name}")
         axes.grid(axis="x", alpha=0.3)
         axes.margins(x=0.1)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
     _name_rows(all_axes[0], others)
     marks = {"better": ("^", COLORS[0], "white"), "worse": ("v", MAIN_COLOR, "white")}
     marks[f"p (Holm) < {ALPHA}"] = ("o", "grey", "grey")
@@ -126,13 +133,14 @@ def deltas_figure(study: Study) -> Figure | None:
 
 def tradeoff_figure(study: Study) -> Figure:
     """Draws scores over time and over size of the models; a line joins those that no other one beats in both."""
-    costs = {key: words for key, words in COSTS.items() if not math.isnan(getattr(study.main.cost, key))}
+    costs = [COLUMN_OF[key] for key in COSTS if not math.isnan(getattr(study.main.cost, key))]
     scores = [name for name in SCORES if any(not math.isnan(entry.score(name)) for entry in study.entries)]
     columns = math.ceil(len(study.entries) / 4)
     figure, all_axes = create_figure(2.5 * len(scores) + 0.16 * columns + 0.3, len(scores), len(costs), sharex="col")
     panels = [(score, cost) for score in scores for cost in costs]
     for axes, (score, cost) in zip(all_axes, panels, strict=True):
-        points = np.array([[getattr(entry.cost, cost), entry.score(score)] for entry in study.entries])
+        spent = [getattr(entry.cost, cost.key) * cost.factor for entry in study.entries]
+        points = np.stack([spent, [entry.score(score) for entry in study.entries]], -1)
         front = points[pareto(points)]
         axes.plot(*_steps(front), color=FAINT, linewidth=1.5, zorder=1)
         for i, (entry, point) in enumerate(zip(study.entries, points, strict=True)):
@@ -141,8 +149,9 @@ def tradeoff_figure(study: Study) -> Figure:
                 axes.plot(
                     point[:1].repeat(2), [row["low"], row["high"]], color=look(i)["color"], alpha=0.4, linewidth=1
                 )
-            axes.plot(*point, linestyle="", markersize=9 if i == 0 else 5, markeredgecolor="white", **look(i))
-        axes.set(xscale="log", ylabel=HEADINGS[score], xlabel=costs[cost])
+            size = {"markersize": 10 if i == 0 else 6.5, "markeredgecolor": "white", "markeredgewidth": 0.5}
+            axes.plot(*point, linestyle="", **size, **look(i))
+        axes.set(xscale="log", ylabel=HEADINGS[score], xlabel=cost.heading)
         _plain_ticks(axes.xaxis, points[:, 0])
         axes.grid(alpha=0.3)
     handles = [_mark(entry.name, look(i)["marker"], look(i)["color"]) for i, entry in enumerate(study.entries)]
@@ -169,7 +178,7 @@ def curves_figure(study: Study) -> Figure | None:
             axes.plot(steps, values.mean(0), **style)
             if i == 0:
                 axes.fill_between(steps, values.min(0), values.max(0), color=look(i)["color"], alpha=0.2, linewidth=0)
-        axes.set(title=tag, xlabel="step", yscale="log" if tag.endswith("loss") else "linear")
+        axes.set(title=tag, xlabel="step")
         axes.grid(alpha=0.3)
     styles = [{"color": look(i)["color"], "linestyle": DASHES[i % len(DASHES)]} for i in range(len(study.entries))]
     _legend_below(figure, [Line2D([], [], label=e.name, **s) for e, s in zip(study.entries, styles, strict=True)])
@@ -203,7 +212,7 @@ def _draw_confusion(axes, counts, named):
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for (i, j), n in np.ndenumerate(counts):
         text = f"{n:.0f}\n{share[i, j]:.0%}"
-        axes.text(j, i, text, ha="center", va="center", color="w" if share[i, j] > 0.5 else "k", fontsize=5.5)
+        axes.text(j, i, text, ha="center", va="center", color="w" if share[i, j] > 0.6 else "k", fontsize=5.5)
     initials = [name[0] for name in CLASSES]
     axes.set_xticks(range(len(CLASSES)), initials)
     axes.set_yticks(range(len(CLASSES)), CLASSES if named else initials)
@@ -231,13 +240,12 @@ def _steps(front):
 
 
 def _plain_ticks(axis, values):
-    """Labels a logarithmic axis with plain numbers."""
+    """Labels a logarithmic axis with plain numbers, more of them if it spans little."""
     known = values[~np.isnan(values)]
-    narrow = known.max() / known.min() < 30
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,)))
-    axis.set_minor_formatter(NullFormatter())
-    if known.max() < 1e4:
-        axis.set_major_formatter(ScalarFormatter())
+    subs = (1, 2, 5) if known.max() > 5 * known.min() else (1, 1.5, 2, 3, 4, 5, 7)
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator())
 
 
 def _wrapped(name, width=16):

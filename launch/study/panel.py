@@ -19,9 +19,6 @@ from fume_jax.training.setup import load_best_model
 from launch.scored import EXAMPLES
 from launch.study.style import WIDTH
 
-# Attention in units of an even spread at which the scale ends.
-MOST = 4.0
-
 
 def predictions_figure(run: Path, data: str | None = None) -> Figure:
     """Draws for each class the pair of median loss: both frames, truth, prediction, and where the attention looks.
@@ -66,9 +63,10 @@ def draw_panel(batch: dict, outputs: dict, attention: dict, count: int) -> Figur
     height, width = batch["co2_frame"].shape[1:3]
     total = len(columns) + len(attention)
     side = WIDTH / total
-    figure = Figure(figsize=(WIDTH, count * (side * height / width + 0.2) + 0.5), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.02, wspace=0.01, hspace=0.02)
+    figure = Figure(figsize=(WIDTH, count * (side * height / width + 0.05) + 0.3), layout="compressed")
+    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
     grid, shade = figure.subplots(count, total, squeeze=False), None
+    most = max((float(maps[:count].max()) for maps in attention.values()), default=1.0)
     for i, row in enumerate(grid):
         for axes, (title, draw) in zip(row, columns.items(), strict=False):
             axes.imshow(draw(i), cmap="gray", vmin=0, vmax=255)
@@ -76,14 +74,14 @@ def draw_panel(batch: dict, outputs: dict, attention: dict, count: int) -> Figur
         for axes, (name, maps) in zip(row[len(columns) :], attention.items(), strict=True):
             query, gas = (word.upper() for word in name.split("_to_"))
             axes.imshow(_frame(batch, gas.lower(), i), cmap="gray", vmin=0, vmax=255, extent=(0, 1, 0, 1))
-            look = {"cmap": "cividis", "vmin": 0, "vmax": MOST, "alpha": 0.6, "extent": (0, 1, 0, 1)}
+            look = {"cmap": "cividis", "vmin": 0, "vmax": most, "alpha": 0.6, "extent": (0, 1, 0, 1)}
             shade = axes.imshow(maps[i], interpolation="bilinear", aspect=height / width, **look)
-            _label(axes, f"where {query} looks in {gas}" if query != gas else f"attention in {gas}", i)
+            _label(axes, f"where {query}\nlooks in {gas}", i)
         row[0].set_ylabel(_classes(batch, outputs, i), fontsize=6)
     if shade is not None:
-        bar = figure.colorbar(shade, ax=grid[:, -1], location="bottom", shrink=0.9, aspect=12, pad=0.02)
+        bar = figure.colorbar(shade, ax=grid.ravel().tolist(), location="right", shrink=0.6, aspect=25, pad=0.01)
         bar.ax.tick_params(labelsize=5)
-        bar.set_label("1 is an even spread", fontsize=5)
+        bar.set_label("attention, 1 is an even spread", fontsize=5)
     return figure
 
 
