@@ -125,7 +125,8 @@ def _draw_box(axes: Axes, box: Box):
         axes.add_patch(FancyBboxPatch((box.x, box.y), box.width, box.height, boxstyle=round_corners, **edge))
         name, detail = box.title.split("\n")
         axes.text(box.x + MARGIN, box.y + 0.17, name, fontsize=9, weight="bold", va="center")
-        axes.text(box.x + MARGIN, box.y + 0.33, detail, fontsize=6.5, va="center", color="#444444")
+        size = 6.5 * min(1, 34 / len(detail))
+        axes.text(box.x + MARGIN, box.y + 0.33, detail, fontsize=size, va="center", color="#444444")
     for path, (first, second) in box.lines.items():
         middle, left = box.middle(path), box.x + MARGIN
         edge = {"edgecolor": INK, "facecolor": PLAIN, "linewidth": 0.7}

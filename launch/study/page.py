@@ -84,7 +84,7 @@ def list_pictures(study: Study, data: str | None) -> list[Picture]:
         ),
         Picture(
             "differences",
-            f"Differences from {main.name}",
+            f"What each change does to {main.name}",
             "Each score less that of the main entry, with the 95 % interval of the paired bootstrap over groups of "
             "recordings. Filled marks have a p-value below 0.05 after Holm's correction.",
             lambda: charts.deltas_figure(study),

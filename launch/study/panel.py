@@ -62,8 +62,8 @@ def draw_panel(batch: dict, outputs: dict, attention: dict, count: int) -> Figur
         columns[f"{gas.upper()} predicted"] = functools.partial(_mask, batch, predicted, gas)
     height, width = batch["co2_frame"].shape[1:3]
     total = len(columns) + len(attention)
-    side = WIDTH / total
-    figure = Figure(figsize=(WIDTH, count * (side * height / width + 0.05) + 0.3), layout="compressed")
+    side = (WIDTH - 0.7) / total  # besides labels and the scale of attention
+    figure = Figure(figsize=(WIDTH, count * (side * height / width + 0.02) + 0.25), layout="compressed")
     figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
     grid, shade = figure.subplots(count, total, squeeze=False), None
     most = max((float(maps[:count].max()) for maps in attention.values()), default=1.0)
@@ -77,7 +77,7 @@ def draw_panel(batch: dict, outputs: dict, attention: dict, count: int) -> Figur
             look = {"cmap": "cividis", "vmin": 0, "vmax": most, "alpha": 0.6, "extent": (0, 1, 0, 1)}
             shade = axes.imshow(maps[i], interpolation="bilinear", aspect=height / width, **look)
             _label(axes, f"where {query}\nlooks in {gas}", i)
-        row[0].set_ylabel(_classes(batch, outputs, i), fontsize=6)
+        row[0].set_ylabel(_classes(batch, outputs, i), fontsize=4.5)
     if shade is not None:
         bar = figure.colorbar(shade, ax=grid.ravel().tolist(), location="right", shrink=0.6, aspect=25, pad=0.01)
         bar.ax.tick_params(labelsize=5)
@@ -103,4 +103,4 @@ def _label(axes, title, i):
 
 def _classes(batch, outputs, i):
     text = CLASSES[batch["labels"][i]]
-    return f"{text}\n(as {CLASSES[outputs['cls_logits'][i].argmax()]})" if "cls_logits" in outputs else text
+    return f"{text}\nas {CLASSES[outputs['cls_logits'][i].argmax()]}" if "cls_logits" in outputs else text

@@ -200,8 +200,8 @@ def test_a_panel_has_a_column_for_everything_that_there_is():
     figure = panel.draw_panel(batch, outputs, {"co2_to_ch4": np.ones((2, 2, 3))}, 2)
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert titles == ["CO2 frame", "CH4 frame", "CO2 truth", "CO2 predicted", "where CO2\nlooks in CH4"]
-    labels = [axes.get_ylabel() for axes in figure.axes if "(as" in axes.get_ylabel()]
-    assert labels == ["Healthy\n(as Healthy)", "Acidotic\n(as Transitional)"]
+    labels = [axes.get_ylabel() for axes in figure.axes if "\nas " in axes.get_ylabel()]
+    assert labels == ["Healthy\nas Healthy", "Acidotic\nas Transitional"]
 
 
 def test_the_command_writes_a_report_and_says_what_it_lacks(folder, tmp_path):
