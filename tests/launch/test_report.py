@@ -204,6 +204,7 @@ def test_a_panel_has_a_column_for_everything_that_there_is():
     assert labels == ["Healthy\nas Healthy", "Acidotic\nas Transitional"]
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_report_and_says_what_it_lacks(folder, tmp_path):
     result = run("launch.report", f"--runs={folder}", f"--output={tmp_path}/out", "--nospeed")
     assert result.returncode == 2, result.stderr
