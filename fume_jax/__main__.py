@@ -21,6 +21,7 @@ COMMANDS = {
     "export": ("fume_jax.export", "Write a model as ONNX, OpenVINO, PyTorch, StableHLO or small weights."),
     "benchmark": ("fume_jax.commands.benchmark", "Compare the formats of a model on this machine."),
     "convert": ("fume_jax.convert", "Convert a PyTorch checkpoint to a run folder."),
+    "report": ("launch.report", "Draw tables and figures of many runs, on one page."),
     "summary": ("fume_jax.summary", "List the models with their sizes and costs."),
 }
 _LIST = "\n".join(f"  {name:<10}{purpose}" for name, (_, purpose) in COMMANDS.items())
@@ -39,9 +40,9 @@ def main() -> None:
         print(f"error: {wrong or 'name a command'}\n\n{HELP}", file=sys.stderr)
         sys.exit(1)
     module, _ = COMMANDS[name]
-    if module.startswith("datasets."):
+    if not module.startswith("fume_jax."):
         checkout = Path(__file__).parents[1]
-        if not (checkout / "datasets" / "fume_ogi").is_dir():
+        if not (checkout / module.replace(".", "/")).with_suffix(".py").is_file():
             print(f"error: fume {name} runs from a checkout of the project, not from {checkout}", file=sys.stderr)
             sys.exit(1)
         sys.path.insert(0, str(checkout))

@@ -28,16 +28,7 @@ def main() -> int:
     from launch import comparison, scored
 
     folder, output = Path(_RUNS.value), Path(_OUTPUT.value or _RUNS.value)
-    if not folder.is_dir():
-        raise UserError(f"There is no folder {folder}, given by --runs.")
-    names = sorted(path.parent.name for path in folder.glob("*/config.json"))
-    runs, missing = scored.read_runs(folder, names)
-    pooled, left_out = scored.pool(runs)
-    known = [own.entry for own in pooled]
-    if _MAIN.value not in known or len(known) < 2:
-        found = ", ".join(known) or "none"
-        raise UserError(f"--main is {_MAIN.value}; expected one of two or more scored entries of {folder}: {found}.")
-    reference, others, different = comparison.select(pooled, _MAIN.value)
+    reference, others, notes = comparison.load(folder, _MAIN.value)
     has = comparison.known_metrics(reference)
     if unknown := [name for name in _METRICS.value or () if name not in has]:
         raise UserError(f"--metrics has {', '.join(unknown)}; expected some of {', '.join(has)}.")
@@ -45,7 +36,6 @@ def main() -> int:
     metric_rows = comparison.compare_metrics(reference, others)
     class_rows = comparison.compare_classes(reference, others)
     print(comparison.markdown(reference, metric_rows, class_rows, chosen))
-    notes = left_out + different + [f"{name} is left out: it is not scored yet." for name in missing]
     print("\n" + "\n".join(comparison.caveats(reference, others, class_rows) + notes), end="\n" if notes else "")
     output.mkdir(parents=True, exist_ok=True)
     for name, rows in (("comparison", metric_rows), ("classes", class_rows)):

@@ -3,13 +3,17 @@
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from fume_jax.learning import statistics
-from fume_jax.learning.statistics import FEW_GROUPS, difference, holm, mean_over_runs, resample
-from launch.scored import Pooled, metrics
+from fume_jax.learning.statistics import FEW_GROUPS, difference, holm, mean_over_runs
+from fume_jax.runtime.errors import UserError
+from launch.scored import Pooled, metrics, pool, read_runs
 
+# Names of entries that others are compared with, unless another is named.
+MAINS = ("reference", "fume")
 # Fewer recordings that two models disagree about cannot have p < 0.05: 2 / 2^5 is more.
 FEW_DISCORDANT = 6
 
@@ -48,6 +52,25 @@ class ClassRow:
     p_holm: float = math.nan
 
 
+def load(folder: Path, main: str | None, *, least: int = 2) -> tuple[Pooled, list[Pooled], list[str]]:
+    """Reads the scored runs of a folder: the main entry, the others of the same examples, and what is left out.
+
+    Without `main` it is the first of `MAINS` that there is, or the only entry. Raises UserError if there is no such
+    folder, no such entry, or fewer than the least number of entries.
+    """
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}, given by --runs.")
+    runs, missing = read_runs(folder, sorted(path.parent.name for path in folder.glob("*/config.json")))
+    pooled, left_out = pool(runs)
+    known = [own.entry for own in pooled]
+    main = main or next((name for name in (*MAINS, *known[: len(known) == 1]) if name in known), "unset")
+    if main not in known or len(known) < least:
+        expected, found = "one of two or more" if least > 1 else "one of the", ", ".join(known) or "none"
+        raise UserError(f"--main is {main}; expected {expected} scored entries of {folder}: {found}.")
+    reference, others, different = select(pooled, main)
+    return reference, others, left_out + different + [f"{name} is left out: it is not scored yet." for name in missing]
+
+
 def select(pooled: Sequence[Pooled], main: str) -> tuple[Pooled, list[Pooled], list[str]]:
     """Returns the main entry, the others of the same examples, and a sentence about each that is left out."""
     entries = {own.entry: own for own in pooled}
@@ -66,17 +89,16 @@ def compare_metrics(main: Pooled, others: Sequence[Pooled]) -> list[MetricRow]:
 
     Metrics are averaged over seeds before anything else. Those of a model that lacks a task are left out.
     """
-    statistic = mean_over_runs(metrics)
-    reference, alone = resample(main.by_group, statistic), _by_group(main, statistic)
+    names, alone = known_metrics(main), _by_group(main)
     rows, table = [], []
     for other in others:
-        found, own = resample(other.by_group, statistic), _by_group(other, statistic)
-        for name in (name for name in reference.values if name in found.values):
-            compared = difference(reference, found, name)
+        own = _by_group(other)
+        for name in (name for name in names if name in own):
+            compared = difference(main.resampled, other.resampled, name)
             effect = statistics.standardized_difference(alone[name] - own[name])
             ends = (compared.value, compared.low, compared.high, compared.p)
             rows.append(MetricRow(name, other.entry, *_over_seeds(other, name), *ends, math.nan, *effect))
-    for name in reference.values:
+    for name in names:
         own = [row for row in rows if row.metric == name]
         adjusted = holm([row.p for row in own])
         table.append(MetricRow(name, main.entry, *_over_seeds(main, name)))
@@ -130,9 +152,9 @@ def markdown(
     return "\n\n".join(parts)
 
 
-def _by_group(pooled, statistic):
+def _by_group(pooled):
     """Returns the metrics of single groups, float [G] by name; NaN where a group has none."""
-    count = len(next(iter(pooled.by_group.values())))
+    count, statistic = len(next(iter(pooled.by_group.values()))), mean_over_runs(metrics)
     found = [statistic({name: values[i] for name, values in pooled.by_group.items()}) for i in range(count)]
     return {name: np.array([values[name] for values in found]) for name in found[0]}
 

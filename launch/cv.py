@@ -133,7 +133,7 @@ def _show_scores(output, runs, fold_of):
 
     found, _ = scored.read_runs(output, [run.name for run in runs])
     pooled, notes = scored.pool(found, folds=max(fold_of.values()) + 1)
-    rows = [row for own in pooled for row in cv_scores.score_rows(own)]
+    rows = [row for own in pooled for row in cv_scores.score_rows(own) if row["metric"] in scored.SHOWN]
     if rows:
         scored.write_rows(output / SCORES, rows)
         cv_scores.write_examples(output / EXAMPLES, output, pooled)

@@ -8,21 +8,20 @@ from pathlib import Path
 import numpy as np
 
 from fume_jax.evaluation.tables import aligned
-from fume_jax.learning.statistics import BCA, FEW_GROUPS, intervals, mean_over_runs, resample
-from launch.scored import EXAMPLES, Pooled, metrics, write_rows
+from fume_jax.learning.statistics import BCA, FEW_GROUPS, intervals, mean_over_runs
+from launch.scored import EXAMPLES, Pooled, all_metrics, write_rows
 
 _COLUMNS = ("run", "metric", "runs", "mean", "sd", "pooled", "low", "high", "method")
 
 
 def score_rows(pooled: Pooled) -> list[dict]:
-    """Returns a row for each metric of an entry, by `_COLUMNS`; a value that is unknown is NaN.
+    """Returns a row for each of all metrics of an entry, by `_COLUMNS`; a value that is unknown is NaN.
 
     `mean` and `sd` are of the scores of the runs that have the metric. `pooled` is the metric of all examples, averaged
     over the seeds, with its 95 % interval over groups of recordings.
     """
-    statistic = mean_over_runs(metrics)
-    found = resample(pooled.by_group, statistic)
-    ends, rows = intervals(found, pooled.by_group, statistic), []
+    found, rows = pooled.resampled, []
+    ends = intervals(found, pooled.by_group, mean_over_runs(all_metrics))
     for name, value in found.values.items():
         scores = [run.metrics[name] for run in pooled.runs if run.metrics.get(name) is not None]
         mean = float(np.mean(scores)) if scores else math.nan

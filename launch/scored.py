@@ -3,6 +3,7 @@
 import collections
 import csv
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,11 +13,15 @@ import numpy as np
 from fume_jax.evaluation.evaluator import Results
 from fume_jax.evaluation.per_example import read_results
 from fume_jax.learning.bootstrap import sum_by_group
-from fume_jax.learning.metrics import HEADLINES, compute_metrics, recording_metrics
+from fume_jax.learning.metrics import HEADLINES, RECORDING_METRICS, compute_metrics, recording_metrics
 from fume_jax.learning.recording_class import recording_confusions
+from fume_jax.learning.statistics import Resampled, mean_over_runs, resample
 from fume_jax.runtime.files import read_json, replacing
+from fume_jax.schema import GASES
 
 EXAMPLES = "examples/test.csv"
+# Metrics that tables of runs show.
+SHOWN = (*HEADLINES, *(f"recording/{name}" for name in RECORDING_METRICS))
 # The name of a run of a sweep: its entry and the values of a grid, then its fold, if it has one, and its seed.
 _NAME = re.compile(r"(?P<entry>.*?)-?(?:fold_(?P<fold>\d+)-)?seed_(?P<seed>\d+)")
 
@@ -34,7 +39,7 @@ class ScoredRun:
     results: Results  # of its test examples, see `read_results`
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Pooled:
     """The test examples of the runs of an entry. S seeds have the same examples, of G groups of recordings."""
 
@@ -42,10 +47,16 @@ class Pooled:
     seeds: Sequence[int]
     runs: Sequence[ScoredRun]
     examples: Sequence[tuple[str, int]]  # dataset and index of each
-    # Confusion counts by group, int [G, S, 3, 3]: those of `compute_metrics`, and `recording_confusion`.
+    # By group, confusion counts int [G, S, 3, 3]: those of `compute_metrics`, and `recording_confusion`; and sums of
+    # `{gas}_distances`, float [G, S, 3]: HD95, ASSD, and the number of frames that have them.
     by_group: Mapping[str, np.ndarray]
     # Whether the mean of the seeds' probabilities gives a recording its class, bool [R]; empty without classes.
     recordings_right: np.ndarray
+
+    @functools.cached_property
+    def resampled(self) -> Resampled:
+        """All metrics, the means over seeds, of all groups and of resamples of them."""
+        return resample(self.by_group, mean_over_runs(all_metrics))
 
 
 def read_runs(folder: Path, names: Sequence[str]) -> tuple[list[ScoredRun], list[str]]:
@@ -98,11 +109,23 @@ def pool(runs: Sequence[ScoredRun], folds: int = 0) -> tuple[list[Pooled], list[
 
 
 def metrics(counts: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Computes the headline metrics, and those of recordings, from summed counts; see `Pooled.by_group`."""
+    """Computes the metrics that tables show: the headline metrics, and those of recordings; see `all_metrics`."""
+    found = all_metrics(counts)
+    return {name: found[name] for name in SHOWN if name in found}
+
+
+def all_metrics(counts: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Computes all metrics from summed counts, those of gases, classes and recordings too, and distances in pixels.
+
+    See `Pooled.by_group`.
+    """
     found = compute_metrics(counts)
-    found = {name: found[name] for name in HEADLINES if name in found}
     if "recording_confusion" in counts:
         found |= recording_metrics({"cls_confusion": counts["recording_confusion"]})
+    by_gas = {f"{gas}/": counts[f"{gas}_distances"] for gas in GASES if f"{gas}_distances" in counts}
+    for prefix, sums in ({"": sum(by_gas.values())} | by_gas if by_gas else {}).items():
+        means = sums[:2] / sums[2] if sums[2] else np.full(2, np.nan)
+        found |= {f"{prefix}hd95": float(means[0]), f"{prefix}asd": float(means[1])}
     return found
 
 
@@ -123,11 +146,20 @@ def _together(runs):
     return [examples[i] for i in order], results
 
 
+def _distances(results, gas):
+    """Returns HD95, ASSD and 1 of each frame, float [N, 3]; zeros if it has no distances."""
+    pairs = np.stack([results[f"{gas}_hd95"], results[f"{gas}_asd"]], -1)
+    known = ~np.isnan(pairs[:, :1])
+    return np.concatenate([np.where(known, pairs, 0), known], -1)
+
+
 def _side_by_side(entry, runs, by_seed):
     """Returns the entry of seeds whose examples and results are given by seed."""
     (examples, first), seeds = next(iter(by_seed.values())), [results for _, results in by_seed.values()]
     names = [name for name in first if name.endswith("_confusion")]
     counts = {name: np.stack([results[name] for results in seeds], 1) for name in names}
+    for gas in (gas for gas in GASES if f"{gas}_hd95" in first):
+        counts[f"{gas}_distances"] = np.stack([_distances(results, gas) for results in seeds], 1)
     by_group, right = sum_by_group(counts, first["recording_index"]), np.zeros(0, bool)
     if "probabilities" in first:
         given = first["labels"], first["recording_index"]

@@ -29,6 +29,7 @@ COMMANDS = {
     "launch.sweep": (["--sweep=launch/sweeps/seeds.py"], ["sweep", "workdir", "set=data.path"]),
     "launch.cv": (["--output=x"], ["output", "data", "splits", "config", "sweep"]),
     "launch.compare": (["--runs=tests", "--main=x"], ["runs", "output"]),
+    "launch.report": (["--runs=tests", "--output=x"], ["runs", "output", "data"]),
     "launch.predict": (["--recordings=fume_jax/assets", "--output=x", "--shares=2"], ["recordings", "output"]),
 }
 every_command = pytest.mark.parametrize("module", COMMANDS)
@@ -66,6 +67,7 @@ def test_a_word_that_is_no_flag_is_refused(module):
         ("launch.sweep", "--sweep"),
         ("launch.cv", "--output"),
         ("launch.compare", "--runs"),
+        ("launch.report", "--runs"),
         ("launch.predict", "--recordings"),
     ],
 )
@@ -111,6 +113,8 @@ def test_sigterm_ends_a_command_with_75_and_one_line(module):
         ("launch.cv", {"data": "nowhere"}, "no prepared dataset in 'nowhere'"),
         ("launch.compare", {"runs": "nowhere"}, "There is no folder nowhere"),
         ("launch.compare", {"runs": "tests"}, "expected one of two or more scored entries of tests: none"),
+        ("launch.report", {"runs": "tests"}, "--main is unset; expected one of the scored entries of tests: none"),
+        ("launch.report", {"output": "README.md"}, "README.md is a file"),
         ("launch.predict", {"recordings": "nowhere.csv"}, "There is no file or folder nowhere.csv"),
         ("launch.predict", {"output": "README.md"}, "README.md is a file"),
     ],

@@ -75,8 +75,9 @@ def read_results(path: Path) -> Results:
     """Reads a table of examples back as the results that metrics are computed from.
 
     Returns `example_index`, `recording_index` and `labels`, int [N], and as far as the model has them `probabilities`,
-    float [N, 3], `cls_confusion` and `{gas}_confusion`, int [N, 3, 3]. Raises UserError if the table is damaged or one
-    of an earlier version, and OSError if there is none.
+    float [N, 3], `cls_confusion` and `{gas}_confusion`, int [N, 3, 3], and `{gas}_hd95` and `{gas}_asd`, float [N], NaN
+    where there is no distance. Raises UserError if the table is damaged or one of an earlier version, and OSError if
+    there is none.
     """
     with readable(path, "a table of examples of this version; fume evaluate writes it again"):
         with path.open(newline="", encoding="utf-8") as file:
@@ -93,6 +94,8 @@ def read_results(path: Path) -> Results:
             if f"{gas}_iou_gas" in table:
                 pixels = [np.array(table[name], int) for name in _pixel_columns(gas)]
                 results[f"{gas}_confusion"] = np.stack(pixels, -1).reshape(-1, len(MASK_CLASSES), len(MASK_CLASSES))
+                distances = (f"{gas}_hd95", f"{gas}_asd")
+                results |= {name: np.array([cell or "nan" for cell in table[name]], float) for name in distances}
     return results
 
 

@@ -1,0 +1,28 @@
+"""A study of simulated frames that fits on a laptop: 24 runs, FUME and seven that differ in one thing, of three seeds.
+
+    python -m datasets.synthetic_ogi --data_dir=data --name=demo
+    python -m launch.sweep --sweep=launch/sweeps/study_small.py
+    fume report --runs=runs/study_small --output=report
+
+Each run trains as configs/demo.py does, some ten minutes on two CPU cores: four hours in all. All are compared with
+`reference`.
+"""
+
+from launch.plan import Sweep
+
+
+def get_sweep() -> Sweep:
+    return Sweep(
+        config="demo",
+        entries={
+            "reference": {},
+            "encoder_separate": {"model.share_encoder": False},
+            "fusion_concat": {"model.fusion": "concat"},
+            "fusion_early": {"model.fusion": "early"},
+            "input_co2": {"model.gas": "co2"},
+            "input_ch4": {"model.gas": "ch4"},
+            "task_segmentation": {"model.tasks": "segmentation", "checkpoint.best_metric": "mean_iou"},
+            "task_classification": {"model.tasks": "classification", "checkpoint.best_metric": "balanced_accuracy"},
+        },
+        seeds=range(3),
+    )
