@@ -32,9 +32,9 @@ class Suite:
     torch_variants: Mapping[str, Mapping]  # ratios of time are to the first
 
     def run(self, parts: Mapping[str, Callable], comparisons: Sequence[tuple[str, int]]) -> int:
-        """Measures the parts and comparisons that `--only` names, or all; returns the exit code."""
-        for task, n in comparisons:
-            parts |= {f"{task}-{n}": functools.partial(Suite.compare, task=task, batch_size=n)}
+        """Measures the comparisons and parts that `--only` names, or all in this order; returns the exit code."""
+        compare = Suite.compare
+        parts = {f"{task}-{n}": functools.partial(compare, task=task, batch_size=n) for task, n in comparisons} | parts
         if unknown := set(_ONLY.value or ()) - set(parts):
             raise UserError(f"--only knows no {', '.join(sorted(unknown))}; choose of: {', '.join(parts)}.")
         for name in _ONLY.value or parts:

@@ -61,5 +61,5 @@ def test_comparisons_and_parts_are_named(suite, monkeypatch):
     suite.run(parts, [("Inference", 1)])
     assert measured == ["two"] and len(suite.report.results["Inference"]) == 2
     monkeypatch.setattr(module, "_ONLY", type("Flag", (), {"value": ["speed"]}))
-    with pytest.raises(UserError, match=r"speed.*one, two, Inference-1"):
+    with pytest.raises(UserError, match=r"speed.*Inference-1, one, two"):
         suite.run(parts, [("Inference", 1)])
