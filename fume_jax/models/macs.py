@@ -35,8 +35,10 @@ def _macs(equation):
         (contracted, _), _ = equation.params["dimension_numbers"]
         return output.size * math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
     if kind in ("conv_general_dilated", "custom_vjp_call"):
-        # The depthwise convolution is the one function with a gradient of its own, whatever it is lowered to. The axes
-        # of a kernel are HWIO: all but the output channels count.
+        if len(equation.invars) == 1:
+            return 0  # a maximum over pixels
+        # The depthwise convolution has a gradient of its own too, whatever it is lowered to. The axes of a kernel are
+        # HWIO: all but the output channels count.
         return output.size * math.prod(equation.invars[1].aval.shape[:-1])
     if equation.params.get("name") in ("_resize", resize_few_channels.__name__):
         return 0
