@@ -101,8 +101,15 @@ def check_export(model, folder, format, counts):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("format", ["onnx", "stablehlo"])
-@pytest.mark.parametrize("backbone", ["mobilenet_v3_small", "resnet18", "resnet50_deeplabv3plus"])
+@pytest.mark.parametrize(
+    ("backbone", "format"),
+    [
+        ("mobilenet_v3_small", "onnx"),
+        ("resnet18", "onnx"),
+        ("resnet18", "stablehlo"),  # JAX exports what it runs, whatever the encoder
+        ("resnet50_deeplabv3plus", "onnx"),
+    ],
+)
 def test_an_export_of_another_backbone_says_what_the_model_says(tmp_path, backbone, format):
     card, model = card_and_model("segmentation_only", backbone)
     WeightsBackend.write(tmp_path / "run", model, card)
