@@ -45,6 +45,8 @@ _MQTT = cli.define_address(
     "Broker that gets predictions: mqtt://[USER:PASSWORD@]HOST[:PORT]/TOPIC, or mqtts://.",
 )
 _WEBHOOK = cli.define_address("webhook", schemes.WEBHOOK, "Address to which predictions are posted as JSON.")
+for _address in (_CO2, _CH4, _MQTT, _WEBHOOK):
+    flags.declare_key_flag(_address.name)  # listed by --help though they are defined by another module
 _FILMS = flags.DEFINE_string("films", None, "Folder for annotated films, a piece after the other.")
 _FILM_MINUTES = flags.DEFINE_float("film_minutes", 10.0, "Minutes of a piece.", lower_bound=0.01)
 _FILM_KEEP = flags.DEFINE_integer("film_keep", 12, "Number of pieces to keep; older ones are deleted.", lower_bound=1)
@@ -78,6 +80,8 @@ def main() -> int:
     given = {gas: flag.value for gas, flag in (("co2", _CO2), ("ch4", _CH4)) if flag.value}
     # Before the model is loaded, so that what is wrong is said at once.
     streams = open_streams(given, follow=_FOLLOW.value, timeout=_TIMEOUT.value, depth=pairing.depth, tell=_tell)
+    if _WEBHOOK.value and not _WEBHOOK.value.startswith(tuple(f"{scheme}://" for scheme in schemes.WEBHOOK)):
+        raise UserError(f"--webhook is {_WEBHOOK.value}; expected an address such as http://HOST:PORT/PATH.")
     senders = {"webhook": webhook(_WEBHOOK.value)} if _WEBHOOK.value else {}
     with contextlib.ExitStack() as stack:
         if _MQTT.value:

@@ -94,6 +94,11 @@ def local_path(path: str, name: str) -> str:
     are files, which are locked, replaced and read at random.
     """
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path):
+        if schemes := _ADDRESSES.get(name):
+            known = ", ".join(f"{scheme}://" for scheme in schemes)
+            raise UserError(
+                f"{name} is {path}; expected a path on this machine, or an address that begins with {known}."
+            )
         raise UserError(
             f"{name} is {path}; expected a path on this machine. Copy the files here, or mount the bucket, for example "
             "with gcsfuse or rclone."

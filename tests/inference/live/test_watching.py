@@ -261,3 +261,18 @@ def test_the_command_predicts_and_stops_in_order(tiny, tmp_path, number):
 )
 def test_mistakes_are_said_in_plain_words(arguments, words):
     assert_refused(run("fume_jax.commands.watch", *arguments), *words)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (
+            "--co2=rtps://host/x",
+            "--co2 is rtps://host/x; expected a path on this machine, or an address that begins with rtsp://",
+        ),
+        ("--webhook=localhost:9", "--webhook is localhost:9; expected an address such as http://"),
+    ],
+)
+def test_an_address_of_another_kind_is_refused_at_once(tmp_path, wrong, words):
+    film = encode(tmp_path / "co2.mp4", [flat(250)] * 5)
+    assert_refused(run("fume_jax.commands.watch", f"--co2={film}", wrong), words)
