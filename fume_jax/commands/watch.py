@@ -80,10 +80,9 @@ def main() -> int:
     given = {gas: flag.value for gas, flag in (("co2", _CO2), ("ch4", _CH4)) if flag.value}
     # Before the model is loaded, so that what is wrong is said at once.
     streams = open_streams(given, follow=_FOLLOW.value, timeout=_TIMEOUT.value, depth=pairing.depth, tell=_tell)
-    if _WEBHOOK.value and not _WEBHOOK.value.startswith(tuple(f"{scheme}://" for scheme in schemes.WEBHOOK)):
-        raise UserError(f"--webhook is {_WEBHOOK.value}; expected an address such as http://HOST:PORT/PATH.")
     senders = {"webhook": webhook(_WEBHOOK.value)} if _WEBHOOK.value else {}
     with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(StopRequest())
         if _MQTT.value:
             senders["mqtt"] = stack.enter_context(contextlib.closing(MqttPublisher(_MQTT.value)))
         options = Options(
@@ -100,7 +99,6 @@ def main() -> int:
             limits={} if isinstance(limits, str) else dict.fromkeys(given, limits),
         )
         predictor = model_flags.load_predictor(tta=_TTA.value)
-        stop = stack.enter_context(StopRequest())
         return watch(predictor, streams, pairing, options, stop, _tell)
 
 

@@ -29,6 +29,8 @@ _STREAM_OPTIONS = {"fflags": "nobuffer", "rtsp_flags": "prefer_tcp", "analyzedur
 _GROWING_OPTIONS = {"probesize": "500000", "analyzeduration": "1000000"}
 # Formats that state no times, to which FFmpeg gives 25 frames a second.
 _TIMELESS = ("mpjpeg", "mjpeg", "h264", "hevc")
+# Files whose index is written last, and files that can be read while they are written.
+_COMPLETE, _FOLLOWED = (".mp4", ".m4v", ".mov"), (".ts", ".mkv")
 # Seconds between two looks at whether a growing file has grown.
 _GROWN_SECONDS = 0.02
 
@@ -59,13 +61,15 @@ def parse_camera(text: str, *, follow: bool = False) -> Camera:
     """Finds what an address names: a stream, by one of `schemes.CAMERA`, a video device by number or path, or a film.
 
     With `follow` a file is one that is still being written. Raises UserError if there is no such file, or this platform
-    has no devices by number, or a file is no film.
+    has no devices by number, an address names no server, or a file is no film or cannot be followed.
     """
     scheme = text.partition("://")[0]
     if "://" in text:
         if scheme not in schemes.CAMERA:
             expected = ", ".join(schemes.CAMERA)
             raise UserError(f"{text} is no address of a camera; expected one of {expected} before ://.")
+        if scheme in schemes.SERVERS and not schemes.names_host(text, schemes.SERVERS):
+            raise UserError(f"{without_password(text)} names no server; expected {scheme}://HOST[:PORT]/PATH.")
         return Camera(STREAM, text, without_password(text))
     if text.isdecimal():
         if sys.platform not in _DEVICES:
@@ -75,7 +79,12 @@ def parse_camera(text: str, *, follow: bool = False) -> Camera:
     if re.match(r"/dev/\w", text):
         return Camera(DEVICE, text, text)
     if not Path(text).is_file():
-        raise UserError(f"There is no file {text}. Expected a film, a video device, or an address such as rtsp://HOST.")
+        missing = f"{text} is a folder" if Path(text).is_dir() else f"There is no file {text}"
+        raise UserError(f"{missing}. Expected a film, a video device, or an address such as rtsp://HOST.")
+    if follow and Path(text).suffix.lower() in _COMPLETE:
+        raise UserError(
+            f"--follow: {text} cannot be read before it is complete; record {' or '.join(_FOLLOWED)} files."
+        )
     if not follow and open_film(text) is None:
         raise UserError(f"{text} is no film; expected a video or a file of many frames.")
     return Camera(GROWING if follow else FILM, text, text)

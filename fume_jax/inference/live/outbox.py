@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from fume_jax.inference.live.cameras import without_password
 from fume_jax.inference.live.retry import Backoff
-from fume_jax.inference.live.schemes import MQTT_PORTS
+from fume_jax.inference.live.schemes import MQTT_PORTS, WEBHOOK, names_host
 from fume_jax.runtime.byproducts import reason
 from fume_jax.runtime.errors import UserError, needs_extra
 
@@ -117,11 +117,17 @@ class Outbox:
         self._told_at = time.monotonic()
         if self.dropped > self._told:
             self._told = self.dropped
-            self._tell(f"{self.name}: {self.dropped:,} dropped so far, since more came than it took")
+            why = "it did not take them" if self._failed else "more came than it took"
+            self._tell(f"{self.name}: {self.dropped:,} dropped so far, since {why}")
 
 
 def webhook(url: str) -> Callable[[str], None]:
-    """Returns a function that posts a JSON text to a web server; it raises `Refused` if that answers 4xx."""
+    """Returns a function that posts a JSON text to a web server; it raises `Refused` if that answers 4xx.
+
+    Raises UserError if the address names no web server.
+    """
+    if not names_host(url, WEBHOOK):
+        raise UserError(f"--webhook={without_password(url)}: expected http://HOST[:PORT]/PATH, or https://.")
 
     def post(message):
         data, headers = message.encode(), {"Content-Type": "application/json"}
@@ -145,15 +151,11 @@ class MqttPublisher:
 
     def __init__(self, address: str):
         """Begins to connect; UserError if the address names no broker or topic, or the library is missing."""
-        try:
-            parts = urlsplit(address)
-            port = parts.port or MQTT_PORTS[parts.scheme]
-        except (KeyError, ValueError):
-            parts = None
         self._topic = unquote(address.partition("://")[2].partition("/")[2])
         is_topic = self._topic and not set(self._topic) & set("+#")  # which stand for many topics
-        if parts is None or not parts.hostname or not is_topic:
+        if not names_host(address, MQTT_PORTS) or not is_topic:
             raise UserError(f"--mqtt={without_password(address)}: expected mqtt://HOST[:PORT]/TOPIC, or mqtts://.")
+        parts = urlsplit(address)
         with needs_extra("live", "MQTT"):
             from paho.mqtt import client as mqtt
         self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
@@ -164,7 +166,7 @@ class MqttPublisher:
         if parts.scheme == "mqtts":
             self._client.tls_set()
         self._client.reconnect_delay_set(1, 30)
-        self._client.connect_async(parts.hostname, port, keepalive=15)
+        self._client.connect_async(parts.hostname, parts.port or MQTT_PORTS[parts.scheme], keepalive=15)
         self._client.loop_start()
 
     def __call__(self, message: str) -> None:

@@ -135,6 +135,8 @@ class LiveServer:
             family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
             kind = type("_Family", (_Server,), {"address_family": family})
             self._server = kind(address, handler)
+        except socket.gaierror as error:
+            raise UserError(f"--host={host} is no address of this machine ({error.strerror}).") from error
         except OSError as error:
             remedy = "Choose another --port; --port=0 takes a free one."
             raise UserError(f"Cannot serve at {host}:{port}: {error.strerror}. {remedy}") from error

@@ -15,7 +15,7 @@ from fume_jax.data.gray import to_levels
 from fume_jax.data.scale import Limits
 from fume_jax.evaluation import overlays
 from fume_jax.inference.live.events import Detector, EventRecorder
-from fume_jax.inference.live.films import RotatingFilm
+from fume_jax.inference.live.films import RotatingFilm, stamp
 from fume_jax.inference.live.outbox import Outbox
 from fume_jax.inference.live.pairing import Pairing
 from fume_jax.inference.live.server import LiveServer
@@ -75,8 +75,8 @@ def watch(
     `tell` prints a line.
 
     Returns:
-      `DONE`; `PARTLY_DONE` if something could not be written; `NOTHING_DONE` if the films ended and no frame could be
-      predicted.
+      `DONE`; `PARTLY_DONE` if something could not be written or a receiver got no message at all; `NOTHING_DONE` if
+      the films ended and no frame could be predicted.
 
     Raises:
       UserError: if the model reads none of the gases, or the address to serve at is taken.
@@ -125,7 +125,8 @@ def watch(
     tell(f"{status.predicted:,} predicted, {dropped:,} frames dropped for newer ones, {status.events:,} events")
     if not status.predicted and not stop.requested:
         return NOTHING_DONE
-    return PARTLY_DONE if by_products.failures else DONE
+    unreached = any(box.dropped and not box.sent for box in boxes)
+    return PARTLY_DONE if by_products.failures or unreached else DONE
 
 
 def _next_frames(streams, pairing):
@@ -165,7 +166,7 @@ class _Watcher:
             except (UnreadableFrame, ValueError) as error:
                 faults[gas] = str(error)
         clock = max(frame.clock for frame in chosen.values())
-        result = PredictedPair(f"live_{self._count:06d}", clock, frames, faults)
+        result = PredictedPair(f"{stamp(clock)}_{self._count:06d}", clock, frames, faults)
         if not frames:
             return result, {}, time.monotonic()
         logits, milliseconds = self._predictor.run([self._predictor.prepare(frames)])
@@ -275,8 +276,9 @@ def json_lines(output: str, by_products: ByProducts) -> Iterator[Callable[[dict]
     if output in ("", "-"):
         yield lambda record: print(json.dumps(record), flush=True) if output else None
         return
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
-    with open(output, "ab", buffering=0) as file:
+    path = Path(output)
+    lock = files.lock(path.parent, name=f".{path.name}.lock", doing=f"writing {path.name} in", flag="--output")
+    with lock, path.open("ab", buffering=0) as file:
 
         def write(record):
             with by_products.attempt("a line", f"a line of {output}"):
