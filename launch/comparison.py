@@ -63,9 +63,11 @@ def load(folder: Path, main: str | None, *, least: int = 2) -> tuple[Pooled, lis
     runs, missing = read_runs(folder, sorted(path.parent.name for path in folder.glob("*/config.json")))
     pooled, left_out = pool(runs)
     known = [own.entry for own in pooled]
+    if not known:
+        raise UserError(f"--runs={folder} holds no scored run; expected the folder of a sweep whose runs are done.")
     main = main or next((name for name in (*MAINS, *known[: len(known) == 1]) if name in known), "unset")
     if main not in known or len(known) < least:
-        expected, found = "one of two or more" if least > 1 else "one of the", ", ".join(known) or "none"
+        expected, found = "one of two or more" if least > 1 else "one of the", ", ".join(known)
         raise UserError(f"--main is {main}; expected {expected} scored entries of {folder}: {found}.")
     reference, others, different = select(pooled, main)
     return reference, others, left_out + different + [f"{name} is left out: it is not scored yet." for name in missing]

@@ -27,6 +27,9 @@ CONFIGS = next((path for path in (_PACKAGE / "assets" / "configs", _PACKAGE.pare
 _ARGUMENT = re.compile(r"(?P<name>(?:--?[\w.-]+=)?(?:[\w.]+=)?)(?P<value>.*)", re.DOTALL)
 # Flags that take an address, by the schemes that it may have; None for any.
 _ADDRESSES: dict[str, Sequence[str] | None] = {"--bucket": None}
+# Python's words about a flag that is no number.
+_NUMBERS = re.compile(r"(?:invalid literal for|could not convert string to) (int|float)(?:\(\) with base 10)?:")
+_KINDS = {"int": "a whole number", "float": "a number"}
 # JAX's words about an entry of its cache of compiled programs.
 _BROKEN_PROGRAM = re.compile(r"Error reading persistent compilation cache entry for '([^']+)'")
 _UNKEPT_PROGRAM = re.compile(r"Error writing persistent compilation cache entry for '[^']+': (.*)")
@@ -161,7 +164,7 @@ def _parse_flags(argv):
     except SystemExit:
         sys.exit(DONE)  # --help, after which absl would report a failure
     except FLAG_ERRORS as error:
-        return _fail(message(error))
+        return _fail(_NUMBERS.sub(lambda found: f"expected {_KINDS[found[1]]}, got", message(error)))
 
 
 def _run(main):
@@ -173,7 +176,10 @@ def _run(main):
     # Importing and tracing make many objects that stay, and collecting garbage among them is a tenth of a start.
     gc.set_threshold(100_000)
     try:
-        return main() or DONE
+        code = main() or DONE
+        for number in set(StopRequest.SIGNALS) - {signal.SIGINT}:
+            signal.signal(number, signal.SIG_IGN)  # nothing is left to stop, and the code says what was done
+        return code
     except Stalled as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         os._exit(error.exit_code)
