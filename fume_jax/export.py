@@ -44,7 +44,8 @@ def main() -> None:
     path = Path(_OUTPUT.value) if _OUTPUT.value else exported_file(workdir, _FORMAT.value)
     if _TRITON.value and not _END_TO_END.value:
         raise UserError("--triton needs --end_to_end: a server gets frames as they are.")
-    options = {name: flags.FLAGS[name].value for name in ("dynamic_size", "end_to_end", "int8", "data")}
+    options = {"dynamic_size": _DYNAMIC_SIZE.value, "end_to_end": _END_TO_END.value}
+    options |= {"int8": _INT8.value, "data": _DATA.value}
     parities, source = export_run(workdir, _FORMAT.value, path, **options)
     rows = [("", "max error", "same class", "of")]
     rows += [(p.output, f"{p.max_error:.1e}", f"{p.agreement:.4%}", f"{p.decisions:,}") for p in parities]
