@@ -70,7 +70,8 @@ def benchmark(
     card = model.card
     print(f"{card.model}, {card.width}x{card.height}, {os.cpu_count()} CPU cores, medians of {turns} turns")
     print(aligned([("", "ms, one pair", f"pairs/s by {BATCH}", "MB", "gas IoU"), *map(_cells, rows)]))
-    print(f"gas IoU on {len(examples)} pairs of the test split of {found}" if examples else f"no gas IoU: no {found}")
+    measured = f"gas IoU on {len(examples)} pairs of the test split of {found}"
+    print(measured if examples else f"no gas IoU: no {found}; --data=DIR names another")
     return code
 
 

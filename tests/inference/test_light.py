@@ -64,6 +64,15 @@ def test_the_command_predicts_a_film_without_jax_and_says_what_it_leaves_out(mod
     assert summary["frames"] == len(rows) > 1 and rows[0]["class"] == "Healthy"
 
 
+def test_a_watch_needs_nothing_of_jax(model, tmp_path):
+    film = encode(tmp_path / "co2.mp4", map(noise, range(8)))
+    arguments = [f"--model={model}", f"--co2={film}", "--port=0", f"--films={tmp_path / 'films'}"]
+    result = blocked(COMMAND, "watch", *arguments, f"--events={tmp_path / 'events'}")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout.splitlines()[0])["class"] == "Healthy"
+    assert len(list((tmp_path / "films").glob("*.mp4"))) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

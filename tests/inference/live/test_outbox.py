@@ -212,6 +212,7 @@ def test_a_broker_that_refuses_the_user_says_so():
         "http://host/topic",
         "mqtt:///topic",
         "mqtt://host:port/a",
+        "mqtt://host:0/a",
         "mqtt://[host/a",
         "mqtt://u:p@h/a/#",
         "host/topic",
@@ -221,3 +222,9 @@ def test_an_address_that_names_no_broker_or_topic_is_refused(address):
     with pytest.raises(UserError, match="expected mqtt://HOST") as error:
         MqttPublisher(address)
     assert "u:p@" not in str(error.value)
+
+
+@pytest.mark.parametrize("address", ["localhost:9", "http://", "http:///path", "ftp://host/a", "http://host:port/a"])
+def test_an_address_of_no_web_server_is_refused(address):
+    with pytest.raises(UserError, match="expected http://HOST"):
+        webhook(address)

@@ -122,6 +122,11 @@ def test_other_sites_are_refused(server):
             assert get(server.url + path, **headers)[0] in (code, 204 if code == 200 else 403), (headers, path)
 
 
+def test_a_host_that_is_none_is_named(status):
+    with pytest.raises(UserError, match=r"--host=999\.1\.1\.1 is no address of this machine"):
+        LiveServer(status, "999.1.1.1", 0)
+
+
 def test_a_taken_port_is_refused_with_what_to_do(status):
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match="--port=0 takes a free one"):
         LiveServer(status, "127.0.0.1", taken.getsockname()[1])

@@ -240,11 +240,18 @@ def test_what_is_no_camera_is_refused_in_words(tmp_path):
     for text, words in [
         ("gopher://camera", "expected one of rtsp"),
         (str(tmp_path / "none.mp4"), "There is no file"),
-        (str(tmp_path), "There is no file"),
+        (str(tmp_path), "is a folder"),
+        ("rtsp:///path", "names no server"),
+        ("http://:80/a", "names no server"),
+        ("rtsps://host:port/a", "names no server"),
         (str(tmp_path / "note.txt"), "is no film"),
     ]:
         with pytest.raises(UserError, match=words):
             parse_camera(text)
+    assert parse_camera("udp://:5000").kind == "stream"  # listens here
+    (tmp_path / "film.MP4").touch()
+    with pytest.raises(UserError, match=r"cannot be read before it is complete; .* \.ts or \.mkv"):
+        parse_camera(str(tmp_path / "film.MP4"), follow=True)
 
 
 def test_addresses_are_shown_without_their_password():
