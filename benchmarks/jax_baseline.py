@@ -50,7 +50,7 @@ def create_augmentation() -> tuple[augment.RandomOperation, ...]:
     """Creates the operations of the recipe, as `fume_jax.config.create_augmentation` does."""
     options = RECIPE["augment"]
     blurs = augment.GaussianBlur(**options["gaussian_blur"]), augment.MotionBlur(**options["motion_blur"])
-    return (
+    operations = (
         augment.HorizontalFlip(**options["flip"]),
         augment.ShiftScaleRotate(**options["shift_scale_rotate"]),
         augment.Elastic(**options["elastic"]),
@@ -59,6 +59,7 @@ def create_augmentation() -> tuple[augment.RandomOperation, ...]:
         augment.Gamma(**options["gamma"]),
         augment.ModalityDropout(options["modality_dropout"]),
     )
+    return tuple(operation for operation in operations if operation.probability > 0)
 
 
 def loss_fn(outputs: dict[str, jax.Array], batch: dict[str, jax.Array]) -> dict[str, jax.Array]:

@@ -19,23 +19,25 @@ LOSS, OPTIMIZER = RECIPE["loss"], RECIPE["optimizer"]
 
 def multi_task_loss(outputs: dict[str, torch.Tensor], batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Computes the objective of the recipe of logits [B, 3] and [B, 3, H, W], as if all pairs had both gases."""
-    cls_loss = _focal_loss(outputs["cls_logits"], batch["labels"], LOSS["cls_gamma"])
+    cls_loss = _focal_loss(outputs["cls_logits"], batch["labels"], LOSS["cls_alpha"], LOSS["cls_gamma"])
     seg_losses = [_segmentation_loss(outputs[f"{gas}_seg_logits"], batch[f"{gas}_mask"]) for gas in GASES]
     return LOSS["cls_weight"] * cls_loss + LOSS["seg_weight"] * sum(seg_losses) / len(GASES)
 
 
-def _focal_loss(logits, labels, gamma):
-    """Mean focal loss of [B, classes, ...] and [B, ...]; the recipe weights classes alike."""
+def _focal_loss(logits, labels, alpha, gamma):
+    """Mean focal loss of [B, classes, ...] and [B, ...], with a weight `alpha` of each class."""
     cross_entropy = F.cross_entropy(logits.float(), labels, reduction="none")
-    return ((1 - torch.exp(-cross_entropy)) ** gamma * cross_entropy).mean()
+    weights = torch.tensor(alpha, device=labels.device)[labels]
+    return (weights * (1 - torch.exp(-cross_entropy)) ** gamma * cross_entropy).mean()
 
 
 def _segmentation_loss(logits, masks):
     """Weighted focal and soft Dice loss of [B, classes, H, W] and [B, H, W]."""
     p = torch.softmax(logits.float(), 1)
     t = torch.zeros_like(p).scatter_(1, masks[:, None], 1.0)
-    dice = 1 - (2 * (p * t).sum((2, 3)) + 1) / (p.sum((2, 3)) + t.sum((2, 3)) + 1)
-    focal = _focal_loss(logits, masks, LOSS["seg_gamma"])
+    smooth = LOSS["seg_dice_smooth"]
+    dice = 1 - (2 * (p * t).sum((2, 3)) + smooth) / (p.sum((2, 3)) + t.sum((2, 3)) + smooth)
+    focal = _focal_loss(logits, masks, LOSS["seg_alpha"], LOSS["seg_gamma"])
     return LOSS["seg_focal_weight"] * focal + LOSS["seg_dice_weight"] * dice.mean()
 
 

@@ -29,6 +29,9 @@ _INT8 = flags.DEFINE_bool(
 _TRITON = flags.DEFINE_string(
     "triton", None, "Folder to write the ONNX file to once more, as a model of NVIDIA's Triton; with --end_to_end."
 )
+_GAS_BIAS = flags.DEFINE_float(
+    "gas_bias", 0.0, "Added to the logit of gas: below 0 less is called gas, above 0 more. The card has no metrics."
+)
 _DATA = flags.DEFINE_string("data", None, "Folder of the dataset to compare on; that of the run if unset.")
 
 
@@ -45,7 +48,7 @@ def main() -> None:
     if _TRITON.value and not _END_TO_END.value:
         raise UserError("--triton needs --end_to_end: a server gets frames as they are.")
     options = {"dynamic_size": _DYNAMIC_SIZE.value, "end_to_end": _END_TO_END.value}
-    options |= {"int8": _INT8.value, "data": _DATA.value}
+    options |= {"int8": _INT8.value, "data": _DATA.value, "gas_bias": _GAS_BIAS.value}
     parities, source = export_run(workdir, _FORMAT.value, path, **options)
     rows = [("", "max error", "same class", "of")]
     rows += [(p.output, f"{p.max_error:.1e}", f"{p.agreement:.4%}", f"{p.decisions:,}") for p in parities]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from configs import demo, fume, fume_100_epochs, fume_fast, pretrained, pretraining
+from configs import demo, fume, fume_100_epochs, fume_fast, pretrained
 from fume_jax.config import OLD_KEYS, abstract_model, upgrade_values, validate_config, with_local_paths
 from fume_jax.models import MODELS, architecture
 from fume_jax.runtime.errors import UserError
@@ -228,8 +228,8 @@ def test_presets_are_the_models_the_ablations_and_the_backbones():
 
 @pytest.mark.parametrize(
     "get_config",
-    [module.get_config for module in (demo, fume_fast, fume_100_epochs, pretrained, pretraining)]
-    + [functools.partial(pretraining.get_config, "small")],
+    [module.get_config for module in (demo, fume_fast, fume_100_epochs)]
+    + [functools.partial(pretrained.get_config, stage) for stage in pretrained.STAGES],
 )
 def test_every_config_is_valid_and_has_the_keys_of_fume(get_config):
     config = get_config()

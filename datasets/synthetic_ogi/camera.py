@@ -96,6 +96,9 @@ def optics(camera: Camera, height: int, width: int, rng: np.random.Generator) ->
     offset = camera.pattern * (0.8 * _blotches(height, width, 2.0, rng) + 0.4 * columns)
     bad = rng.integers(0, (height, width), (camera.bad_pixels, 2))
     offset[bad[:, 0], bad[:, 1]] += rng.normal(0, 30 * camera.netd, camera.bad_pixels)
+    if camera.shading:
+        right, down = camera.shading_center
+        offset += camera.shading * ((x - right) ** 2 + (height / width * (y - down)) ** 2) / 4
     if camera.stripes:
         offset += camera.stripes * rng.standard_normal((1, width), np.float32)
     return factor, offset

@@ -41,6 +41,9 @@ class Camera:
     detector_width: int = 320  # pixels
     enlarged_by: str = "cubic"  # interpolation from the detector to the picture: cubic, linear or nearest
     small_picture: bool = False  # whether the picture is compressed before it is enlarged
+    # K, what the light of lens and camera adds a frame width from its center
+    shading: float = 0.0
+    shading_center: tuple[float, float] = (0.0, 0.0)  # -1 and 1 are the edges of the frame
     shake: float = 0.0  # length of the smear by a moving camera, in pixels of a 320 pixel wide detector
     stripes: float = 0.0  # K, offsets of the columns of the detector
     ghost: float = 0.0  # share of the light that the lens reflects to the opposite side

@@ -36,6 +36,16 @@ _PUBLISHED = SyntheticOgiConfig(
     copies=2,
 )
 
+_PRETRAINING = SyntheticOgiConfig(
+    name="pretraining",
+    description="8,000 pairs of 320x240 from 4,000 recordings of cameras and scenes of every kind.",
+    recordings=counts_by_share(4000, PUBLISHED_FRAMES, single_gas=0.1),
+    splits={"train": 0.9, "val": 0.05, "test": 0.05},
+    height=240,
+    width=320,
+    varied=True,
+)
+
 
 class SyntheticOgi(PairedFramesBuilder):
     """Pairs of simulated OGI frames with plume masks and pH class.
@@ -69,14 +79,13 @@ class SyntheticOgi(PairedFramesBuilder):
             recordings=counts_by_share(1400, RARE_SHARES, single_gas=0.1),
             splits={"train": 0.5, "val": 0.2, "test": 0.3},
         ),
-        SyntheticOgiConfig(
-            name="pretraining",
-            description="8,000 pairs of 320x240 from 4,000 recordings of cameras and scenes of every kind.",
-            recordings=counts_by_share(4000, PUBLISHED_FRAMES, single_gas=0.1),
-            splits={"train": 0.9, "val": 0.05, "test": 0.05},
-            height=240,
-            width=320,
-            varied=True,
+        _PRETRAINING,
+        dataclasses.replace(
+            _PRETRAINING,
+            name="pretraining_large",
+            description="As `pretraining`, 40,000 pairs from 20,000 recordings: those of the pretrained model.",
+            recordings=counts_by_share(20000, PUBLISHED_FRAMES, single_gas=0.1),
+            splits={"train": 0.98, "val": 0.01, "test": 0.01},
         ),
         SyntheticOgiConfig(
             name="tiny",

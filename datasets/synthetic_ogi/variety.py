@@ -37,7 +37,7 @@ def vary(scene: Scene, rng: np.random.Generator) -> Scene:
     view = scene.camera.frame_width * between(*VIEWS[kind][1], rng)
     return dataclasses.replace(
         scene,
-        viewer=Viewer(noise=1.2, share=between(0.05, 0.15, rng), least_area=1.5e-4),
+        viewer=Viewer(noise=1.2, share=between(0.08, 0.2, rng), least_area=1.5e-4),
         has_gas=has_gas,
         tube_length=-between(0.05, 0.5, rng) if kind == "cloud" else rng.uniform(0.02, 0.35),
         tube_row=rng.uniform(0.1, 0.9),
@@ -56,11 +56,11 @@ def vary(scene: Scene, rng: np.random.Generator) -> Scene:
         objects=int(rng.choice(4, p=(0.6, 0.25, 0.1, 0.05))),
         bodies=int(rng.choice(3, p=(0.8, 0.15, 0.05))),
         motion=rng.normal(0, 0.03),
-        camera=_vary_camera(scene.camera, view, rng),
+        camera=_vary_camera(scene.camera, view, strength, rng),
     )
 
 
-def _vary_camera(camera: Camera, view: float, rng: np.random.Generator) -> Camera:
+def _vary_camera(camera: Camera, view: float, strength: float, rng: np.random.Generator) -> Camera:
     small = rng.random() < 0.35  # a picture of few pixels that was enlarged
     low, high = rng.uniform(0.3, 2.0), rng.uniform(97.0, 99.97)
     return dataclasses.replace(
@@ -85,4 +85,7 @@ def _vary_camera(camera: Camera, view: float, rng: np.random.Generator) -> Camer
         mirrored=bool(rng.random() < 0.3),
         rotation=rng.uniform(-25, 25) if rng.random() < 0.15 else 0.0,
         wedge=int(rng.choice((0, 0, 0, 255, 114))),
+        # A cooled detector sees itself in the lens: the frame is darker or brighter around a point (narcissus).
+        shading=rng.choice((-1, 1)) * strength * between(0.3, 6.0, rng) if rng.random() < 0.4 else 0.0,
+        shading_center=tuple(rng.uniform(-1, 1, 2).tolist()),
     )

@@ -51,7 +51,13 @@ class Parity(NamedTuple):
 
 
 def export_run(
-    workdir: str | Path, format: str, path: Path, *, data: str | None = None, **options: bool
+    workdir: str | Path,
+    format: str,
+    path: Path,
+    *,
+    data: str | None = None,
+    gas_bias: float = 0.0,
+    **options: bool,
 ) -> tuple[list[Parity], str]:
     """Exports the best checkpoint of a run to a format of `FORMATS`, and compares the export with the model.
 
@@ -59,6 +65,7 @@ def export_run(
       workdir, format: run folder, and name of the format.
       path: file to write, or folder for `weights`.
       data: dataset to compare on; if None, that of the run, or, if that is missing, the pretrained model's examples.
+      gas_bias: added to the logit of gas, if the model segments.
       options: `dynamic_size`, to accept frames of any size, or `end_to_end`, to do so with all that is done before and
         after the model, only for `onnx`; or `int8`, to compute in 8 bits, also for `openvino`.
 
@@ -82,7 +89,9 @@ def export_run(
     native = format == "stablehlo"
     dtype = None if native else "float32"
     precision = contextlib.nullcontext() if native else jax.default_matmul_precision("highest")
-    model = JaxBackend(workdir, dtype)
+    model = JaxBackend(workdir, dtype, gas_bias)
+    if gas_bias and not model.card.segmented:
+        raise UserError(f"--gas_bias is for models that segment gas, which {workdir} does not.")
     # Each compilation may round sums in half precision in another order.
     half = format == "weights" or (native and model.card.config["model"]["dtype"] != "float32")
     pairs, source = _pairs(model.card, data)

@@ -19,6 +19,7 @@ from fume_jax.inference.card import ModelCard, read_calibration
 from fume_jax.interop.stablehlo import to_stablehlo
 from fume_jax.learning.step import split_model
 from fume_jax.models import FUME
+from fume_jax.models.heads import SegmentationHead
 from fume_jax.runtime.files import read_json, replace_text
 from fume_jax.runtime.mesh import batch_sharding, create_mesh, shard_batch
 from fume_jax.training import weights
@@ -52,18 +53,24 @@ class JaxBackend:
 
     uses_jax = True
 
-    def __init__(self, path: str | Path, dtype: str | None = None):
-        """Opens the best checkpoint, or weights, of a run folder; `dtype` overrides that of its config."""
+    def __init__(self, path: str | Path, dtype: str | None = None, gas_bias: float = 0.0):
+        """Opens the best checkpoint, or weights, of a run folder; `dtype` overrides that of its config.
+
+        `gas_bias` is added to the logit of gas. The metrics are then not those of the model, and the card has none.
+        """
         config = load_config(path)
         self._mesh = create_mesh()
         restored, step = load_best_model(config, str(path), self._mesh)
         # The metrics of the last evaluation, if that was of this step.
         metrics = read_json(metrics_file) if (metrics_file := Path(path) / "metrics.json").exists() else {}
-        self.card = create_card(config, step, metrics if metrics.get("step") == step else {})
+        self.card = create_card(config, step, metrics if metrics.get("step") == step and not gas_bias else {})
         config.model.dtype = dtype or config.model.dtype
         self.model: FUME = abstract_model(config)
         nnx.update(self.model, restored["params"], restored["batch_stats"])
         self.model.eval()
+        for _, module in nnx.iter_modules(self.model) if gas_bias else ():
+            if isinstance(module, SegmentationHead):
+                module.favor_gas(gas_bias)
         graphdef, self._state = nnx.split(self.model)
         self._predict_fn = jax.jit(
             lambda state, inputs: nnx.merge(graphdef, state)(**inputs), out_shardings=batch_sharding(self._mesh)

@@ -6,7 +6,7 @@ import functools
 import numpy as np
 import pytest
 
-from datasets.synthetic_ogi.camera import INTERPOLATIONS
+from datasets.synthetic_ogi.camera import INTERPOLATIONS, optics
 from datasets.synthetic_ogi.recording import render, scene_of
 from datasets.synthetic_ogi.scene import Camera, Scene, Viewer, draw_scene
 from datasets.synthetic_ogi.simulator import draw_setting, render_recording
@@ -48,12 +48,16 @@ CAMERA_RANGES = {
     "minimal_span": (0.3, 2.0),
     "rotation": (-25.0, 25.0),
     "wedge": (0, 255),
+    "shading": (-24.0, 24.0),
 }
+# Whose defaults are those of the laboratory.
+OF_ANY_CAMERA = {"detector_width", "enlarged_by", "small_picture", "shake", "shading", "stripes", "ghost"}
+OF_ANY_CAMERA |= {"any_maker", "mirrored", "rotation", "wedge"}
 # What `vary` keeps, and pairs of numbers, which are checked by themselves.
 KEPT = {"ph", "emission", "mole_fraction", "exit_speed", "bore_radius", "tube_at_right", "drift"}
 KEPT |= {"shared_seed", "dust", "bad_pixels"}
 OTHERS = {"viewer", "has_gas", "wind", "gradient", "camera", "enlarged_by", "small_picture", "gain_percentiles"}
-OTHERS |= {"headroom", "overlay", "any_maker", "mirrored"}
+OTHERS |= {"headroom", "overlay", "any_maker", "mirrored", "shading_center"}
 
 
 @functools.cache
@@ -103,8 +107,10 @@ def test_pairs_of_numbers_and_names_are_in_range():
         below, above = scene.camera.headroom
         assert 0 <= below <= 0.9 and -0.1 <= above <= 0.9
         assert np.abs(scene.wind).max() < 0.25 and np.abs(scene.gradient).max() < 3.0
-        assert (scene.viewer.noise, scene.viewer.least_area) == (1.2, 1.5e-4) and 0.05 <= scene.viewer.share <= 0.15
+        assert (scene.viewer.noise, scene.viewer.least_area) == (1.2, 1.5e-4) and 0.08 <= scene.viewer.share <= 0.2
         assert 0.25 <= abs(scene.contrast) <= 4.0
+        assert np.abs(scene.camera.shading_center).max() <= 1
+        assert not scene.camera.shading or 0.3 <= abs(scene.camera.shading / scene.contrast) <= 6
     assert {scene.camera.enlarged_by for scene in drawn()} == INTERPOLATIONS.keys()
     # A picture is enlarged where it has few pixels only.
     assert all(s.camera.detector_width < 320 for s in drawn() if s.camera.small_picture)
@@ -119,6 +125,8 @@ def test_shares_are_those_stated():
     assert is_binomial(sum(s.tube_length < 0 for s in scenes), VIEWS["cloud"][0] / any_camera)
     assert is_binomial(sum(s.camera.mirrored for s in scenes), 0.3)
     assert is_binomial(sum(s.camera.rotation != 0 for s in scenes), 0.15)
+    assert is_binomial(sum(s.camera.shading > 0 for s in scenes), 0.2)
+    assert is_binomial(sum(s.camera.shading < 0 for s in scenes), 0.2)
     # A nozzle is mostly as warm or cold as the gas.
     assert is_binomial(sum(s.tube_temperature * s.contrast > 0 for s in scenes), 0.8)
 
@@ -149,8 +157,7 @@ def test_scenes_of_the_laboratory_are_as_they_were():
         scene = scene_of(plan)
         assert scene == draw_scene(plan.ph, np.random.default_rng([plan.seed, plan.number]))
         assert (scene.viewer, scene.has_gas, scene.connectors, scene.bodies, scene.motion) == (Viewer(), True, 0, 0, 0)
-        for name in ("detector_width", "enlarged_by", "shake", "stripes", "ghost", "mirrored", "rotation", "wedge"):
-            assert getattr(scene.camera, name) == laboratory[name]
+        assert all(getattr(scene.camera, name) == laboratory[name] for name in OF_ANY_CAMERA)
     first = draw_scene(5.9, np.random.default_rng([0, 0]))
     golden = (6.621592884778759, 1.0584455453812516, 0.30109540006805924, 0.3395535897262738, 3281590885)
     assert (first.exit_speed, first.contrast, first.tube_row, first.camera.frame_width, first.shared_seed) == golden
@@ -179,6 +186,15 @@ def test_gas_of_a_tube_out_of_view_enters_from_its_side(at_right, exit_speed):
         if (edge == GAS).any():
             return
     pytest.fail("no gas enters the frame")
+
+
+def test_shading_grows_with_the_square_of_the_distance_from_its_center():
+    camera = plain_scene().camera
+    shaded = dataclasses.replace(camera, shading=2.0, shading_center=(-1.0, 0.0))
+    added = np.subtract(*(optics(x, 73, 97, np.random.default_rng(0))[1] for x in (shaded, camera)))
+    # At the center, in the middle of the frame and a frame width away; and half a frame height above the center.
+    np.testing.assert_allclose(added[36, [0, 48, 96]], [0.0, 0.5, 2.0], atol=1e-5)
+    np.testing.assert_allclose(added[0, 0], 2.0 * (0.5 * 73 / 97) ** 2, atol=1e-5)
 
 
 @pytest.mark.parametrize("overlay", [False, True])

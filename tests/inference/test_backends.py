@@ -87,6 +87,17 @@ def test_an_export_says_what_the_model_says(folders, tmp_path, format, name):
     check_export(JaxBackend(folders / name), tmp_path, format, counts=(1, 3))
 
 
+@pytest.mark.parametrize("name", ["fume", "segmentation_only"])
+def test_a_bias_of_gas_changes_the_logits_of_gas_alone(folders, tmp_path, name):
+    exporter.export_run(folders / name, "weights", tmp_path / "biased", gas_bias=-0.75)
+    before, after = (JaxBackend(path) for path in (folders / name, tmp_path / "biased"))
+    outputs, changed = before(**batch(2)), after(**batch(2))
+    for key, x in outputs.items():
+        added = [0, 0, -0.75] if key.endswith("seg_logits") else 0.0
+        np.testing.assert_allclose(changed[key], x + np.float32(added), atol=2e-3)
+    assert before.card.metrics and not after.card.metrics  # which are of the model without it
+
+
 def check_export(model, folder, format, counts):
     path = folder / f"model{FORMATS[format].suffix}"
     backend_class(format).write(path, model.model, model.card)
@@ -479,11 +490,18 @@ def test_the_command_exports_a_run_checks_it_on_its_data_and_prediction_takes_th
         (["--format=stablehlo", "--output=m.stablehlo", "--int8"], "--int8 is for --format=onnx and openvino"),
         (["--format=onnx", "--output=m.onnx", "--triton=models"], "--triton needs --end_to_end"),
         (["--format=tflite", "--output=m"], "tflite"),
+        (["--format=torch", "--output=m.pth", "--gas_bias=less"], "gas_bias"),
         (["--format=torch", "--workdir=configs"], "is not a run folder"),
     ],
 )
 def test_mistakes_in_an_export_are_said_in_plain_words(arguments, words):
     assert_refused(run("fume_jax.export", *arguments), words)
+
+
+def test_a_bias_of_gas_is_refused_for_a_model_that_only_classifies(folders, tmp_path):
+    with pytest.raises(UserError, match="for models that segment gas"):
+        exporter.export_run(folders / "classification_only", "weights", tmp_path / "biased", gas_bias=1.0)
+    assert not list(tmp_path.iterdir())
 
 
 def test_weights_are_not_written_over_anything_else(folders, tmp_path):

@@ -23,7 +23,6 @@ CONFIGS = (
     "fume_fast",
     "fume_100_epochs",
     "pretrained",
-    "pretraining",
 )
 
 
