@@ -81,7 +81,8 @@ def train_step(
     def loss_and_stats(params, batch_stats, part, key):
         model = nnx.merge(graphdef, params, batch_stats, copy=True)
         outputs = _call(model, part, rngs=nnx.Rngs(dropout=key))
-        terms = loss_fn(outputs, part)
+        with jax.named_scope("loss"):
+            terms = loss_fn(outputs, part)
         return terms["loss"], (terms, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
     def grads_of(batch_stats, part_and_key):
@@ -97,17 +98,19 @@ def train_step(
         keys = jax.random.split(dropout_key, accumulation_steps)
         batch_stats, by_part = jax.lax.scan(grads_of, state.batch_stats, (parts, keys))
         terms, grads = jax.tree.map(lambda x: x.mean(0), by_part)
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    metrics = terms | {"grad_norm": optax.tree.norm(grads), "param_norm": optax.tree.norm(params)}
-    ema_params = state.ema_params
-    if ema_params is not None:
-        # As in TensorFlow's ExponentialMovingAverage, an average of few steps forgets its start sooner.
-        decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
-        ema_params = optax.incremental_update(params, ema_params, 1 - decay)
-    new = TrainState(state.step, params, batch_stats, opt_state, ema_params)
-    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
-    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
+    with jax.named_scope("optimizer"):
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = terms | {"grad_norm": optax.tree.norm(grads), "param_norm": optax.tree.norm(params)}
+        ema_params = state.ema_params
+        if ema_params is not None:
+            # As in TensorFlow's ExponentialMovingAverage, an average of few steps forgets its start sooner.
+            decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+            ema_params = optax.incremental_update(params, ema_params, 1 - decay)
+    with jax.named_scope("guard"):
+        new = TrainState(state.step, params, batch_stats, opt_state, ema_params)
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
     return kept.replace(step=state.step + 1), metrics | {"skipped": 1.0 - finite.astype(jnp.float32)}
 
 
