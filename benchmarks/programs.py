@@ -13,7 +13,7 @@ from fume_jax.learning.step import split_model
 from fume_jax.runtime.errors import UserError, needs_extra
 from fume_jax.runtime.mesh import abstract_batch, replicated
 from fume_jax.training.checkpoint import with_sharding
-from fume_jax.training.setup import abstract_state, create_train_fn
+from fume_jax.training.setup import abstract_state, create_train_fn, flat_state
 
 # The compiler asks nobody what machine it is on, and leaves a TPU that is there to others.
 TPU_FLAGS = {
@@ -80,7 +80,7 @@ def lower_step(config, mesh: Mesh) -> jax.stages.Lowered:
     validate_config(config)
     _, tx = create_optimizer(config, steps_per_epoch=1)
     batch = abstract_batch(**train_batch_shape(config), mesh=mesh)
-    return create_train_fn(config, tx).lower(abstract_state(config, tx, mesh), batch)
+    return create_train_fn(config, tx).lower(flat_state(abstract_state(config, tx, mesh), mesh), batch)
 
 
 def lower_forward(config, mesh: Mesh) -> jax.stages.Lowered:
