@@ -1,18 +1,15 @@
 """Collectives of a compiled training step, read from its HLO text (https://openxla.org/xla/operation_semantics)."""
 
-import math
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from benchmarks.hlo import computations, op_name
+from benchmarks.hlo import array_bytes, computations, op_name
 
 OPCODES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
 # Purposes of an array that is exchanged. A collective of several arrays is counted for the first of these.
 KINDS = ("batch statistics, forward", "batch statistics, backward", "gradients", "losses and counts")
 FORWARD, BACKWARD, GRADIENTS, COUNTS = KINDS
-
-_ARRAY = re.compile(r"\b(?:pred|[a-z]+(?P<bits>\d+)\w*)\[(?P<dims>[\d,]*)\]")
 
 
 class Collective(NamedTuple):
@@ -60,8 +57,7 @@ def _collectives(computation):
             awaited.add((x.operands[0], int(re.search(r"index=(\d+)", x.attributes)[1])))
     for x in counted:
         statistics, arrays = BACKWARD if "transpose(" in op_names[x.name] else FORWARD, []
-        for i, array in enumerate(_ARRAY.finditer(x.shape)):
-            dims = [int(size) for size in array["dims"].split(",") if size]
+        for i, (nbytes, scalar) in enumerate(array_bytes(x.shape)):
             kind = statistics if ((x.name, i) if x.shape.startswith("(") else x.name) in awaited else GRADIENTS
-            arrays.append((math.prod(dims) * int(array["bits"] or 8) // 8, kind if dims else COUNTS))
+            arrays.append((nbytes, COUNTS if scalar else kind))
         yield Collective(x.opcode.removesuffix("-done"), tuple(arrays), depths[x.name])

@@ -15,7 +15,6 @@ from absl import flags
 from ml_collections import config_flags
 
 from benchmarks.kernels import OTHER, PARTS, count, kernels
-from benchmarks.measure import count_work
 from benchmarks.programs import COMPILER_OPTIONS, lower_forward, lower_step, one_device
 from benchmarks.report import Report
 from fume_jax.runtime import cli
@@ -31,6 +30,7 @@ _HLO = flags.DEFINE_string("hlo", None, "Beginning of a path that the text of ea
 flags.mark_flags_as_required(["config", "platform"])
 flags.declare_key_flag("output")
 LOWER = {"forward": lower_forward, "training": lower_step}
+SHOWN = ("fusion", "matmul", "convolution", "copy")
 # Seconds that a launch is assumed to cost, least and most, and bytes a second of the memory as published.
 LAUNCH_SECONDS = {"cuda": (2e-6, 5e-6)}
 BANDWIDTHS = {"NVIDIA H100 80GB HBM3": 3.35e12, "TPU v5 lite": 819e9, "TPU v6 lite": 1640e9}
@@ -45,7 +45,10 @@ def measure(report: Report, name: str, config, mesh: jax.sharding.Mesh, platform
     if hlo:
         with open(f"{hlo}{name}.txt", "w") as file:
             file.write(text)
-    found, work, memory = kernels(text), count_work(compiled), compiled.memory_analysis()
+    # Operations are the same on all devices; some compilers do not count them.
+    flops = LOWER[name](config, one_device("cpu", "")).cost_analysis()["flops"]
+    found, memory = kernels(text), compiled.memory_analysis()
+    nbytes = sum(kernel.nbytes for kernel in found)
     peak = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     peak += memory.output_size_in_bytes - memory.alias_size_in_bytes
     by_kind = count(found, "kind")
@@ -54,8 +57,8 @@ def measure(report: Report, name: str, config, mesh: jax.sharding.Mesh, platform
         program=name,
         kernels=len(found),
         copies=by_kind.get("copy", 0),
-        gflop=work.flops / 1e9,
-        gbyte=work.memory_bytes / 1e9,
+        gflop=flops / 1e9,
+        gbyte=nbytes / 1e9,
         peak_mb=peak / 1e6,
         compile_seconds=seconds,
     )
@@ -66,10 +69,11 @@ def measure(report: Report, name: str, config, mesh: jax.sharding.Mesh, platform
         if of_part:
             backward = sum(kernel.backward for kernel in of_part)
             row = {"program": name, "part": part, "forward": len(of_part) - backward, "backward": backward}
-            row |= {f"{kind}s": number for kind, number in count(of_part, "kind").items() if kind in SHOWN}
+            row |= {kind: number for kind, number in count(of_part, "kind").items() if kind in SHOWN}
+            row["gbyte"] = sum(kernel.nbytes for kernel in of_part) / 1e9
             cycles = sum(kernel.cycles for kernel in of_part)
             report.add("kernels by part", **row, **({"million_cycles": cycles / 1e6} if cycles else {}))
-    row = {"memory_ms": 1e3 * work.memory_bytes / BANDWIDTHS[device]} if device in BANDWIDTHS else {}
+    row = {"memory_ms": 1e3 * nbytes / BANDWIDTHS[device]} if device in BANDWIDTHS else {}
     if platform in LAUNCH_SECONDS:
         least, most = (1e3 * len(found) * seconds for seconds in LAUNCH_SECONDS[platform])
         row |= {"launches_ms_least": least, "launches_ms_most": most}
@@ -77,9 +81,6 @@ def measure(report: Report, name: str, config, mesh: jax.sharding.Mesh, platform
         row["cycles_ms"] = 1e3 * sum(kernel.cycles for kernel in found) / HERTZ[device]
     if row:
         report.add("time, estimated", program=name, **row)
-
-
-SHOWN = ("fusion", "matmul", "convolution", "copy")
 
 
 def main() -> int:

@@ -1,21 +1,24 @@
 """Instructions of a compiled program, read from its HLO text (https://openxla.org/xla/operation_semantics)."""
 
 import itertools
+import math
 import re
 from typing import NamedTuple
 
 _HEADER = re.compile(r"^(?:ENTRY )?%?([\w.-]+) (?:\(.*)?\{$", re.MULTILINE)
 _INSTRUCTION = re.compile(r"^ *(?:ROOT )?%?([\w.-]+) = (.+?) ([a-z][a-z0-9-]*)\((.*)", re.MULTILINE)
+_ARRAY = re.compile(r"\b(?:pred|[a-z]+(?P<bits>\d+)\w*)\[(?P<dims>[\d,]*)\]")
 
 
 class Instruction(NamedTuple):
-    """One line of a computation; `attributes` is the text after its operands."""
+    """One line of a computation: `literal` is the text in its parentheses, `attributes` that after them."""
 
     name: str
     shape: str
     opcode: str
     operands: list[str]
     attributes: str
+    literal: str
 
 
 def computations(hlo: str) -> dict[str, list[Instruction]]:
@@ -25,6 +28,15 @@ def computations(hlo: str) -> dict[str, list[Instruction]]:
         if header := _HEADER.search(text):
             found[header[1]] = [*map(_parse, _INSTRUCTION.finditer(text, header.end()))]
     return found
+
+
+def array_bytes(shape: str) -> list[tuple[int, bool]]:
+    """Lists the bytes of each array in the text of a shape, and whether it is a scalar."""
+    arrays = []
+    for array in _ARRAY.finditer(shape):
+        dims = [int(size) for size in array["dims"].split(",") if size]
+        arrays.append((math.prod(dims) * int(array["bits"] or 8) // 8, not dims))
+    return arrays
 
 
 def op_name(instruction: Instruction) -> str:
@@ -38,4 +50,4 @@ def _parse(match):
     name, shape, opcode, rest = match.groups()
     depths = itertools.accumulate({"(": 1, ")": -1}.get(character, 0) for character in rest)
     end = next(i for i, depth in enumerate(depths) if depth < 0)
-    return Instruction(name, shape, opcode, re.findall(r"%([\w.-]+)", rest[:end]), rest[end:])
+    return Instruction(name, shape, opcode, re.findall(r"%([\w.-]+)", rest[:end]), rest[end:], rest[:end])

@@ -1,11 +1,12 @@
 """Kernels of a compiled program by kind and by part of the training step, read from its HLO text."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from benchmarks.hlo import Instruction, computations, op_name
+from benchmarks.hlo import Instruction, array_bytes, computations, op_name
 
 # Scopes that the code names with `jax.named_scope`, besides what none of them holds.
 PARTS = ("encoder", "heads", "loss", "views", "optimizer", "guard")
@@ -22,11 +23,16 @@ _TARGETS = {"gemm": "matmul", "matmul": "matmul", "dot": "matmul", "conv": "conv
 
 
 class Kernel(NamedTuple):
-    """One launch, such as a `fusion`, `matmul`, `convolution` or `copy`; the compiler for TPUs estimates `cycles`."""
+    """One launch, such as a `fusion`, `matmul`, `convolution` or `copy`.
+
+    `nbytes` are those of its operands, slices of them where it reads no more, and of its results. The compiler for TPUs
+    estimates `cycles`.
+    """
 
     kind: str
     part: str
     backward: bool
+    nbytes: int
     cycles: int
 
 
@@ -42,6 +48,7 @@ def count(found: Sequence[Kernel], key: str) -> dict[str, int]:
 
 
 def _kernels(name: str, by_name: Mapping[str, list[Instruction]]):
+    nbytes = {x.name: sum(n for n, _ in array_bytes(x.shape)) for x in by_name[name]}
     for x in by_name[name]:
         if x.opcode in _CALLS:
             branches = re.findall(r"[\w.-]+", "".join(_BRANCHES.findall(x.attributes)))
@@ -50,8 +57,25 @@ def _kernels(name: str, by_name: Mapping[str, list[Instruction]]):
         elif x.opcode not in _NAMES and not x.opcode.endswith(("-done", "-update")):
             named = _origin(x, by_name)
             part, cycles = _PART.search(named), re.search(r'"estimated_cycles":"(\d+)"', x.attributes)
-            backward = "transpose(" in named
-            yield Kernel(_kind(x), part[1] if part else OTHER, backward, int(cycles[1]) if cycles else 0)
+            read = [nbytes.get(operand, 0) for operand in x.operands]
+            if x.opcode == "fusion":
+                read = map(min, read, _read(by_name[_CALLED.search(x.attributes)[1]], len(read)))
+            moved, backward = nbytes[x.name] + sum(read), "transpose(" in named
+            yield Kernel(_kind(x), part[1] if part else OTHER, backward, moved, int(cycles[1]) if cycles else 0)
+
+
+def _read(fused, operands):
+    """Returns the bytes that a fusion reads of each operand: those of slices if it takes nothing else of it."""
+    read = [math.inf] * operands
+    users = {}
+    for x in fused:
+        for operand in x.operands:
+            users.setdefault(operand, []).append(x)
+    for x in fused:
+        if x.opcode == "parameter" and all(user.opcode == "slice" for user in users.get(x.name, ())):
+            number = int(re.match(r"\d+", x.literal)[0])
+            read[number] = sum(array_bytes(user.shape)[0][0] for user in users.get(x.name, ()))
+    return read
 
 
 def _kind(x):
