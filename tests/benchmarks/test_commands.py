@@ -49,7 +49,7 @@ def test_nonsense_is_refused(module, arguments, words):
     assert_refused(run(f"benchmarks.{module}", *arguments), *words)
 
 
-@pytest.mark.skipif(bool(importlib.util.find_spec("jax_plugins.xla_cuda12")), reason="the compiler is here")
+@pytest.mark.skipif(bool(importlib.util.find_spec("jax_cuda12_plugin")), reason="the compiler is here")
 def test_the_compiler_for_gpus_is_asked_for_in_plain_words():
     assert_refused(run("benchmarks.compiled", "--config=fume", "--platform=cuda"), '".[compilers]"')
 
