@@ -1,18 +1,15 @@
 """Collectives of a compiled training step, read from its HLO text (https://openxla.org/xla/operation_semantics)."""
 
-import itertools
-import math
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
+
+from benchmarks.hlo import array_bytes, computations, op_name
 
 OPCODES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
 # Purposes of an array that is exchanged. A collective of several arrays is counted for the first of these.
 KINDS = ("batch statistics, forward", "batch statistics, backward", "gradients", "losses and counts")
 FORWARD, BACKWARD, GRADIENTS, COUNTS = KINDS
-
-_INSTRUCTION = re.compile(r"^ *(?:ROOT )?%?([\w.-]+) = (.+?) ([a-z][a-z0-9-]*)\((.*)", re.MULTILINE)
-_ARRAY = re.compile(r"\b(?:pred|[a-z]+(?P<bits>\d+)\w*)\[(?P<dims>[\d,]*)\]")
 
 
 class Collective(NamedTuple):
@@ -28,14 +25,6 @@ class Collective(NamedTuple):
         return min((kind for _, kind in self.arrays), key=KINDS.index)
 
 
-class _Instruction(NamedTuple):
-    name: str
-    shape: str
-    opcode: str
-    operands: list[str]
-    attributes: str
-
-
 def count_bytes(exchanges: Sequence[Collective], kinds: Sequence[str] = KINDS) -> int:
     """Sums the bytes of the arrays of some kinds on a device, whatever they travel with."""
     return sum(nbytes for exchange in exchanges for nbytes, kind in exchange.arrays if kind in kinds)
@@ -49,16 +38,7 @@ def collectives(hlo: str) -> list[Collective]:
     where its values go: no other collective waits for gradients; others wait for statistics, of the backward pass where
     JAX named them a transposition; a scalar is a sum of losses or a count of frames.
     """
-    computations = [[*map(_parse, _INSTRUCTION.finditer(text))] for text in hlo.split("\n}")]
-    return [found for computation in computations for found in _collectives(computation)]
-
-
-def _parse(match):
-    """Splits the text of an instruction where the parenthesis of its operands is closed."""
-    name, shape, opcode, rest = match.groups()
-    depths = itertools.accumulate({"(": 1, ")": -1}.get(character, 0) for character in rest)
-    end = next(i for i, depth in enumerate(depths) if depth < 0)
-    return _Instruction(name, shape, opcode, re.findall(r"%([\w.-]+)", rest[:end]), rest[end:])
+    return [found for computation in computations(hlo).values() for found in _collectives(computation)]
 
 
 def _collectives(computation):
@@ -67,8 +47,7 @@ def _collectives(computation):
     names, depths, op_names = {x.name for x in counted}, {}, {}
     for x in computation:
         depths[x.name] = max((depths.get(name, 0) for name in x.operands), default=0) + (x.name in names)
-        named = re.search(r'op_name="([^"]*)"', x.attributes)
-        op_names[x.name] = named[1] if named else op_names[x.operands[0]] if x.opcode.endswith("-done") else ""
+        op_names[x.name] = op_name(x) or (op_names[x.operands[0]] if x.opcode.endswith("-done") else "")
     # Backwards: what other collectives wait for, and of a result of several arrays which of them.
     awaited = set()
     for x in reversed(computation):
@@ -78,8 +57,7 @@ def _collectives(computation):
             awaited.add((x.operands[0], int(re.search(r"index=(\d+)", x.attributes)[1])))
     for x in counted:
         statistics, arrays = BACKWARD if "transpose(" in op_names[x.name] else FORWARD, []
-        for i, array in enumerate(_ARRAY.finditer(x.shape)):
-            dims = [int(size) for size in array["dims"].split(",") if size]
+        for i, (nbytes, scalar) in enumerate(array_bytes(x.shape)):
             kind = statistics if ((x.name, i) if x.shape.startswith("(") else x.name) in awaited else GRADIENTS
-            arrays.append((math.prod(dims) * int(array["bits"] or 8) // 8, kind if dims else COUNTS))
+            arrays.append((nbytes, COUNTS if scalar else kind))
         yield Collective(x.opcode.removesuffix("-done"), tuple(arrays), depths[x.name])

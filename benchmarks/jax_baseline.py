@@ -16,7 +16,7 @@ import fume_jax
 from fume_jax.learning import augment
 from fume_jax.learning.losses import example_losses, multi_task_loss
 from fume_jax.learning.optimizer import create_optimizer
-from fume_jax.learning.step import create_train_state, jit_train_step, predict_step, split_model
+from fume_jax.learning.step import create_train_state, flatten_state, jit_train_step, predict_step, split_model
 from fume_jax.models import create_model, depthwise
 from fume_jax.schema import GASES, MASK_CLASSES, batch_spec
 
@@ -104,7 +104,7 @@ class TrainingStep(Compiled):
         create, options = _create_model_fn(dtype, backbone), RECIPE["optimizer"]
         others = {key: options[key] for key in ("weight_decay", "b1", "b2", "clip_norm")}
         tx = create_optimizer(options["name"], optax.constant_schedule(options["learning_rate"]), **others)
-        self._state = jax.jit(lambda: create_train_state(create(), tx))()
+        self._state = jax.jit(lambda: flatten_state(create_train_state(create(), tx)))()
         self._batch = jax.device_put(batch)
         step = jit_train_step(nnx.eval_shape(create), tx, loss_fn, seed=0)
         super().__init__(step, (self._state, self._batch), dtype, lowering)

@@ -43,8 +43,9 @@ def alternate(calls: Mapping[str, Callable], *, repeats: int, steps: int = 1) ->
 def count_work(compiled: jax.stages.Compiled, lowered: jax.stages.Lowered | None = None) -> Work:
     """Returns the work that XLA counts; bytes are those of each kernel, whatever a cache saves of them."""
     # Operations inside a library's kernel are unknown once it was chosen; then those of `lowered` are more.
-    cost, before = compiled.cost_analysis(), lowered.cost_analysis() if lowered else {}
-    return Work(max(cost["flops"], before.get("flops", 0.0)), cost["bytes accessed"])
+    # A GPU's compiler says nothing of a program that it has not compiled, or that no GPU is there for.
+    cost, before = compiled.cost_analysis() or {}, (lowered and lowered.cost_analysis()) or {}
+    return Work(max(cost.get("flops", 0.0), before.get("flops", 0.0)), cost.get("bytes accessed", 0.0))
 
 
 @functools.cache

@@ -7,7 +7,6 @@ Each device takes `config.train.batch_size` pairs. The efficiency of weak scalin
 under the assumptions of docs/distributed.md; in brackets it is that with latencies doubled and halved.
 """
 
-import importlib.util
 import itertools
 import os
 from collections.abc import Mapping
@@ -19,24 +18,16 @@ from ml_collections import config_flags
 
 from benchmarks.collectives import KINDS, collectives, count_bytes
 from benchmarks.measure import Work, count_work
+from benchmarks.programs import lower_step, tpu_mesh
 from benchmarks.report import Report
-from fume_jax.config import create_optimizer, train_batch_shape, validate_config
 from fume_jax.runtime import cli
 from fume_jax.runtime.errors import UserError
-from fume_jax.runtime.mesh import abstract_batch, create_mesh
-from fume_jax.training.setup import abstract_state, create_train_fn
+from fume_jax.runtime.mesh import create_mesh
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, such as fume.", lock_config=True)
 _TOPOLOGY = flags.DEFINE_string("topology", None, "TPU to compile for, such as v5e:2x4, v5e:16x16 or v6e:8x8.")
 flags.mark_flag_as_required("config")
 flags.declare_key_flag("output")
-# The compiler asks nobody what machine it is on, and leaves a TPU that is there to others.
-TPU_FLAGS = {
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-}
 
 
 class Machine(NamedTuple):
@@ -69,29 +60,6 @@ MACHINES = {
     "TPU v5e": Machine(Work(197e12, 819e9), 100e9, _TPU),
     "TPU v6e": Machine(Work(918e12, 1640e9), 224e9, _TPU),
 }
-
-
-def tpu_mesh(topology: str) -> jax.sharding.Mesh:
-    """Creates a mesh of the devices of a TPU that need not be there; UserError if no compiler knows it."""
-    from jax.experimental import topologies
-
-    if importlib.util.find_spec("libtpu") is None:
-        raise UserError('--topology needs the compiler for TPU; install it with pip install -e ".[tpu]".')
-    os.environ |= TPU_FLAGS
-    try:
-        described = topologies.get_topology_desc(platform="tpu", topology_name=topology)
-    except jax.errors.JaxRuntimeError as error:
-        raise UserError(f"--topology={topology} is none such as v5e:2x4, v5e:16x16 or v6e:8x8: {error}") from error
-    return topologies.make_mesh(described, (len(described.devices),), ("data",))
-
-
-def lower_step(config, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
-    """Lowers the training step of a recipe whose batch each device of the mesh takes."""
-    config.train.batch_size *= mesh.size
-    validate_config(config)
-    _, tx = create_optimizer(config, steps_per_epoch=1)
-    batch = abstract_batch(**train_batch_shape(config), mesh=mesh)
-    return create_train_fn(config, tx).lower(abstract_state(config, tx, mesh), batch)
 
 
 def main() -> int:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from fume_jax.learning.flat import Flat, is_flat, like, named
 from fume_jax.learning.metrics import decide, example_confusions
 from fume_jax.schema import GASES
 
@@ -22,13 +23,16 @@ EXAMPLE_KEYS = ("labels", "valid", "modality_mask", "example_index", "recording_
 
 @flax.struct.dataclass
 class TrainState:
-    """All arrays that training changes, a pytree; `ema_params` average `params` for evaluation, or are None."""
+    """All arrays that training changes, a pytree; `ema_params` average `params` for evaluation, or are None.
+
+    Arrays have their names, or are one vector for each set of names, see `flatten_state`.
+    """
 
     step: jax.Array
-    params: Arrays
-    batch_stats: Arrays
+    params: Arrays | Flat
+    batch_stats: Arrays | Flat
     opt_state: optax.OptState
-    ema_params: Arrays | None = None
+    ema_params: Arrays | Flat | None = None
 
     @property
     def model(self) -> dict[str, Arrays]:
@@ -51,6 +55,25 @@ def create_train_state(model: nnx.Module, tx: optax.GradientTransformation, *, e
     return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, tx.init(params), ema_params)
 
 
+def flatten_state(state: TrainState, flatten: Callable[[Arrays], Flat] = Flat.of) -> TrainState:
+    """Returns a state with one vector each for parameters, their moments, their average, and batch statistics.
+
+    A training step then takes a few kernels for what it does to all of them alike, instead of some for each array.
+    """
+    # Moments are trees of the parameters' structure, wherever the optimiser keeps them.
+    wholes = [jax.tree.structure(tree) for tree in (state.params, state.batch_stats) if tree]
+
+    def is_whole(x):
+        return jax.tree.structure(x) in wholes
+
+    return jax.tree.map(lambda x: flatten(x) if is_whole(x) else x, state, is_leaf=is_whole)
+
+
+def name_state(state: TrainState, unflatten: Callable[[Flat], Arrays] = Flat.tree) -> TrainState:
+    """Returns a state with all arrays by name, as before `flatten_state`."""
+    return jax.tree.map(lambda x: unflatten(x) if is_flat(x) else x, state, is_leaf=is_flat)
+
+
 def train_step(
     state: TrainState,
     batch: Batch,
@@ -65,7 +88,7 @@ def train_step(
     """Takes one optimiser step, or none where the loss or the gradient is not finite.
 
     Args:
-      state, batch: the state before the step, and a batch as in `fume_jax.schema`.
+      state, batch: the state before the step, flat or by name, and a batch as in `fume_jax.schema`.
       graphdef, tx: structure of the model in training mode, and the optimiser.
       loss_fn: maps the model's outputs and the batch to `loss` and its terms.
       seed: seed of the run; with the step it decides every dropout mask.
@@ -77,37 +100,44 @@ def train_step(
     `param_norm`, and `skipped`, 1.0 if the step changed nothing but the count of steps, else 0.0.
     """
     dropout_key = jax.random.fold_in(jax.random.key(seed), state.step)
+    with jax.named_scope("views"):
+        params, batch_stats = named(state.params), named(state.batch_stats)
 
     def loss_and_stats(params, batch_stats, part, key):
         model = nnx.merge(graphdef, params, batch_stats, copy=True)
         outputs = _call(model, part, rngs=nnx.Rngs(dropout=key))
-        terms = loss_fn(outputs, part)
+        with jax.named_scope("loss"):
+            terms = loss_fn(outputs, part)
         return terms["loss"], (terms, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
     def grads_of(batch_stats, part_and_key):
         grad_fn = jax.value_and_grad(loss_and_stats, has_aux=True)
-        (_, (terms, batch_stats)), grads = grad_fn(state.params, batch_stats, *part_and_key)
+        (_, (terms, batch_stats)), grads = grad_fn(params, batch_stats, *part_and_key)
         return batch_stats, (terms, grads)
 
     if accumulation_steps == 1:
-        batch_stats, (terms, grads) = grads_of(state.batch_stats, (batch, dropout_key))
+        batch_stats, (terms, grads) = grads_of(batch_stats, (batch, dropout_key))
     else:
         # [B, ...] to [parts, B / parts, ...], split so that each device keeps its examples.
         parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, accumulation_steps, *x.shape[1:]), 1, 0), batch)
         keys = jax.random.split(dropout_key, accumulation_steps)
-        batch_stats, by_part = jax.lax.scan(grads_of, state.batch_stats, (parts, keys))
+        batch_stats, by_part = jax.lax.scan(grads_of, batch_stats, (parts, keys))
         terms, grads = jax.tree.map(lambda x: x.mean(0), by_part)
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    metrics = terms | {"grad_norm": optax.tree.norm(grads), "param_norm": optax.tree.norm(params)}
-    ema_params = state.ema_params
-    if ema_params is not None:
-        # As in TensorFlow's ExponentialMovingAverage, an average of few steps forgets its start sooner.
-        decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
-        ema_params = optax.incremental_update(params, ema_params, 1 - decay)
-    new = TrainState(state.step, params, batch_stats, opt_state, ema_params)
-    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
-    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
+    with jax.named_scope("views"):
+        grads, batch_stats = like(state.params, grads), like(state.batch_stats, batch_stats)
+    with jax.named_scope("optimizer"):
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = terms | {"grad_norm": optax.tree.norm(grads), "param_norm": optax.tree.norm(params)}
+        ema_params = state.ema_params
+        if ema_params is not None:
+            # As in TensorFlow's ExponentialMovingAverage, an average of few steps forgets its start sooner.
+            decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+            ema_params = optax.incremental_update(params, ema_params, 1 - decay)
+    with jax.named_scope("guard"):
+        new = TrainState(state.step, params, batch_stats, opt_state, ema_params)
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
     return kept.replace(step=state.step + 1), metrics | {"skipped": 1.0 - finite.astype(jnp.float32)}
 
 

@@ -72,13 +72,15 @@ class FUME(nnx.Module):
             present = {"co2": jnp.maximum(present["co2"], present["ch4"])}
         elif self.options.fusion == "none":
             frames = {gas: frames[gas] for gas in self.options.gases}
-        streams = self._encode(frames, present)
+        with jax.named_scope("encoder"):
+            streams = self._encode(frames, present)
         outputs = {}
-        if self.options.classifies:
-            outputs["cls_logits"] = self._classify(streams, present, rngs)
-        for gas in self.options.segmented:
-            head = getattr(self, f"{gas}_seg_head") if self.options.has_streams else self.seg_head
-            outputs[f"{gas}_seg_logits"] = head(*streams[gas], present[gas], size=co2_frame.shape[1:3], rngs=rngs)
+        with jax.named_scope("heads"):
+            if self.options.classifies:
+                outputs["cls_logits"] = self._classify(streams, present, rngs)
+            for gas in self.options.segmented:
+                head = getattr(self, f"{gas}_seg_head") if self.options.has_streams else self.seg_head
+                outputs[f"{gas}_seg_logits"] = head(*streams[gas], present[gas], size=co2_frame.shape[1:3], rngs=rngs)
         return outputs
 
     def _encode(self, frames, present):

@@ -74,13 +74,16 @@ def _train(config, workdir, stop, mesh, dataset, stack):
     # input starts, since an error before that would wait for the compilation.
     executor = stack.enter_context(ThreadPoolExecutor(1))
     batch_spec = abstract_batch(**train_batch_shape(config), mesh=mesh)
-    lowered = executor.submit(setup.create_train_fn(config, tx).lower, abstract_state, batch_spec)
+    lowered = executor.submit(
+        setup.create_train_fn(config, tx).lower, setup.flat_state(abstract_state, mesh), batch_spec
+    )
     eval_steps = config.eval.every_epochs * epoch_steps
     save_steps = config.checkpoint.every_epochs * epoch_steps
     keep_steps = config.checkpoint.keep_every_epochs * epoch_steps
     checkpoints = stack.enter_context(closing(setup.open_checkpoints(config, workdir, keep_every_steps=keep_steps)))
     start_step = checkpoints.latest_step
     state, loop_state = _start(config, tx, checkpoints, abstract_state, mesh, console)
+    state = setup.flat_state(state, mesh)
     compiled = executor.submit(lambda: lowered.result().compile())
     log_options = {"start_step": start_step, "wandb": config.log.wandb, "warn": console.warn}
     events = stack.enter_context(closing(EventLog(workdir, **log_options)))
@@ -106,12 +109,12 @@ def _train(config, workdir, stop, mesh, dataset, stack):
         if saving and step > start_step:
             saved_loop = loop_state.to_json() | {"devices": mesh.size}
             events.flush()
-            checkpoints.save(state, saved_loop)
+            checkpoints.save(setup.named_state(state, mesh), saved_loop)
         if step > 0 and not stopping and (evaluating or step % config.log.every_steps == 0):
             logger.log(step, loop_state, throughput)
         if evaluating and not stopping:
             try:
-                scores = logger.validate(step, state, stop)
+                scores = logger.validate(step, setup.named_state(state, mesh), stop)
             except Stopped:
                 stopping = True
             else:

@@ -6,13 +6,22 @@ from pathlib import Path
 
 import jax
 import ml_collections
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from fume_jax.config import abstract_model, create_loss_fn, create_model, validate_config
 from fume_jax.data.device_cache import nbytes
 from fume_jax.data.loader import Loader
-from fume_jax.learning.step import TrainState, create_train_state, jit_train_step, split_model
+from fume_jax.learning.flat import Flat
+from fume_jax.learning.step import (
+    TrainState,
+    create_train_state,
+    flatten_state,
+    jit_train_step,
+    name_state,
+    split_model,
+)
 from fume_jax.models import count_parameters
 from fume_jax.models.layers import BatchNorm
 from fume_jax.runtime import preflight
@@ -42,8 +51,38 @@ def abstract_state(config: ml_collections.ConfigDict, tx: optax.GradientTransfor
     return with_sharding(jax.eval_shape(create, abstract_model(config)), replicated(mesh))
 
 
+def flat_state(state: TrainState, mesh: Mesh) -> TrainState:
+    """Returns a state, or its shapes, as the compiled step takes it: `flatten_state` with copies on every device."""
+    if isinstance(state.step, jax.ShapeDtypeStruct):
+        return with_sharding(jax.eval_shape(flatten_state, state), replicated(mesh))
+
+    def flatten(tree):
+        flat = Flat.of(jax.tree.map(_on_host, tree), np.concatenate)
+        return flat.replace(vector=_on_mesh(flat.vector, mesh))
+
+    return flatten_state(state, flatten)
+
+
+def named_state(state: TrainState, mesh: Mesh) -> TrainState:
+    """Returns a state of the compiled step with all arrays by name, as checkpoints and evaluation take it."""
+
+    def unflatten(flat):
+        return jax.tree.map(lambda x: _on_mesh(x, mesh), flat.replace(vector=_on_host(flat.vector)).tree())
+
+    return name_state(state, unflatten)
+
+
+# By way of the host: a program with an output for every array would take long to compile.
+def _on_host(array):
+    return np.array(array.addressable_data(0))  # a copy, since the next step overwrites the memory
+
+
+def _on_mesh(array, mesh):
+    return jax.make_array_from_callback(array.shape, replicated(mesh), array.__getitem__)
+
+
 def create_train_fn(config: ml_collections.ConfigDict, tx: optax.GradientTransformation) -> Callable:
-    """Creates the compiled `train_step`, a function of state and batch."""
+    """Creates the compiled `train_step`, a function of state and batch; `flat_state` makes the fastest state."""
     network = abstract_model(config)
     network.set_attributes(BatchNorm, splits=config.model.batch_norm_splits)
     steps, ema_decay = config.train.gradient_accumulation_steps, config.train.ema_decay

@@ -14,6 +14,7 @@ from tests.commands import assert_refused, run
         ("gpu", "--budget_seconds"),
         ("input_pipeline", "--data"),
         ("scaling", "--topology"),
+        ("compiled", "--platform"),
         ("startup", "--repeats"),
         ("real_frames", "--kinds"),
         ("review", "--work"),
@@ -37,6 +38,8 @@ def test_help(module, option):
         ("scaling", [], ["--config"]),
         ("scaling", ["--config=fume", "--config.model.nam=fume"], ["nam"]),
         ("scaling", ["--config=fume", "--config.train.gradient_accumulation_steps=2"], ["gradient_accumulation_steps"]),
+        ("compiled", ["--config=fume"], ["platform"]),
+        ("compiled", ["--config=fume", "--platform=cpu", "--programs=predict"], ["predict", "forward", "training"]),
         ("startup", ["--repeats=0"], ["repeats"]),
         ("real_frames", ["--frames=nowhere"], ["nowhere", "_mask.png"]),
         ("review", [], ["--work"]),
@@ -44,6 +47,11 @@ def test_help(module, option):
 )
 def test_nonsense_is_refused(module, arguments, words):
     assert_refused(run(f"benchmarks.{module}", *arguments), *words)
+
+
+@pytest.mark.skipif(bool(importlib.util.find_spec("jax_cuda12_plugin")), reason="the compiler is here")
+def test_the_compiler_for_gpus_is_asked_for_in_plain_words():
+    assert_refused(run("benchmarks.compiled", "--config=fume", "--platform=cuda"), '".[compilers]"')
 
 
 def test_the_compiler_for_tpus_and_its_topologies_are_asked_for_in_plain_words():

@@ -43,7 +43,7 @@ def test_without_other_packages_it_measures_and_leaves_pytorch_out(tmp_path):
     found = json.loads((tmp_path / "results.json").read_text())
     assert len(found["golden values"]) == 9
     assert all(row["largest_difference"] < row["allowed"] for row in found["golden values"])
-    assert [row["call"] for row in found["Inference"]] == ["JAX"]
+    assert [row["call"] for row in found["Inference"]] == ["JAX, bfloat16"]
     (left_out,) = found["left out"]
     assert left_out["name"] == "torch" and "No module named 'torch'" in left_out["reason"]
 

@@ -15,6 +15,16 @@ def test_work_of_a_matrix_product_is_counted_as_by_hand():
     assert work.memory_bytes == pytest.approx(4 * (512 * 256 + 256 * 128 + 512 * 128), rel=0.2)
 
 
+class Uncounted:
+    def cost_analysis(self):
+        return None
+
+
+def test_what_a_compiler_does_not_count_is_left_out():
+    lowered = jax.jit(jnp.matmul).lower(jnp.ones((512, 256)), jnp.ones((256, 128)))
+    assert count_work(lowered.compile(), Uncounted()).flops == 2 * 512 * 256 * 128
+
+
 @pytest.mark.parametrize("work, bound_by, bound_ms", [(Work(100, 50), "flops", 10e3), (Work(20, 200), "bytes", 8e3)])
 def test_a_roofline_by_hand(work, bound_by, bound_ms):
     found = roofline(work, Work(10, 25), seconds=20)

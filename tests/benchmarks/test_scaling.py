@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 from jax.sharding import Mesh
 
-from benchmarks import scaling
+from benchmarks import programs, scaling
 from benchmarks.collectives import BACKWARD, FORWARD, GRADIENTS, collectives, count_bytes
 from benchmarks.measure import Work
 from configs.fume import get_config
@@ -62,7 +62,7 @@ def steps():
             config.train.batch_size, config.model.batch_norm_splits = 1, splits
             mesh = Mesh(jax.devices()[:devices], ("data",))
             with jax.numpy_rank_promotion("allow"):
-                found[devices, splits] = collectives(scaling.lower_step(config, mesh).compile().as_text())
+                found[devices, splits] = collectives(programs.lower_step(config, mesh).compile().as_text())
         return count_parameters(abstract_model(config)), found
 
 

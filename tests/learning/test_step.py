@@ -14,8 +14,10 @@ from fume_jax.config import create_example_losses, create_loss_fn
 from fume_jax.learning.step import (
     create_train_state,
     eval_step,
+    flatten_state,
     flip_step,
     jit_train_step,
+    name_state,
     predict_step,
     split_model,
     train_step,
@@ -46,6 +48,8 @@ def random_batch(batch_size, seed=0):
 
 # Adam blows up rounding where the true gradient is 0.
 TX = optax.sgd(0.05)
+# Where it divides by more than rounding.
+ADAM = optax.adam(1e-3, eps=1e-2)
 
 
 def fume():
@@ -231,3 +235,24 @@ def test_the_average_of_the_parameters_forgets_the_start_at_first_and_then_slowl
     chex.assert_trees_all_close(state.ema_params, expected, rtol=1e-5, atol=1e-7)
     assert state.model["params"] is state.ema_params
     assert start.model["params"] is start.params
+
+
+@pytest.mark.slow
+def test_a_flat_state_takes_the_same_steps_as_one_by_name(start):
+    step = jit_train_step(nnx.eval_shape(multi_task), ADAM, LOSS_FN, seed=0, ema_decay=0.5)
+    by_name = jax.device_get(start.replace(opt_state=ADAM.init(start.params), ema_params=start.params))
+    flat = flatten_state(by_name)
+    chex.assert_trees_all_equal(jax.device_get(name_state(flat)), by_name)
+    # Step, count, parameters, both moments, average and statistics.
+    assert len(jax.tree.leaves(flat)) == 7
+    for i in range(2):
+        (by_name, expected), (flat, metrics) = step(by_name, random_batch(2, i)), step(flat, random_batch(2, i))
+        chex.assert_trees_all_close(metrics, expected, rtol=1e-5)
+    chex.assert_trees_all_close(name_state(flat), by_name, rtol=1e-4, atol=1e-6)
+    assert not np.array_equal(flat.ema_params.vector, flat.params.vector)
+    broken = random_batch(2)
+    broken["co2_frame"] = np.full_like(broken["co2_frame"], np.nan)
+    before = jax.tree.map(np.array, flat)
+    after, metrics = step(flat, broken)
+    assert float(metrics["skipped"]) == 1
+    chex.assert_trees_all_equal(jax.device_get(after).replace(step=before.step), before)
