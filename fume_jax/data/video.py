@@ -62,7 +62,7 @@ def read_header(path: str | Path) -> Header:
 
 def sample_video(path: str | Path, count: int) -> list[np.ndarray]:
     """Decodes about `count` frames, spread over a video, as `read_video` does; fewer where it is damaged."""
-    frames = []
+    frames, read = [], FrameReader()
     with _open(path) as (container, stream):
         duration = _stated_end(container, stream)
         for seconds in np.linspace(0, duration, count, endpoint=False):
@@ -70,7 +70,7 @@ def sample_video(path: str | Path, count: int) -> list[np.ndarray]:
                 if seconds:
                     container.seek(int(seconds / stream.time_base), stream=stream)
                 if (frame := next(container.decode(stream), None)) is not None:
-                    frames.append(frame_values(frame))
+                    frames.append(read(frame))
     return frames
 
 
@@ -202,7 +202,7 @@ def _decode(path):
         # Broadcast formats start at any time.
         broadcast = container.format.flags & av.format.Flags.ts_discont.value
         start = (container.start_time or 0) / av.time_base if broadcast else 0.0
-        incomplete = set()  # times of packets that some decoders complete without reporting it
+        read, incomplete = FrameReader(), set()  # times of packets that some decoders complete without reporting it
 
         def seconds(ticks):
             return position / rate if ticks is None else float(ticks * stream.time_base) - start
@@ -231,7 +231,7 @@ def _decode(path):
                 latest = seconds(frame.pts)
                 try:
                     damaged = frame.is_corrupt or frame.pts in incomplete
-                    yield unreadable(latest, "damaged or incomplete") if damaged else (latest, frame_values(frame))
+                    yield unreadable(latest, "damaged or incomplete") if damaged else (latest, read(frame))
                 except (av.FFmpegError, UnreadableFrame, ValueError, MemoryError) as error:
                     yield unreadable(latest, str(error) or "there is not enough memory")
                 incomplete.discard(frame.pts)
@@ -259,14 +259,25 @@ def _packets(container, stream):
         yield av.Packet(), error
 
 
-def frame_values(frame):
-    """Returns the luminance of a decoded frame, [H, W], as players turn it."""
-    bits = frame.format.components[0].bits
-    # FFmpeg stretches limited range to these two formats; it would clip floats.
-    name = "gray" if bits <= 8 else "gray16le" if bits <= 16 else frame.format.name
-    values = luminance(frame.to_ndarray(format=name, threads=1))
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    return values if matrix is None else _turn(values, np.frombuffer(bytes(matrix), np.int32))
+class FrameReader:
+    """Returns the luminance of the decoded frames of a stream, [H, W], as players turn them.
+
+    PyAV keeps a frame whose side data was read until the garbage collector runs, which may be gigabytes later. So the
+    matrix by which players turn frames is read of the first frame, and again where its rotation is another.
+    """
+
+    def __init__(self):
+        self._rotation = self._matrix = None
+
+    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
+        bits = frame.format.components[0].bits
+        # FFmpeg stretches limited range to these two formats; it would clip floats.
+        name = "gray" if bits <= 8 else "gray16le" if bits <= 16 else frame.format.name
+        values = luminance(frame.to_ndarray(format=name, threads=1))
+        if frame.rotation != self._rotation:
+            matrix = frame.side_data.get("DISPLAYMATRIX")
+            self._rotation, self._matrix = frame.rotation, None if matrix is None else bytes(matrix)
+        return values if self._matrix is None else _turn(values, np.frombuffer(self._matrix, np.int32))
 
 
 def _turn(image, matrix):

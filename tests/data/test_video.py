@@ -1,5 +1,6 @@
 """Videos: grey levels and times that are read, damage that is told of, what is written."""
 
+import gc
 import itertools
 import re
 import struct
@@ -232,6 +233,17 @@ def test_films_are_upright_as_players_show_them(tmp_path, matrix, expected):
     set_matrix(path, matrix)
     for _, frame in read_video(path):
         np.testing.assert_array_equal(frame[..., 0], expected(plain[..., 0]))
+
+
+def test_frames_that_were_read_leave_memory_without_the_garbage_collector(tmp_path):
+    path = encode(tmp_path / "film.mp4", [flat(level) for level in range(0, 200, 4)])
+    gc.collect()
+    gc.disable()
+    try:
+        assert sum(1 for _ in read_video(path)) == 50
+        assert sum(isinstance(x, av.VideoFrame) for x in gc.get_objects()) <= 2  # the first one
+    finally:
+        gc.enable()
 
 
 def set_matrix(path, matrix):

@@ -15,7 +15,7 @@ import numpy as np
 from fume_jax.data.faults import UnreadableFrame, check_size, max_pixels
 from fume_jax.data.films import open_film
 from fume_jax.data.gray import luminance
-from fume_jax.data.video import frame_values
+from fume_jax.data.video import FrameReader
 from fume_jax.inference.live import schemes
 from fume_jax.runtime.errors import UserError
 
@@ -113,7 +113,7 @@ def read_camera(camera: Camera, stop: threading.Event, timeout: float) -> Iterat
         # Damaged frames are reported, not skipped.
         stream.codec_context.flags |= av.codec.context.Flags.output_corrupt
         stream.codec_context.options = {"max_pixels": str(max_pixels())}
-        timeless = container.format.name in _TIMELESS
+        timeless, read = container.format.name in _TIMELESS, FrameReader()
         for packet in container.demux(stream):
             if stop.is_set():
                 return
@@ -127,15 +127,15 @@ def read_camera(camera: Camera, stop: threading.Event, timeout: float) -> Iterat
             for frame in frames:
                 seconds = None if timeless else frame.time
                 clock = None if None in (start, seconds) else start / av.time_base + seconds
-                yield Reading(seconds, clock, _values(frame, packet.is_corrupt))
+                yield Reading(seconds, clock, _values(frame, packet.is_corrupt, read))
 
 
-def _values(frame, is_corrupt):
+def _values(frame, is_corrupt, read):
     if is_corrupt or frame.is_corrupt:
         return UnreadableFrame("damaged or incomplete")
     try:
         check_size(frame.height, frame.width)
-        return frame_values(frame)
+        return read(frame)
     except (av.FFmpegError, UnreadableFrame, ValueError) as error:
         return UnreadableFrame(str(error))
 
