@@ -12,23 +12,21 @@ import time
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
 from benchmarks.kernels import OTHER, PARTS, count, kernels
-from benchmarks.programs import COMPILER_OPTIONS, lower_forward, lower_step, one_device
+from benchmarks.programs import COMPILER_OPTIONS, CONFIG, TOPOLOGY, lower_forward, lower_step, one_device
 from benchmarks.report import Report
 from fume_jax.runtime import cli
 from fume_jax.runtime.errors import UserError
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, such as fume.", lock_config=True)
 _PLATFORM = flags.DEFINE_enum("platform", None, ["cuda", "tpu", "cpu"], "Compiler: for an H100, a TPU or this CPU.")
-_TOPOLOGY = flags.DEFINE_string("topology", "v5e:2x2", "TPU of which one device is compiled for.")
 _BATCH = flags.DEFINE_integer("batch_size", 8, "Pairs of the training step.", lower_bound=1)
 _FORWARD_BATCH = flags.DEFINE_integer("forward_batch_size", 1, "Pairs of the forward pass.", lower_bound=1)
 _PROGRAMS = flags.DEFINE_list("programs", ["forward", "training"], "Which of the two to compile.")
 _HLO = flags.DEFINE_string("hlo", None, "Beginning of a path that the text of each program is written to.")
 flags.mark_flags_as_required(["config", "platform"])
-flags.declare_key_flag("output")
+for name in ("output", "config", "topology"):
+    flags.declare_key_flag(name)
 LOWER = {"forward": lower_forward, "training": lower_step}
 SHOWN = ("fusion", "matmul", "convolution", "copy")
 # Seconds that a launch is assumed to cost, least and most, and bytes a second of the memory as published.
@@ -86,7 +84,7 @@ def measure(report: Report, name: str, config, mesh: jax.sharding.Mesh, platform
 def main() -> int:
     """Compiles the programs one after the other; returns the exit code."""
     try:
-        config = _CONFIG.value
+        config = CONFIG.value
     except cli.FLAG_ERRORS as error:
         raise UserError(cli.message(error)) from error
     if unknown := set(_PROGRAMS.value) - set(LOWER):
@@ -94,7 +92,7 @@ def main() -> int:
     config.train.batch_size, config.eval.batch_size = _BATCH.value, _FORWARD_BATCH.value
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_compilation_cache", False)  # seconds are those of a compiler
-    mesh = one_device(_PLATFORM.value, _TOPOLOGY.value)
+    mesh = one_device(_PLATFORM.value, TOPOLOGY.value or "v5e:2x2")
     size = f"{config.data.width}x{config.data.height}"
     batches = {"training_batch": _BATCH.value, "forward_batch": _FORWARD_BATCH.value}
     described = {"model": config.model.name, "dtype": config.model.dtype, "size": size, **batches}

@@ -5,7 +5,9 @@ import os
 
 import jax
 import numpy as np
+from absl import flags
 from jax.sharding import Mesh
+from ml_collections import config_flags
 
 from fume_jax.config import abstract_model, create_optimizer, eval_batch_shape, train_batch_shape, validate_config
 from fume_jax.evaluation.evaluator import create_eval_fns
@@ -15,6 +17,8 @@ from fume_jax.runtime.mesh import abstract_batch, replicated
 from fume_jax.training.checkpoint import with_sharding
 from fume_jax.training.setup import abstract_state, create_train_fn, flat_state
 
+CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, such as fume.", lock_config=True)
+TOPOLOGY = flags.DEFINE_string("topology", None, "TPU to compile for, such as v5e:2x4, v5e:16x16 or v6e:8x8.")
 # The compiler asks nobody what machine it is on, and leaves a TPU that is there to others.
 TPU_FLAGS = {
     "TPU_SKIP_MDS_QUERY": "1",

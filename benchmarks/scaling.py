@@ -14,20 +14,18 @@ from typing import NamedTuple
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
 from benchmarks.collectives import KINDS, collectives, count_bytes
 from benchmarks.measure import Work, count_work
-from benchmarks.programs import lower_step, tpu_mesh
+from benchmarks.programs import CONFIG, TOPOLOGY, lower_step, tpu_mesh
 from benchmarks.report import Report
 from fume_jax.runtime import cli
 from fume_jax.runtime.errors import UserError
 from fume_jax.runtime.mesh import create_mesh
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, such as fume.", lock_config=True)
-_TOPOLOGY = flags.DEFINE_string("topology", None, "TPU to compile for, such as v5e:2x4, v5e:16x16 or v6e:8x8.")
 flags.mark_flag_as_required("config")
-flags.declare_key_flag("output")
+for name in ("output", "config", "topology"):
+    flags.declare_key_flag(name)
 
 
 class Machine(NamedTuple):
@@ -65,14 +63,14 @@ MACHINES = {
 def main() -> int:
     """Compiles the step and prints what it exchanges; returns the exit code."""
     try:
-        config = _CONFIG.value  # parsed here, unless --config is given
+        config = CONFIG.value  # parsed here, unless --config is given
     except cli.FLAG_ERRORS as error:
         raise UserError(cli.message(error)) from error
     if config.train.gradient_accumulation_steps > 1:
         raise UserError("config.train.gradient_accumulation_steps is counted as 1; leave it at that.")
     jax.config.update("jax_platforms", "cpu")
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-    mesh = tpu_mesh(_TOPOLOGY.value) if _TOPOLOGY.value else create_mesh()
+    mesh = tpu_mesh(TOPOLOGY.value) if TOPOLOGY.value else create_mesh()
     report = Report(model=config.model.name, devices=mesh.size, compiled_for=mesh.devices.flat[0].device_kind)
     compiled = lower_step(config, mesh).compile()
     work, exchanges = count_work(compiled), collectives(compiled.as_text())
