@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from benchmarks import compiled
+from benchmarks import composition
 from benchmarks.kernels import Kernel, count, kernels
 from benchmarks.programs import one_device
 from benchmarks.report import Report
@@ -70,7 +70,7 @@ def test_a_program_for_this_cpu_is_reported_by_its_parts():
     config.train.batch_size = config.eval.batch_size = 1
     report = Report()
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        compiled.measure(report, "training", config, one_device("cpu", ""), "cpu")
+        composition.measure(report, "training", config, one_device("cpu", ""), "cpu")
     (program,) = report.results["programs"]
     by_part = {row["part"]: row["forward"] + row["backward"] for row in report.results["kernels by part"]}
     assert {"encoder", "heads", "loss", "optimizer", "guard"} <= set(by_part)
