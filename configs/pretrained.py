@@ -1,7 +1,7 @@
 """The pretrained FUME of `fume_jax/assets`, for frames of any camera; docs/models.md has its commands.
 
-It is trained in three stages, each from the model of the one before: `small` and `medium` take half an hour on two CPU
-cores each, `large` six minutes on an H200.
+It is trained in three stages, each from the model of the one before: `small` and `medium` take at most half an hour
+each on two CPU cores, `large` six minutes on an H200.
 """
 
 import ml_collections

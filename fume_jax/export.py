@@ -30,7 +30,7 @@ _TRITON = flags.DEFINE_string(
     "triton", None, "Folder to write the ONNX file to once more, as a model of NVIDIA's Triton; with --end_to_end."
 )
 _GAS_BIAS = flags.DEFINE_float(
-    "gas_bias", 0.0, "Added to the logit of gas: below 0 less is called gas, above 0 more. The card has no metrics."
+    "gas_bias", 0.0, "Added to the logit of gas: below 0 less is called gas, above 0 more. The card has no scores."
 )
 _DATA = flags.DEFINE_string("data", None, "Folder of the dataset to compare on; that of the run if unset.")
 

@@ -71,6 +71,12 @@ class ModelCard:
             raise UserError(f"{path}: the parameters are not those that were exported: damaged, or changed by hand.")
 
 
+def without_scores(metrics: Mapping) -> dict:
+    """Returns the metrics that do not depend on masks: the calibration of classes, and the frames of training."""
+    kept = {"step", "training_frames", *(f"val/{key}" for key in CALIBRATION)}
+    return {name: value for name, value in metrics.items() if name in kept}
+
+
 def read_calibration(metrics: Mapping, split: str) -> dict[str, float]:
     """Returns those attributes of `CALIBRATION` that the metrics of a split hold."""
     found = {name: metrics.get(f"{split}/{key}") for key, name in CALIBRATION.items()}

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -89,6 +90,8 @@ def export_run(
     native = format == "stablehlo"
     dtype = None if native else "float32"
     precision = contextlib.nullcontext() if native else jax.default_matmul_precision("highest")
+    if not math.isfinite(gas_bias):
+        raise UserError(f"--gas_bias={gas_bias}: expected a number such as -0.7.")
     model = JaxBackend(workdir, dtype, gas_bias)
     if gas_bias and not model.card.segmented:
         raise UserError(f"--gas_bias is for models that segment gas, which {workdir} does not.")

@@ -15,7 +15,7 @@ from flax import nnx
 from fume_jax import __version__
 from fume_jax.config import abstract_model, get_architecture
 from fume_jax.inference.backends import reading, sha256
-from fume_jax.inference.card import ModelCard, read_calibration
+from fume_jax.inference.card import ModelCard, read_calibration, without_scores
 from fume_jax.interop.stablehlo import to_stablehlo
 from fume_jax.learning.step import split_model
 from fume_jax.models import FUME
@@ -56,14 +56,16 @@ class JaxBackend:
     def __init__(self, path: str | Path, dtype: str | None = None, gas_bias: float = 0.0):
         """Opens the best checkpoint, or weights, of a run folder; `dtype` overrides that of its config.
 
-        `gas_bias` is added to the logit of gas. The metrics are then not those of the model, and the card has none.
+        `gas_bias` is added to the logit of gas. The scores of the run are then not those of the model, and the card has
+        none.
         """
         config = load_config(path)
         self._mesh = create_mesh()
         restored, step = load_best_model(config, str(path), self._mesh)
         # The metrics of the last evaluation, if that was of this step.
         metrics = read_json(metrics_file) if (metrics_file := Path(path) / "metrics.json").exists() else {}
-        self.card = create_card(config, step, metrics if metrics.get("step") == step and not gas_bias else {})
+        metrics = metrics if metrics.get("step") == step else {}
+        self.card = create_card(config, step, without_scores(metrics) if gas_bias else metrics)
         config.model.dtype = dtype or config.model.dtype
         self.model: FUME = abstract_model(config)
         nnx.update(self.model, restored["params"], restored["batch_stats"])

@@ -106,15 +106,16 @@ def _train(config, workdir, stop, mesh, dataset, stack):
         evaluating = step > 0 and (ended or step % eval_steps == 0)
         # A step is logged after its checkpoint, so that a run that resumes there logs it again.
         saving = evaluating or stopping or step % save_steps == 0 or (keep_steps and step % keep_steps == 0)
+        by_name = setup.named_state(state, mesh) if saving else None
         if saving and step > start_step:
             saved_loop = loop_state.to_json() | {"devices": mesh.size}
             events.flush()
-            checkpoints.save(setup.named_state(state, mesh), saved_loop)
+            checkpoints.save(by_name, saved_loop)
         if step > 0 and not stopping and (evaluating or step % config.log.every_steps == 0):
             logger.log(step, loop_state, throughput)
         if evaluating and not stopping:
             try:
-                scores = logger.validate(step, setup.named_state(state, mesh), stop)
+                scores = logger.validate(step, by_name, stop)
             except Stopped:
                 stopping = True
             else:

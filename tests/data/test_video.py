@@ -4,6 +4,7 @@ import gc
 import itertools
 import re
 import struct
+import types
 
 import av
 import cv2
@@ -235,11 +236,25 @@ def test_films_are_upright_as_players_show_them(tmp_path, matrix, expected):
         np.testing.assert_array_equal(frame[..., 0], expected(plain[..., 0]))
 
 
+def test_a_stream_that_is_turned_on_its_way_is_upright_all_along():
+    read, picture = video.FrameReader(), noise(0)
+
+    def frame(rotation, a, b, c, d):
+        decoded = av.VideoFrame.from_ndarray(picture, "gray")
+        matrix = [value << 16 for value in (a, b, 0, c, d, 0, 0, 0, 1)]
+        parts = {"rotation": rotation, "side_data": {"DISPLAYMATRIX": struct.pack("<9i", *matrix)}}
+        return types.SimpleNamespace(format=decoded.format, to_ndarray=decoded.to_ndarray, **parts)
+
+    np.testing.assert_array_equal(read(frame(0, 1, 0, 0, 1)), picture)
+    np.testing.assert_array_equal(read(frame(-90, 0, 1, -1, 0)), np.rot90(picture, -1))
+    np.testing.assert_array_equal(read(frame(0, 1, 0, 0, 1)), picture)
+
+
 def test_frames_that_were_read_leave_memory_without_the_garbage_collector(tmp_path):
     path = encode(tmp_path / "film.mp4", [flat(level) for level in range(0, 200, 4)])
 
     def frames():
-        return sum(isinstance(x, av.VideoFrame) for x in gc.get_objects())
+        return sum(type(x) is av.VideoFrame for x in gc.get_objects())
 
     gc.collect()
     gc.disable()

@@ -40,7 +40,7 @@ from tests.runtime.test_preflight import on_small_disk
 HEIGHT, WIDTH = 64, 96
 # The model, and its two smallest baselines.
 NAMES = ("fume", "segmentation_only", "classification_only")
-METRICS = {"step": 7, "test/iou_gas": 0.5}
+METRICS = {"step": 7, "test/iou_gas": 0.5, "val/temperature": 1.5, "training_frames": {"size": [HEIGHT, WIDTH]}}
 
 
 def card_and_model(name, backbone=None):
@@ -95,7 +95,10 @@ def test_a_bias_of_gas_changes_the_logits_of_gas_alone(folders, tmp_path, name):
     for key, x in outputs.items():
         added = [0, 0, -0.75] if key.endswith("seg_logits") else 0.0
         np.testing.assert_allclose(changed[key], x + np.float32(added), atol=2e-3)
-    assert before.card.metrics and not after.card.metrics  # which are of the model without it
+    # The scores are of the model without it. What is known of classes and frames stays.
+    assert "test/iou_gas" in before.card.metrics and "test/iou_gas" not in after.card.metrics
+    assert after.card.temperature == before.card.temperature == 1.5
+    assert after.card.training_frames == before.card.training_frames == METRICS["training_frames"]
 
 
 def check_export(model, folder, format, counts):
@@ -491,6 +494,7 @@ def test_the_command_exports_a_run_checks_it_on_its_data_and_prediction_takes_th
         (["--format=onnx", "--output=m.onnx", "--triton=models"], "--triton needs --end_to_end"),
         (["--format=tflite", "--output=m"], "tflite"),
         (["--format=torch", "--output=m.pth", "--gas_bias=less"], "gas_bias"),
+        (["--format=torch", "--output=m.pth", "--gas_bias=nan"], "--gas_bias=nan: expected a number"),
         (["--format=torch", "--workdir=configs"], "is not a run folder"),
     ],
 )
