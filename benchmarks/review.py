@@ -4,7 +4,8 @@
 
 For each seed 12 recordings of a simulated camera, of other polarity, contrast and sharpness than those of training, are
 predicted by the pretrained model. Some of their frames get their true masks, the pretrained model is tuned on them for
-as many steps whatever their number, and finds the gas in frames of 24 other recordings of that camera.
+as many steps whatever their number, and finds the gas in frames of 24 other recordings of that camera. With
+`--scratch_steps` a model that starts from nothing is trained on the random frames as well.
 """
 
 import csv
@@ -26,6 +27,12 @@ _SEEDS = flags.DEFINE_integer("seeds", 5, "Number of sets of recordings.", lower
 _COUNTS = flags.DEFINE_multi_integer("count", [20], "Numbers of frames that are chosen, and drawn at random.")
 _RANDOM = flags.DEFINE_multi_integer("random", [100], "Further numbers of frames that are drawn at random.")
 _STEPS = flags.DEFINE_integer("steps", 150, "Number of steps of each training.", lower_bound=1)
+_SCRATCH = flags.DEFINE_integer(
+    "scratch_steps",
+    0,
+    "Steps of trainings from nothing on the random frames; 0: there are none.",
+    lower_bound=0,
+)
 flags.declare_key_flag("output")
 # Recordings and frames of each: of a pool for labels, and of the splits that choose a checkpoint and score it.
 POOL, VALIDATION, TEST = (12, 30), (6, 2), (24, 4)
@@ -52,9 +59,16 @@ def main() -> int:
         order = [every[i] for i in rng.permutation(len(every))]
         sets = {f"{count} random": order[:count] for count in sorted({*_COUNTS.value, *_RANDOM.value})}
         sets |= {f"{count} chosen": choose(films, count, work / f"pool{seed}") for count in _COUNTS.value}
-        for name, frames in sets.items():
+        trainings = {name: (frames, _STEPS.value, "fume_jax/assets") for name, frames in sets.items()}
+        if _SCRATCH.value:
+            trainings |= {
+                f"{name} from nothing": (frames, _SCRATCH.value, None)
+                for name, frames in sets.items()
+                if name.endswith("random")
+            }
+        for name, (frames, steps, start) in trainings.items():
             run = work / f"runs{seed}" / name.replace(" ", "_")
-            found = tune(run, {"train": frames} | held_back)
+            found = tune(run, {"train": frames} | held_back, steps, start)
             scores.setdefault(name, []).append(gas_iou(found, test))
             report.add(
                 "runs", seed=seed, frames=name, recordings=len({frame[0] for frame in frames}), iou=scores[name][-1]
@@ -121,8 +135,8 @@ def choose(films: Path, count: int, folder: Path) -> list[tuple[Path, str, int]]
     return [(films / row.recording, row.gas, row.frame_index) for row in read_manifest(review / MANIFEST)]
 
 
-def tune(run: Path, splits: dict[str, list]):
-    """Tunes the pretrained model on the frames of a split, and returns the predictor of the result."""
+def tune(run: Path, splits: dict[str, list], steps: int, start: str | None):
+    """Trains on the frames of a split, from a run or from nothing, and returns the predictor of the result."""
     from fume_jax.inference.predictor import Predictor
 
     if not (run / "metrics.json").is_file():
@@ -137,9 +151,8 @@ def tune(run: Path, splits: dict[str, list]):
         ]
         call("datasets.fume_ogi", *flags, "--allow=empty_class,duplicate_frame,no_gas")
         (path,) = source.glob("fume_ogi/own_*/*")
-        epochs = max(1, round(_STEPS.value / -(-pairs // BATCH)))
+        epochs = max(1, round(steps / -(-pairs // BATCH)))
         config = {
-            "init_from": "fume_jax/assets",
             "data.path": path,
             "data.height": TRAINED[0],
             "data.width": TRAINED[1],
@@ -152,6 +165,7 @@ def tune(run: Path, splits: dict[str, list]):
             "checkpoint.every_epochs": epochs,
             "log.images": 0,
         }
+        config |= {"init_from": start} if start else {}
         call("fume_jax.main", "--config=fume", f"--workdir={run}", *(f"--config.{k}={v}" for k, v in config.items()))
     return Predictor.load(run)
 

@@ -318,11 +318,19 @@ def test_a_run_folder_of_another_config_is_refused(trained, tiny_dataset):
             ["config.train.batch_size is 4, which 1 devices cannot share evenly in 3 parts"],
         ),
         ("--workdir=README.md", ["README.md is a file; expected a folder"]),
+        ("--work=x", ["There is no flag --work; did you mean --workdir?"]),
+        ("--wokdir=x", ["There is no flag --wokdir; did you mean --workdir"]),
+        ("--zzz", ["There is no flag --zzz; --help lists the flags."]),
     ],
 )
 def test_a_wrong_setting_is_refused_in_plain_words(tmp_path, tiny_dataset, override, words):
     result = run("fume_jax.main", *train_arguments(tiny_dataset, tmp_path / "run"), override)
     assert_refused(result, *words)
+
+
+def test_a_key_of_a_config_that_is_not_named_is_refused():
+    result = run("fume_jax.main", "--config.seed=3", "--workdir=x")
+    assert_refused(result, "There is no flag --config.seed; expected --config=NAME before it")
 
 
 def test_a_batch_that_the_devices_cannot_share_is_refused(tmp_path, tiny_dataset):

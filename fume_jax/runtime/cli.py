@@ -1,5 +1,6 @@
 """Command-line entry: flag parsing, configs by name, errors, signals, exit codes."""
 
+import difflib
 import gc
 import glob
 import os
@@ -145,6 +146,13 @@ def parse(values: flags.FlagValues, arguments: Sequence[str]) -> list[str]:
         if error.args and isinstance(error.args[0], KeyError):
             raise UserError(f"There is no config key {message(error)}\nconfigs/fume.py lists all keys.") from error
         raise
+    except flags.UnrecognizedFlagError as error:
+        name = error.flagname
+        near = sorted(known for known in values if known.startswith(name)) or difflib.get_close_matches(name, values)
+        hint = f"did you mean --{' or --'.join(near)}?" if 0 < len(near) <= 5 else "--help lists the flags."
+        if name.startswith("config.") and "config" in values:
+            hint = "expected --config=NAME before it, whose key it changes."
+        raise UserError(f"There is no flag --{name}; {hint}") from error
     except flags.IllegalFlagValueError as error:
         missing = re.findall(r"Flag --(\w+) must have a value other than None", str(error))
         if "config" in missing and config:
