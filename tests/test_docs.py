@@ -81,3 +81,21 @@ def test_a_command_parses(words):
 
 def test_the_readme_is_one_page():
     assert len(text_of(ROOT / "README.md").splitlines()) <= 140
+
+
+def tables_of(text):
+    """The tables of a page in Markdown, each a list of rows, which are dicts by heading."""
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        head, _, *rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in block.splitlines()]
+        yield [dict(zip(head, row, strict=True)) for row in rows]
+
+
+def test_the_results_of_the_study_are_those_of_its_report():
+    reported = {}
+    for row in (row for table in tables_of(text_of(ROOT / "docs/study/tables.md")) for row in table):
+        reported.setdefault((row["model"], row.get("metric")), {}).update(row)
+    quoted = [row for table in tables_of(text_of(ROOT / "docs/study.md")) for row in table if "model" in row]
+    assert {row["model"] for row in quoted} == {name for name, _ in reported if not name.endswith("*")}
+    for row in quoted:
+        report = reported[row["model"], row.get("metric")]
+        assert {heading: report[heading] for heading in row} == row

@@ -9,11 +9,11 @@ The two test splits differ, so the table of `--status` has the scores, and nothi
 
 from launch.plan import Sweep
 
-EPOCHS = 4
+EPOCHS = 2
 
 
 def get_sweep() -> Sweep:
-    shared = {"train.epochs": EPOCHS, "eval.every_epochs": EPOCHS}
+    shared = {"train.epochs": EPOCHS, "eval.every_epochs": EPOCHS, "optimizer.warmup_epochs": 0.5}
     entries = {
         "honest": {"data.path": "data/synthetic_ogi/published_160x120/3.0.0"},
         "leaking": {"data.path": "data/synthetic_ogi/published_leaking_160x120/3.0.0"},

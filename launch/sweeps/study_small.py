@@ -1,4 +1,4 @@
-"""A study of simulated frames that fits on a laptop: 24 runs, FUME and seven that differ in one thing, of three seeds.
+"""A study of simulated frames that fits on a laptop: 18 runs, FUME and five that differ in one thing, of three seeds.
 
     python -m datasets.synthetic_ogi --data_dir=data --name=demo
     python -m launch.sweep --sweep=launch/sweeps/study_small.py --parallel=2
@@ -16,8 +16,6 @@ ENTRIES = {
     "input_ch4": {"model.gas": "ch4"},
     "task_segmentation": {"model.tasks": "segmentation", "checkpoint.best_metric": "mean_iou"},
     "task_classification": {"model.tasks": "classification", "checkpoint.best_metric": "balanced_accuracy"},
-    "encoder_separate": {"model.share_encoder": False},
-    "fusion_early": {"model.fusion": "early"},
 }
 
 
