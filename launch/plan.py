@@ -47,9 +47,12 @@ class Sweep:
     seeds: Sequence[int] = (0,)
     # Words for keys of the grid in the names of runs; the default is the last part of the key.
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    # Overrides of all runs, as in {"train.epochs": 6}; those of an entry and of the grid come after them.
+    shared: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        expected = [("config", self.config, str), ("seeds", self.seeds, Sequence), ("names", self.names, Mapping)]
+        expected = [("config", self.config, str), ("shared", self.shared, Mapping)]
+        expected += [("seeds", self.seeds, Sequence), ("names", self.names, Mapping)]
         for name, values, kind in (("entries", self.entries, Mapping), ("grid", self.grid, Sequence)):
             expected.append((name, values, Mapping))
             if isinstance(values, Mapping):
@@ -105,7 +108,7 @@ def expand(sweep: Sweep, *, smoke: bool = False, settings: Mapping[str, Any] | N
     runs = []
     combinations = [dict(zip(sweep.grid, values, strict=True)) for values in itertools.product(*sweep.grid.values())]
     for (entry, own), combination, seed in itertools.product(sweep.entries.items(), combinations, sweep.seeds):
-        overrides = {**(SMOKE if smoke else {}), **own, **combination, "seed": seed, **(settings or {})}
+        overrides = {**sweep.shared, **(SMOKE if smoke else {}), **own, **combination, "seed": seed, **(settings or {})}
         config = overrides.pop("config", sweep.config)
         varied = [f"{sweep.names.get(key, key.split('.')[-1])}_{_text(value)}" for key, value in combination.items()]
         runs.append(Run("-".join([entry] * bool(entry) + varied + [f"seed_{seed}"]), config, overrides))

@@ -4,18 +4,18 @@
     python -m datasets.synthetic_ogi --data_dir=data --name=published_leaking --width=160 --height=120
     python -m launch.sweep --sweep=launch/sweeps/leak.py --parallel=2
 
-The two test splits differ, so the table of `--status` has the scores, and nothing compares the runs.
+These are 2 runs. Their test splits differ, so the table of `--status` has the scores, and nothing compares the runs.
 """
 
 from launch.plan import Sweep
 
-EPOCHS = 2
-
 
 def get_sweep() -> Sweep:
-    shared = {"train.epochs": EPOCHS, "eval.every_epochs": EPOCHS, "optimizer.warmup_epochs": 0.5}
-    entries = {
-        "honest": {"data.path": "data/synthetic_ogi/published_160x120/3.0.0"},
-        "leaking": {"data.path": "data/synthetic_ogi/published_leaking_160x120/3.0.0"},
-    }
-    return Sweep(config="demo", entries={name: shared | own for name, own in entries.items()})
+    return Sweep(
+        config="demo",
+        shared={"train.epochs": 2, "eval.every_epochs": 2, "optimizer.warmup_epochs": 0.5},
+        entries={
+            "honest": {"data.path": "data/synthetic_ogi/published_160x120/3.0.0"},
+            "leaking": {"data.path": "data/synthetic_ogi/published_leaking_160x120/3.0.0"},
+        },
+    )

@@ -9,16 +9,18 @@ Each run trains as configs/demo.py does, half as long, and is compared with `ref
 
 from launch.plan import Sweep
 
-ENTRIES = {
-    "reference": {},
-    "fusion_concat": {"model.fusion": "concat"},
-    "input_co2": {"model.gas": "co2"},
-    "input_ch4": {"model.gas": "ch4"},
-    "task_segmentation": {"model.tasks": "segmentation", "checkpoint.best_metric": "mean_iou"},
-    "task_classification": {"model.tasks": "classification", "checkpoint.best_metric": "balanced_accuracy"},
-}
-
 
 def get_sweep() -> Sweep:
-    entries = {name: {"train.epochs": 6, **changes} for name, changes in ENTRIES.items()}
-    return Sweep(config="demo", entries=entries, seeds=range(3))
+    return Sweep(
+        config="demo",
+        shared={"train.epochs": 6},
+        entries={
+            "reference": {},
+            "fusion_concat": {"model.fusion": "concat"},
+            "input_co2": {"model.gas": "co2"},
+            "input_ch4": {"model.gas": "ch4"},
+            "task_segmentation": {"model.tasks": "segmentation", "checkpoint.best_metric": "mean_iou"},
+            "task_classification": {"model.tasks": "classification", "checkpoint.best_metric": "balanced_accuracy"},
+        },
+        seeds=range(3),
+    )

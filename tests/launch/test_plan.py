@@ -11,6 +11,17 @@ pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarni
 SWEEPS = sorted((ROOT / "launch" / "sweeps").glob("*.py"))
 
 
+def test_what_all_runs_share_yields_to_entries_and_to_a_small_run():
+    shared = {"train.epochs": 6, "eval.every_epochs": 3, "model.gas": "co2"}
+    sweep = Sweep(shared=shared, entries={"a": {}, "b": {"eval.every_epochs": 2}})
+    assert [run.overrides for run in expand(sweep)] == [
+        shared | {"seed": 0},
+        shared | {"eval.every_epochs": 2, "seed": 0},
+    ]
+    small = expand(sweep, smoke=True)[1].overrides
+    assert (small["train.epochs"], small["eval.every_epochs"], small["model.gas"]) == (SMOKE["train.epochs"], 2, "co2")
+
+
 def test_every_entry_is_combined_with_every_value_of_the_grid_and_every_seed():
     sweep = Sweep(
         config="demo",
@@ -94,7 +105,8 @@ def test_the_config_is_the_one_that_the_command_would_train_by():
 def test_every_sweep_of_the_project_has_valid_configs_that_differ(path, smoke):
     configs = [load_config(run) for run in expand(load_sweep(path), smoke=smoke)]
     assert len({config.to_json() for config in configs}) == len(configs) > 1
-    assert all((config.train.epochs <= 2) == smoke for config in configs)
+    assert all((config.data.height == SMOKE["data.height"]) == smoke for config in configs)
+    assert not smoke or all(config.train.epochs <= 2 for config in configs)
     assert f"{len(configs)} runs" in path.read_text()
 
 
