@@ -36,7 +36,7 @@ _SCRATCH = flags.DEFINE_integer(
 flags.declare_key_flag("output")
 # Recordings and frames of each: of a pool for labels, and of the splits that choose a checkpoint and score it.
 POOL, VALIDATION, TEST = (12, 30), (6, 2), (24, 4)
-WIDTH, TRAINED = 320, (120, 160)
+WIDTH, TRAINED = 320, (240, 320)
 BATCH = 8
 
 
