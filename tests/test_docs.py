@@ -86,7 +86,7 @@ def test_the_readme_is_one_page():
 def tables_of(text):
     """The tables of a page in Markdown, each a list of rows, which are dicts by heading."""
     for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
-        head, _, *rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in block.splitlines()]
+        head, _, *rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in block.splitlines()]
         yield [dict(zip(head, row, strict=True)) for row in rows]
 
 
