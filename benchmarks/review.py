@@ -28,10 +28,7 @@ _COUNTS = flags.DEFINE_multi_integer("count", [20], "Numbers of frames that are 
 _RANDOM = flags.DEFINE_multi_integer("random", [100], "Further numbers of frames that are drawn at random.")
 _STEPS = flags.DEFINE_integer("steps", 150, "Number of steps of each training.", lower_bound=1)
 _SCRATCH = flags.DEFINE_integer(
-    "scratch_steps",
-    0,
-    "Steps of trainings from nothing on the random frames; 0: there are none.",
-    lower_bound=0,
+    "scratch_steps", 0, "Steps of trainings from nothing on the random frames; 0 trains none.", lower_bound=0
 )
 flags.declare_key_flag("output")
 # Recordings and frames of each: of a pool for labels, and of the splits that choose a checkpoint and score it.
