@@ -83,4 +83,6 @@ def test_an_encoder_computes_what_torchvision_computes(name):
         features = module(torch.tensor(golden.backbone_frame().transpose(0, 3, 1, 2)))
     for part, x in zip(("low", "high"), features, strict=True):
         expected = golden.BACKBONES[f"{name}/{part}"]
-        np.testing.assert_allclose(golden.thinned(x.numpy().transpose(0, 2, 3, 1)), expected, atol=1e-5, err_msg=part)
+        np.testing.assert_allclose(
+            golden.thinned(x.numpy().transpose(0, 2, 3, 1)), expected, atol=1e-4, rtol=0, err_msg=part
+        )

@@ -84,7 +84,8 @@ def test_an_absent_frame_does_not_count_in_training(name):
     beside.train()
     expected, features = alone(frames[:2], jnp.ones(2)), beside(frames, jnp.asarray([1.0, 1.0, 0.0]))
     for x, y in zip(features, expected, strict=True):
-        np.testing.assert_allclose(x[:2], y, atol=1e-3)
+        # Statistics of eight values amplify rounding; a third frame that counts moves the features by more than 0.6.
+        np.testing.assert_allclose(x[:2], y, atol=1e-2)
     chex.assert_trees_all_close(*(nnx.state(module, nnx.BatchStat) for module in (beside, alone)), atol=1e-4)
 
 
