@@ -20,10 +20,6 @@ def attention_maps(
     if not isinstance(getattr(model, "fusion", None), AttentionFusion):
         return {}
     forward = nnx.capture(model, nnx.Intermediate, method_outputs=nnx.Intermediate)
-    captured = forward(co2_frame, ch4_frame, modality_mask)[1]["fusion"]
-    weights = {f"{gas}_to_{gas}": captured[f"{gas}_attention"]["weights"].get_value()[0] for gas in GASES}
-    if model.fusion.cross:
-        # One module attends in both directions, called for CO2 first.
-        directions = captured["cross_attention"]["weights"].get_value()
-        weights |= dict(zip(("co2_to_ch4", "ch4_to_co2"), directions, strict=True))
-    return {name: w.mean((1, 2)) * (w.shape[-1] * w.shape[-2]) for name, w in weights.items()}
+    captured = forward(co2_frame, ch4_frame, modality_mask)[1]["fusion"]["attend"].get_value()[0][-1]
+    names = [f"{gas}_to_{gas}" for gas in GASES] + ["co2_to_ch4", "ch4_to_co2"][: len(captured) - len(GASES)]
+    return {name: w.mean((1, 2)) * (w.shape[-1] * w.shape[-2]) for name, w in zip(names, captured, strict=True)}

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from fume_jax.models.depthwise import DepthwiseConv
@@ -9,8 +10,9 @@ from fume_jax.models.layers import (
     BatchNorm,
     DepthwiseSeparableConv,
     Pointwise,
-    adaptive_average_pool,
-    resize_bilinear,
+    average_weights,
+    bilinear_weights,
+    mix_pixels,
     stem_conv,
 )
 
@@ -61,11 +63,21 @@ class PyramidPooling(nnx.Module):
         self.norm = BatchNorm(channels, dtype=dtype)
 
     def __call__(self, x, present):
-        context = [
-            resize_bilinear(nnx.relu(branch(adaptive_average_pool(x, bins))), *x.shape[1:3])
-            for bins, branch in zip(self.BINS, self.branches, strict=True)
-        ]
-        return nnx.relu(self.norm(self.merge(jnp.concatenate([x, *context], axis=-1)), present))
+        n, height, width, _ = x.shape
+        pool, place, own = self._matrices(height, width)
+        cells = mix_pixels(pool, x.reshape(n, height * width, -1))
+        # Each branch sees the cells of all, but only its own are placed: so all make one matrix product.
+        cells = nnx.relu(jnp.concatenate([branch(cells) for branch in self.branches], axis=-1))
+        context = mix_pixels(place, own[None].astype(x.dtype) * cells).reshape(x.shape)
+        return nnx.relu(self.norm(self.merge(jnp.concatenate([x, context], axis=-1)), present))
+
+    def _matrices(self, height, width):
+        """Returns matrices that average pixels to the cells of all branches, place cells, and tell whose a cell is."""
+        branches = len(self.BINS)
+        pool = [np.kron(average_weights(height, bins), average_weights(width, bins)) for bins in self.BINS]
+        place = [np.kron(bilinear_weights(bins, height), bilinear_weights(bins, width)) for bins in self.BINS]
+        own = np.repeat(np.eye(branches), [bins**2 for bins in self.BINS], axis=0)
+        return np.concatenate(pool), np.concatenate(place, axis=1), np.repeat(own, self.norm.scale.size // branches, 1)
 
 
 class FastSCNN(nnx.Module):

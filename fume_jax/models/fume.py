@@ -8,6 +8,7 @@ from fume_jax.models.architecture import Architecture
 from fume_jax.models.backbones import BACKBONES
 from fume_jax.models.fusion import AttentionFusion, ConvFusion
 from fume_jax.models.heads import ClassificationHead, SegmentationHead
+from fume_jax.models.layers import call_each, call_together
 from fume_jax.schema import GASES
 
 MIN_SIZE = 64
@@ -19,10 +20,12 @@ class FUME(nnx.Module):
     The frames are encoded (by one encoder or one per gas), fused for classification, and segmented each from its own
     stream; `options` says which of this a model has. `train()` and `eval()` choose between batch and running
     statistics, and switch dropout. Computation is in `dtype`, float32 or bfloat16; parameters and statistics float32.
+    What both gases have of their own is computed together, unless `together` is False (see `flax.nnx.view`).
     """
 
     def __init__(self, options: Architecture, *, dtype=jnp.float32, rngs: nnx.Rngs):
         self.options = options
+        self.together = True
         backbone = BACKBONES[options.backbone]
         channels = backbone.channels
         if options.share_encoder:
@@ -78,10 +81,13 @@ class FUME(nnx.Module):
         with jax.named_scope("heads"):
             if self.options.classifies:
                 outputs["cls_logits"] = self._classify(streams, present, rngs)
-            for gas in self.options.segmented:
-                head = getattr(self, f"{gas}_seg_head") if self.options.has_streams else self.seg_head
-                outputs[f"{gas}_seg_logits"] = head(*streams[gas], present[gas], size=co2_frame.shape[1:3], rngs=rngs)
+            outputs |= self._segment(streams, present, co2_frame.shape[1:3], rngs)
         return outputs
+
+    def set_view(self, together: bool | None = None) -> None:
+        """Sets what `flax.nnx.view` may change."""
+        if together is not None:
+            self.together = together
 
     def _encode(self, frames, present):
         """Computes fine and coarse features by gas."""
@@ -107,6 +113,15 @@ class FUME(nnx.Module):
         # An example without any gas has the logits of frames of zeros.
         weights = jnp.where(weights.sum(1, keepdims=True) > 0, weights, 1)
         return (logits * weights[..., None]).sum(1) / weights.sum(1, keepdims=True)
+
+    def _segment(self, streams, present, size, rngs):
+        if not (gases := self.options.segmented):
+            return {}
+        heads = [getattr(self, f"{gas}_seg_head") if self.options.has_streams else self.seg_head for gas in gases]
+        call = call_together if self.together and self.options.has_streams else call_each
+        low, high = zip(*(streams[gas] for gas in gases), strict=True)
+        logits = call(heads, low, high, [present[gas] for gas in gases], size=size, rngs=rngs)
+        return {f"{gas}_seg_logits": x for gas, x in zip(gases, logits, strict=True)}
 
 
 def _check_inputs(co2_frame, ch4_frame, modality_mask):

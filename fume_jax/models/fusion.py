@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fume_jax.models.layers import BatchNorm, ChannelAttention, Pointwise
+from fume_jax.models.layers import BatchNorm, ChannelAttention, Pointwise, call_each, call_together
 
 
 class SpatialAttention(nnx.Module):
@@ -19,10 +19,14 @@ class SpatialAttention(nnx.Module):
         self.value = Pointwise(channels, channels, dtype=dtype, rngs=rngs)
         self.gamma = nnx.Param(jnp.zeros(1))
 
-    def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
-        """Attends from `x` [N, H, W, C] to `context` [N, H, W, C]; returns gamma times the result, shaped as `x`."""
-        weights, gamma = self.weights(x, context).astype(x.dtype), self.gamma[...].astype(x.dtype)
-        return jnp.expand_dims(gamma, (0, 1, 2)) * jnp.einsum("nhwij,nijc->nhwc", weights, self.value(context))
+    def __call__(self, x: jax.Array, context: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Attends from `x` [N, H, W, C] to `context` [N, H, W, C].
+
+        Returns gamma times the result, shaped as `x`, and the weights.
+        """
+        weights, gamma = self.weights(x, context), self.gamma[...].astype(x.dtype)
+        y = jnp.einsum("nhwij,nijc->nhwc", weights.astype(x.dtype), self.value(context))
+        return jnp.expand_dims(gamma, (0, 1, 2)) * y, weights
 
     def weights(self, x: jax.Array, context: jax.Array) -> jax.Array:
         """Returns the attention of `x` to `context`, float32 [N, H, W, H, W]; it sums to 1 over the last two axes."""
@@ -38,6 +42,7 @@ class AttentionFusion(nnx.Module):
 
     def __init__(self, channels: int, *, cross: bool = True, dtype=jnp.float32, rngs: nnx.Rngs):
         self.cross = cross
+        self.together = True
         self.co2_attention = SpatialAttention(channels, channels // 8, dtype=dtype, rngs=rngs)
         self.ch4_attention = SpatialAttention(channels, channels // 8, dtype=dtype, rngs=rngs)
         if cross:
@@ -49,13 +54,30 @@ class AttentionFusion(nnx.Module):
     def __call__(self, co2: jax.Array, ch4: jax.Array, modality_mask: jax.Array) -> jax.Array:
         """Fuses `co2` and `ch4` [B, H, W, C] under `modality_mask` [B, 2] into [B, H, W, C]."""
         present = modality_mask.astype(co2.dtype)[:, :, None, None, None]
-        co2, ch4 = co2 * present[:, 0], ch4 * present[:, 1]
-        co2, ch4 = co2 + self.co2_attention(co2, co2), ch4 + self.ch4_attention(ch4, ch4)
-        if self.cross:
-            both = present[:, 0] * present[:, 1]
-            co2, ch4 = co2 + both * self.cross_attention(co2, ch4), ch4 + both * self.cross_attention(ch4, co2)
+        co2, ch4, _ = self.attend(co2 * present[:, 0], ch4 * present[:, 1], present[:, 0] * present[:, 1])
         fused = self.conv(self.channel_attention(jnp.concatenate([co2, ch4], axis=-1)))
         return nnx.relu(self.norm(fused, modality_mask.max(axis=1)))
+
+    def set_view(self, together: bool | None = None) -> None:
+        """Sets what `flax.nnx.view` may change."""
+        if together is not None:
+            self.together = together
+
+    def attend(self, co2: jax.Array, ch4: jax.Array, both: jax.Array) -> tuple[jax.Array, jax.Array, list[jax.Array]]:
+        """Adds to each map [B, H, W, C] what it attends to, of the other one where `both` [B, 1, 1, 1] is 1.
+
+        Returns both maps, and the weights of each by itself, then of each on the other, if `cross`.
+        """
+        call = call_together if self.together else call_each
+        own = call([self.co2_attention, self.ch4_attention], (co2, ch4), (co2, ch4))
+        (own_co2, co2_weights), (own_ch4, ch4_weights) = own
+        co2, ch4, weights = co2 + own_co2, ch4 + own_ch4, [co2_weights, ch4_weights]
+        if self.cross:
+            # Both directions have the same weights, so they are one batch.
+            others, looks = self.cross_attention(jnp.concatenate([co2, ch4]), jnp.concatenate([ch4, co2]))
+            co2, ch4 = (x + both * y for x, y in zip((co2, ch4), jnp.split(others, 2), strict=True))
+            weights += jnp.split(looks, 2)
+        return co2, ch4, weights
 
 
 class ConvFusion(nnx.Module):

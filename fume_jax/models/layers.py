@@ -4,6 +4,7 @@
 """
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -64,27 +65,100 @@ class BatchNorm(nnx.Module):
 
     def _normalize(self, x, mean, var):
         scale = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
-        shift = self.bias[...] - mean * scale
-        scale, shift = (jnp.expand_dims(array, (0, 1, 2)) for array in (scale, shift))
-        return (x.astype(jnp.float32) * scale + shift).astype(self.dtype)
+        return _scale_and_shift(x, scale, self.bias[...] - mean * scale).astype(self.dtype)
 
     def _normalize_batch(self, x, present):
         """Returns `x` normalised by its own statistics, its mean, unbiased variance, and if any frame is present."""
-        frames = x.astype(jnp.float32)
+        running = jax.lax.stop_gradient((self.mean[...], self.var[...]))
+        y, mean, var = _normalize_batch(x, present, self.scale[...], self.bias[...], *running, self.epsilon)
         count = present.sum() * x.shape[1] * x.shape[2]
+        unbiased = jnp.where(count > 0, var * count / jnp.maximum(count - 1, 1), var)
+        return y.astype(self.dtype), mean, unbiased, count > 0
 
-        def average(x):
-            # Each frame is summed first: the mask then costs nothing at full size, forward or backward. A matrix
-            # product would be rounded to fewer digits than float32 has on accelerators.
-            return (present[:, None] * x.sum((1, 2))).sum(0) / jnp.maximum(count, 1)
 
-        mean = average(frames)
-        var = jnp.maximum(average(jnp.square(frames)) - mean**2, 0)
-        any_present = count > 0
-        mean = jnp.where(any_present, mean, self.mean[...])
-        var = jnp.where(any_present, var, self.var[...])
-        unbiased = jnp.where(any_present, var * count / jnp.maximum(count - 1, 1), var)
-        return self._normalize(x, mean, var), mean, unbiased, any_present
+def _scale_and_shift(x, scale, shift):
+    scale, shift = (jnp.expand_dims(array, (0, 1, 2)) for array in (scale, shift))
+    return x.astype(jnp.float32) * scale + shift
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(6,))
+def _normalize_batch(x, present, scale, bias, running_mean, running_var, epsilon):
+    """Normalises the present frames of `x` [N, H, W, C] by their statistics, or by the running ones if there is none.
+
+    Returns the result, the mean and the biased variance, float32. Gradients are those of `x`, `scale` and `bias`, of
+    the result alone. There is no forward-mode gradient.
+    """
+    return _normalize_batch_forward(x, present, scale, bias, running_mean, running_var, epsilon)[0]
+
+
+def _normalize_batch_forward(x, present, scale, bias, running_mean, running_var, epsilon):
+    frames = x.astype(jnp.float32)
+    count = present.sum() * x.shape[1] * x.shape[2]
+
+    def average(x):
+        # Each frame is summed first: the mask then costs nothing at full size. A matrix product would be rounded to
+        # fewer digits than float32 has on accelerators.
+        return (present[:, None] * x.sum((1, 2))).sum(0) / jnp.maximum(count, 1)
+
+    mean = average(frames)
+    var = jnp.maximum(average(jnp.square(frames)) - mean**2, 0)
+    mean = jnp.where(count > 0, mean, running_mean)
+    var = jnp.where(count > 0, var, running_var)
+    inverse = jax.lax.rsqrt(var + epsilon)
+    y = _scale_and_shift(x, scale * inverse, bias - mean * scale * inverse)
+    return (y, mean, var), (x, present, scale, mean, inverse)
+
+
+def _normalize_batch_backward(epsilon, residuals, gradients):
+    del epsilon
+    x, present, scale, mean, inverse = residuals
+    g, frames = gradients[0], x.astype(jnp.float32)
+    # The barriers keep XLA from summing over all frames at once, which takes a GPU two more kernels, and from computing
+    # the sums of channels twice.
+    sums = jax.lax.optimization_barrier(((g * frames).sum((1, 2)), g.sum((1, 2))))
+    by_product, by_bias = (array.sum(0) for array in sums)
+    by_scale = (by_product - mean * by_bias) * inverse
+    count = jnp.maximum(present.sum() * x.shape[1] * x.shape[2], 1)
+    slope = -scale * inverse**2 * by_scale / count
+    offset = -scale * inverse * by_bias / count - mean * slope
+    by_scale, by_bias, slope, offset = jax.lax.optimization_barrier((by_scale, by_bias, slope, offset))
+    # Absent frames do not move the statistics.
+    by_statistics = present[:, None, None, None] * _scale_and_shift(x, slope, offset)
+    by_x = g * jnp.expand_dims(scale * inverse, (0, 1, 2)) + by_statistics
+    return by_x.astype(x.dtype), None, by_scale, by_bias, None, None
+
+
+_normalize_batch.defvjp(_normalize_batch_forward, _normalize_batch_backward)
+
+
+def call_together(modules: Sequence[nnx.Module], *inputs: Sequence[jax.Array], rngs=None, **options) -> list:
+    """Calls modules of one structure, each with its own of the `inputs`, as one batch of modules.
+
+    A program then has one set of kernels instead of one for each. Every module keeps the batch statistics that it has
+    alone, and draws a key of `rngs` for dropout; `options` are shared. Returns what each module returns.
+    """
+    graphdef = nnx.graphdef(modules[0])
+    keys = None if rngs is None else jnp.stack([rngs.dropout() for _ in modules])
+
+    def call(state, key, *x):
+        module = nnx.merge(graphdef, state)
+        outputs = module(*x, **options) if key is None else module(*x, **options, rngs=nnx.Rngs(dropout=key))
+        return outputs, nnx.state(module, nnx.BatchStat)
+
+    state = jax.tree.map(lambda *arrays: jnp.stack(arrays), *map(nnx.state, modules))
+    results = jax.vmap(call)(state, keys, *map(jnp.stack, inputs))
+    each = [jax.tree.map(lambda x, i=i: x[i], results) for i in range(len(modules))]
+    # In evaluation nothing moves, and a module may be a constant of the program, which cannot be written to.
+    if any(isinstance(part, BatchNorm) and not part.use_running_average for _, part in nnx.iter_modules(modules[0])):
+        for module, (_, statistics) in zip(modules, each, strict=True):
+            nnx.update(module, statistics)
+    return [outputs for outputs, _ in each]
+
+
+def call_each(modules: Sequence[nnx.Module], *inputs: Sequence[jax.Array], rngs=None, **options) -> list:
+    """Calls as `call_together` does, one module after the other, so that each can be told apart in the program."""
+    options |= {} if rngs is None else {"rngs": rngs}
+    return [module(*x, **options) for module, *x in zip(modules, *inputs, strict=True)]
 
 
 class Pointwise(nnx.Linear):
@@ -129,36 +203,44 @@ class ChannelAttention(nnx.Module):
         return x * gate[:, None, None, :]
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2))
 def resize_bilinear(x: jax.Array, height: int, width: int) -> jax.Array:
     """Resizes `x` [N, H, W, C] with half-pixel centres and no antialiasing, as PyTorch's `align_corners=False`."""
-    return jax.image.resize(x, (x.shape[0], height, width, x.shape[3]), "bilinear", antialias=False)
+    rows, columns = bilinear_weights(x.shape[1], height), bilinear_weights(x.shape[2], width)
+    x = jnp.einsum("nhwc,ah->nawc", x, rows.astype(x.dtype), precision="highest")
+    return jnp.einsum("nawc,bw->nabc", x, columns.astype(x.dtype), precision="highest")
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def resize_few_channels(x: jax.Array, height: int, width: int) -> jax.Array:
     """Resizes as `resize_bilinear`, channel by channel: faster for few channels, above all backward (no transpose)."""
     planes = jnp.moveaxis(x, 3, 1)
-    rows, columns = (
-        jax.image.resize(jnp.eye(n, dtype=x.dtype), (m, n), "bilinear", antialias=False)
-        for n, m in zip(planes.shape[2:], (height, width), strict=True)
-    )
-    planes = jnp.matmul(rows, planes, precision="highest")
+    rows, columns = bilinear_weights(x.shape[1], height), bilinear_weights(x.shape[2], width)
+    planes = jnp.matmul(rows.astype(x.dtype), planes, precision="highest")
     # All planes make one matrix product.
-    resized = jnp.matmul(planes.reshape(-1, columns.shape[1]), columns.T, precision="highest")
+    resized = jnp.matmul(planes.reshape(-1, columns.shape[1]), columns.T.astype(x.dtype), precision="highest")
     return jnp.moveaxis(resized.reshape(*planes.shape[:3], width), 1, 3)
 
 
-def adaptive_average_pool(x: jax.Array, bins: int) -> jax.Array:
-    """Averages `x` [N, H, W, C] over `bins` x `bins` cells, which may overlap, as PyTorch's `AdaptiveAvgPool2d`."""
+@jax.jit
+def mix_pixels(weights: jax.Array, x: jax.Array) -> jax.Array:
+    """Sums pixels of `x` [N, P, C] by `weights` [Q, P]: [N, Q, C]."""
+    return jnp.einsum("qp,npc->nqc", weights.astype(x.dtype), x, precision="highest")
 
-    def weights(size):
-        matrix = np.zeros((bins, size), np.float32)
-        for i in range(bins):
-            start, stop = i * size // bins, -(-(i + 1) * size // bins)
-            matrix[i, start:stop] = 1 / (stop - start)
-        return matrix.astype(x.dtype)
 
-    return jnp.einsum("nhwc,ih,jw->nijc", x, weights(x.shape[1]), weights(x.shape[2]), precision="highest")
+def bilinear_weights(size: int, resized: int) -> np.ndarray:
+    """Returns the weights [resized, size] by which an axis is interpolated between the centres of its pixels."""
+    centers = (np.arange(resized)[:, None] + 0.5) * size / resized - 0.5
+    weights = np.maximum(1 - np.abs(centers - np.arange(size)), 0)
+    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+
+
+def average_weights(size: int, bins: int) -> np.ndarray:
+    """Returns the weights [bins, size] of averages over cells, which may overlap, as PyTorch's `AdaptiveAvgPool2d`."""
+    starts, stops = (np.arange(bins) * size // bins, -(-np.arange(1, bins + 1) * size // bins))
+    pixels = np.arange(size)
+    weights = (pixels >= starts[:, None]) & (pixels < stops[:, None])
+    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 
 
 def max_pool(x: jax.Array) -> jax.Array:

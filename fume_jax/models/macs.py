@@ -8,15 +8,17 @@ from flax import nnx
 
 from fume_jax.models.backbones import BACKBONES
 from fume_jax.models.fume import FUME
-from fume_jax.models.layers import resize_few_channels
+from fume_jax.models.layers import mix_pixels, resize_bilinear, resize_few_channels
+
+UNCOUNTED = tuple(function.__name__ for function in (mix_pixels, resize_bilinear, resize_few_channels))
 
 
 def count_macs(model: FUME, height: int, width: int) -> int:
-    """Counts multiply-accumulates of convolutions, linear layers, attention and pooling on one pair of frames.
+    """Counts multiply-accumulates of convolutions, linear layers and attention on one pair of frames.
 
-    Interpolation, normalisation and activation do not count, as is usual. `model` may be abstract.
+    Pooling, interpolation, normalisation and activation do not count, as is usual. `model` may be abstract.
     """
-    graphdef, state = nnx.split(nnx.view(model, deterministic=True, use_running_average=True))
+    graphdef, state = nnx.split(nnx.view(model, deterministic=True, use_running_average=True, together=False))
     frame, modality_mask = jnp.zeros((1, height, width, 1)), jnp.ones((1, 2))
     computed = _count(jax.make_jaxpr(lambda s: nnx.merge(graphdef, s)(frame, frame, modality_mask))(state).jaxpr)
     # By definition a segmentation head convolves upsampled features (1x1); the code upsamples last, which costs less.
@@ -40,7 +42,7 @@ def _macs(equation):
         # The depthwise convolution has a gradient of its own too, whatever it is lowered to. The axes of a kernel are
         # HWIO: all but the output channels count.
         return output.size * math.prod(equation.invars[1].aval.shape[:-1])
-    if equation.params.get("name") in ("_resize", resize_few_channels.__name__):
+    if equation.params.get("name") in UNCOUNTED:
         return 0
     inner = (equation.params.get(key) for key in ("jaxpr", "call_jaxpr"))
     return sum(_count(jaxpr.jaxpr) for jaxpr in inner if jaxpr is not None)

@@ -54,7 +54,7 @@ def structure(model: FUME, height: int, width: int) -> Structure:
     Parts are the modules in the model's own modules that have parameters. The modality mask, which every part reads, is
     no input here.
     """
-    model = nnx.view(model, deterministic=True, use_running_average=True)
+    model = nnx.view(model, deterministic=True, use_running_average=True, together=False)
     graphdef, state = nnx.split(model)
 
     def forward(state, co2_frame, ch4_frame, modality_mask):

@@ -32,7 +32,7 @@ def test_maps_are_the_weights_averaged_over_who_looks(inputs):
     maps = attention_maps(model, *inputs)
     co2, ch4 = (model.encoder(frame, jnp.ones(2))[1] for frame in inputs[:2])
     looks = {"co2_to_co2": model.fusion.co2_attention.weights(co2, co2)}
-    co2 = co2 + model.fusion.co2_attention(co2, co2)
+    co2 = co2 + model.fusion.co2_attention(co2, co2)[0]
     looks["co2_to_ch4"] = model.fusion.cross_attention.weights(co2, ch4)
     looks["ch4_to_co2"] = model.fusion.cross_attention.weights(ch4, co2)
     assert set(maps) == {*looks, "ch4_to_ch4"}

@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from fume_jax.models import count_parameters, create_model
-from fume_jax.models.layers import adaptive_average_pool, resize_bilinear
+from fume_jax.models.layers import average_weights, call_together, resize_bilinear
 
 
 @pytest.fixture(scope="module")
@@ -181,11 +181,27 @@ def test_the_gas_aware_model_knows_which_gas_it_sees():
 
 
 def test_pooling_bins_overlap_by_the_rule_of_pytorch():
-    x = jnp.arange(5.0).reshape(1, 5, 1, 1)
     # Three bins over five rows: rows 0-1, 1-3, 3-4.
-    np.testing.assert_allclose(adaptive_average_pool(x, 3)[0, :, 0, 0], [0.5, 2.0, 3.5])
+    np.testing.assert_allclose(average_weights(5, 3) @ np.arange(5), [0.5, 2.0, 3.5])
 
 
 def test_resize_uses_half_pixel_centres():
     x = jnp.asarray([0.0, 1.0]).reshape(1, 1, 2, 1)
     np.testing.assert_allclose(resize_bilinear(x, 1, 4)[0, 0, :, 0], [0, 0.25, 0.75, 1])
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_parts_of_both_gases_compute_together_what_each_computes_alone(model, train):
+    alone = nnx.view(model, together=False)
+    for found, expected in zip(run(model, batch(), train), run(alone, batch(), train), strict=True):
+        # Statistics of few positions amplify rounding.
+        chex.assert_trees_all_close(found, expected, atol=1e-3 if train else 1e-5)
+
+
+def test_each_head_drops_channels_of_its_own(model):
+    heads = [model.co2_seg_head] * 2
+    low, high = jnp.ones((1, 8, 8, 64)), jnp.ones((1, 2, 2, 128))
+    one, other = call_together(
+        heads, [low, low], [high, high], [jnp.ones(1)] * 2, size=(64, 64), rngs=nnx.Rngs(dropout=0)
+    )
+    assert np.abs(one - other).max() > 1e-3
