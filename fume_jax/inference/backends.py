@@ -5,18 +5,21 @@ A backend reads the file that it writes.
 
 import contextlib
 import hashlib
-import importlib
+import importlib.metadata
+import json
+import math
 import zipfile
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from fume_jax.inference import formats
-from fume_jax.inference.card import ModelCard
+from fume_jax.inference.card import ModelCard, without_scores
 from fume_jax.runtime.errors import UserError
-from fume_jax.runtime.files import check_zip, readable
+from fume_jax.runtime.files import check_zip, read_json, readable
 
 # The most bytes of an exported model, packed and unpacked.
 MAX_BYTES = 2**30
@@ -101,6 +104,36 @@ def open_backend(
     if providers is not None and kind != "onnx":
         raise UserError(f"--providers is for ONNX files, and {path} is a file for {kind}.")
     return backend_class(kind)(path) if providers is None else backend_class(kind)(path, providers)
+
+
+def faster_export(workdir: Path) -> tuple[Path | None, str]:
+    """Finds the ONNX file in a run folder, with which ONNX Runtime is faster than JAX on a CPU.
+
+    Returns its path, or None, and what to tell the user: nothing where there is no choice, since the folder has no such
+    file, ONNX Runtime is not installed, or JAX may have an accelerator.
+    """
+    path = formats.exported_file(workdir, "onnx")
+    if not path.is_file() or importlib.metadata.entry_points(group="jax_plugins") or not find_spec("onnxruntime"):
+        return None, ""
+    if not _is_of_run(path, workdir):
+        return None, f"JAX predicts, since {path} is not exactly the run as it is now; fume export writes it anew"
+    return path, f"{path} predicts, which is faster than JAX on a CPU; --backend=jax takes the run itself"
+
+
+def _is_of_run(path, workdir):
+    """Returns whether an ONNX file was written after all training of a run, with its scores, and not in 8 bits."""
+    try:
+        exported = open_backend(path).card.metrics
+    except UserError:
+        return False
+    metrics = read_json(file) if (file := workdir / "metrics.json").exists() else {}
+    trained = [*workdir.glob("checkpoints/*"), *workdir.glob("weights.npz")]
+    return (
+        exported != without_scores(exported)  # as of a run that was not evaluated, or an export that favours gas
+        and all(name in metrics and json.dumps(value) == json.dumps(metrics[name]) for name, value in exported.items())
+        and path.stat().st_mtime >= max((file.stat().st_mtime for file in trained), default=math.inf)
+        and b"QuantizeLinear" not in path.read_bytes()
+    )
 
 
 def nchw(x):

@@ -42,11 +42,16 @@ def check() -> None:
 
 def load_predictor(*, tta: bool = False):
     """Loads the `fume_jax.Predictor` that the flags name; `tta` is as in `Predictor.load`."""
+    from fume_jax.inference.backends import faster_export
     from fume_jax.inference.predictor import Predictor
 
-    return Predictor.load(
-        _paths(_MODEL.value or _WORKDIR.value) or None, _BACKEND.value, tta=tta, providers=_PROVIDERS.value
-    )
+    paths = _paths(_MODEL.value or _WORKDIR.value)
+    if _WORKDIR.value and not (_BACKEND.value or _PROVIDERS.value):
+        for i, path in enumerate(paths):
+            faster, told = faster_export(path)
+            paths[i] = faster or path
+            print(told, end="\n" if told else "", flush=True)
+    return Predictor.load(paths or None, _BACKEND.value, tta=tta, providers=_PROVIDERS.value)
 
 
 def _paths(value: str | None) -> list[Path]:
