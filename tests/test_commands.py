@@ -138,14 +138,18 @@ def test_a_run_that_no_longer_gains_ends_early_and_is_over_when_started_again(ti
 
 
 @pytest.mark.slow
-def test_a_run_starts_from_another(trained, tiny_dataset, tmp_path):
+def test_a_run_starts_from_another_and_scores_it_first(trained, tiny_dataset, tmp_path):
     workdir, _ = trained
     process = start("fume_jax.main", *train_arguments(tiny_dataset, tmp_path), f"--config.init_from={workdir}")
-    printed = [process.stdout.readline() for _ in range(3)]
+    printed = ""
+    while "epoch 0 of 6, step 0: validation loss" not in printed and (line := process.stdout.readline()):
+        printed += line
     process.terminate()
     process.communicate()
     assert process.returncode == 75, printed
-    assert re.search(rf"\d+ arrays loaded from step \d+ of {workdir}\ncompiled", "".join(printed)), printed
+    loaded = re.search(rf"\d+ arrays loaded from step (\d+) of {workdir}\ncompiled", printed)
+    before, after = (json.loads((folder / "validation.json").read_text()) for folder in (workdir, tmp_path))
+    assert after["0"] == pytest.approx(before[loaded[1]], rel=1e-3)
 
 
 @pytest.mark.slow

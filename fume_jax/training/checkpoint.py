@@ -106,6 +106,10 @@ class Checkpoints:
         """Returns the step with the best score; the latest if none has a score."""
         return self._best(self._manager.all_steps())
 
+    def has_scores(self, step: int) -> bool:
+        """Returns whether a step was evaluated."""
+        return step in self._scores
+
     def save(self, state: TrainState, progress: Mapping) -> None:
         """Starts to save the state and the loop state under the state's step; UserError if the disk is full."""
         parts = _parts(state)

@@ -103,7 +103,9 @@ def _train(config, workdir, stop, mesh, dataset, stack):
         stopping = stop.agreed()
         # A run of an earlier version may be further than its dataset, prepared anew, now asks for.
         ended = step >= total_steps
-        evaluating = step > 0 and (ended or step % eval_steps == 0)
+        # What a run starts from is scored too, so that its best checkpoint is never worse on the validation split.
+        started = step == 0 and config.init_from is not None and not checkpoints.has_scores(0)
+        evaluating = started or (step > 0 and (ended or step % eval_steps == 0))
         # A step is logged after its checkpoint, so that a run that resumes there logs it again.
         saving = evaluating or stopping or step % save_steps == 0 or (keep_steps and step % keep_steps == 0)
         by_name = setup.named_state(state, mesh) if saving else None
