@@ -19,6 +19,7 @@ _SUITE = flags.DEFINE_enum("suite", "cpu", ["cpu", "gpu"], "What to measure; gpu
 flags.adopt_module_key_flags(gpu)
 JAX_VARIANTS = {"JAX": {}, "JAX, grouped convolutions": {"lowering": "library"}}
 TORCH_VARIANTS = {"PyTorch": {}, "PyTorch, bfloat16": {"half": True}, "PyTorch, compiled": {"compiled": True}}
+EXPORTED_VARIANTS = {"ONNX Runtime": {"runtime": "onnxruntime"}, "OpenVINO": {"runtime": "openvino"}}
 
 
 def epoch(suite: Suite) -> None:
@@ -32,7 +33,7 @@ def main() -> int:
     if _SUITE.value == "gpu":
         return gpu.main()
     jax.config.update("jax_platforms", "cpu")
-    suite = Suite(Report(), bool(QUICK.value), JAX_VARIANTS, TORCH_VARIANTS)
+    suite = Suite(Report(), bool(QUICK.value), JAX_VARIANTS, TORCH_VARIANTS, EXPORTED_VARIANTS)
     return suite.run({"epoch": epoch}, [("Inference", 1), ("Inference", 8), ("TrainingStep", 2), ("TrainingStep", 8)])
 
 

@@ -30,6 +30,7 @@ class Suite:
     quick: bool
     jax_variants: Mapping[str, Mapping]  # options of the baseline's calls by name
     torch_variants: Mapping[str, Mapping]  # ratios of time are to the first
+    exported_variants: Mapping[str, Mapping] = dataclasses.field(default_factory=dict)  # of inference alone
 
     def run(self, parts: Mapping[str, Callable], comparisons: Sequence[tuple[str, int]]) -> int:
         """Measures the comparisons and parts that `--only` names, or all in this order; returns the exit code."""
@@ -46,7 +47,9 @@ class Suite:
         batch_size = min(batch_size, 2) if self.quick else batch_size
         batch, calls = jax_baseline.random_batch(batch_size, *SIZES[self.quick]), {}
         # PyTorch first: it leaves memory that it no longer uses to others only when it is asked for more.
-        for library, variants in (("torch", self.torch_variants), ("jax", self.jax_variants)):
+        libraries = {"torch": self.torch_variants, "jax": self.jax_variants}
+        libraries |= {"exported": self.exported_variants} if self.exported_variants and task == "Inference" else {}
+        for library, variants in libraries.items():
             module = self.report.attempt(library, importlib.import_module, f"benchmarks.{library}_baseline")
             for name, options in list(variants.items())[: 1 if self.quick else None] if module else ():
                 create = functools.partial(getattr(module, task), batch, backbone=_BACKBONE.value, **options)
