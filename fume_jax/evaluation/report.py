@@ -113,7 +113,8 @@ def write_report(
         earlier = _earlier_scores(folder / "metrics.json", source, console)
         further = _measure_training_frames(loader, by_products) if training_data else {}
         content = earlier | source | further
-        write_scores(folder, f"Best checkpoint: step {step} of {workdir}", content, results, scores, dataset)
+        start = ", what it started from, since no training did better" * (step == 0 and config.init_from is not None)
+        write_scores(folder, f"Best checkpoint: step {step} of {workdir}{start}", content, results, scores, dataset)
     # What follows may fail without harm to the scores.
     attention_fn = create_attention_fn(config, mesh)
     for split, (name, found) in zip(splits, results.items(), strict=True):

@@ -116,8 +116,8 @@ def faster_export(workdir: Path) -> tuple[Path | None, str]:
     if not path.is_file() or importlib.metadata.entry_points(group="jax_plugins") or not find_spec("onnxruntime"):
         return None, ""
     if not _is_of_run(path, workdir):
-        return None, f"JAX predicts, since {path} is not exactly the run as it is now; fume export writes it anew"
-    return path, f"{path} predicts, which is faster than JAX on a CPU; --backend=jax takes the run itself"
+        return None, f"JAX predicts, since {path} is not of the run as it is now, or the run has no scores yet"
+    return path, f"{path} predicts, on a CPU faster than JAX as a rule; --backend=jax takes the run itself"
 
 
 def _is_of_run(path, workdir):

@@ -81,7 +81,7 @@ def _not_a_run(folder):
 def test_any_other_file_is_named_and_left(workdir, change):
     change(workdir)
     path, told = faster_export(workdir)
-    assert path is None and told.startswith(f"JAX predicts, since {workdir / 'model.onnx'} is not exactly the run")
+    assert path is None and told.startswith(f"JAX predicts, since {workdir / 'model.onnx'} is not of the run")
 
 
 def test_nothing_is_told_where_there_is_no_choice(workdir, monkeypatch):
