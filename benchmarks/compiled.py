@@ -14,6 +14,7 @@ from absl import flags
 from benchmarks.composition import LOWER, measure
 from benchmarks.programs import CONFIG, TOPOLOGY, one_device
 from benchmarks.report import Report
+from fume_jax.models import layers
 from fume_jax.runtime import cli
 from fume_jax.runtime.errors import UserError
 
@@ -38,6 +39,7 @@ def main() -> int:
     config.train.batch_size, config.eval.batch_size = _BATCH.value, _FORWARD_BATCH.value
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_compilation_cache", False)  # seconds are those of a compiler
+    layers.TOGETHER = ("cpu",) if _PLATFORM.value == "cuda" else ()  # a CPU traces what another device runs
     mesh = one_device(_PLATFORM.value, TOPOLOGY.value or "v5e:2x2")
     size = f"{config.data.width}x{config.data.height}"
     batches = {"training_batch": _BATCH.value, "forward_batch": _FORWARD_BATCH.value}

@@ -71,15 +71,7 @@ def _library_backward(x, kernel, g, stride):
 
 def _narrow_primal(x, kernel, stride):
     convolve = _shifted_forward if kernel.shape[3] <= NARROW else library_depthwise_conv
-    mapped = jax.custom_batching.custom_vmap(functools.partial(convolve, stride=stride))
-
-    @mapped.def_vmap
-    def _one_by_one(size, batched, *arrays):
-        """Convolves each element of a batch by itself: to join their channels a TPU would transpose arrays."""
-        each = [mapped(*(x[i] if b else x for x, b in zip(arrays, batched, strict=True))) for i in range(size)]
-        return jnp.stack(each), True
-
-    return mapped(x, kernel)
+    return convolve(x, kernel, stride)
 
 
 def _windows(x, height, width, stride, padding, taps):

@@ -8,7 +8,7 @@ from fume_jax.models.architecture import Architecture
 from fume_jax.models.backbones import BACKBONES
 from fume_jax.models.fusion import AttentionFusion, ConvFusion
 from fume_jax.models.heads import ClassificationHead, SegmentationHead
-from fume_jax.models.layers import call_each, call_together
+from fume_jax.models.layers import CallAlike
 from fume_jax.schema import GASES
 
 MIN_SIZE = 64
@@ -20,12 +20,11 @@ class FUME(nnx.Module):
     The frames are encoded (by one encoder or one per gas), fused for classification, and segmented each from its own
     stream; `options` says which of this a model has. `train()` and `eval()` choose between batch and running
     statistics, and switch dropout. Computation is in `dtype`, float32 or bfloat16; parameters and statistics float32.
-    What both gases have of their own is computed together, unless `together` is False (see `flax.nnx.view`).
     """
 
     def __init__(self, options: Architecture, *, dtype=jnp.float32, rngs: nnx.Rngs):
         self.options = options
-        self.together = True
+        self.call_alike = CallAlike()
         backbone = BACKBONES[options.backbone]
         channels = backbone.channels
         if options.share_encoder:
@@ -84,11 +83,6 @@ class FUME(nnx.Module):
             outputs |= self._segment(streams, present, co2_frame.shape[1:3], rngs)
         return outputs
 
-    def set_view(self, together: bool | None = None) -> None:
-        """Sets what `flax.nnx.view` may change."""
-        if together is not None:
-            self.together = together
-
     def _encode(self, frames, present):
         """Computes fine and coarse features by gas."""
         if not self.options.share_encoder:
@@ -118,9 +112,8 @@ class FUME(nnx.Module):
         if not (gases := self.options.segmented):
             return {}
         heads = [getattr(self, f"{gas}_seg_head") if self.options.has_streams else self.seg_head for gas in gases]
-        call = call_together if self.together and self.options.has_streams else call_each
         low, high = zip(*(streams[gas] for gas in gases), strict=True)
-        logits = call(heads, low, high, [present[gas] for gas in gases], size=size, rngs=rngs)
+        logits = self.call_alike(heads, low, high, [present[gas] for gas in gases], size=size, rngs=rngs)
         return {f"{gas}_seg_logits": x for gas, x in zip(gases, logits, strict=True)}
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fume_jax.models.layers import BatchNorm, ChannelAttention, Pointwise, call_each, call_together
+from fume_jax.models.layers import BatchNorm, CallAlike, ChannelAttention, Pointwise
 
 
 class SpatialAttention(nnx.Module):
@@ -42,7 +42,7 @@ class AttentionFusion(nnx.Module):
 
     def __init__(self, channels: int, *, cross: bool = True, dtype=jnp.float32, rngs: nnx.Rngs):
         self.cross = cross
-        self.together = True
+        self.call_alike = CallAlike()
         self.co2_attention = SpatialAttention(channels, channels // 8, dtype=dtype, rngs=rngs)
         self.ch4_attention = SpatialAttention(channels, channels // 8, dtype=dtype, rngs=rngs)
         if cross:
@@ -58,18 +58,12 @@ class AttentionFusion(nnx.Module):
         fused = self.conv(self.channel_attention(jnp.concatenate([co2, ch4], axis=-1)))
         return nnx.relu(self.norm(fused, modality_mask.max(axis=1)))
 
-    def set_view(self, together: bool | None = None) -> None:
-        """Sets what `flax.nnx.view` may change."""
-        if together is not None:
-            self.together = together
-
     def attend(self, co2: jax.Array, ch4: jax.Array, both: jax.Array) -> tuple[jax.Array, jax.Array, list[jax.Array]]:
         """Adds to each map [B, H, W, C] what it attends to, of the other one where `both` [B, 1, 1, 1] is 1.
 
         Returns both maps, and the weights of each by itself, then of each on the other, if `cross`.
         """
-        call = call_together if self.together else call_each
-        own = call([self.co2_attention, self.ch4_attention], (co2, ch4), (co2, ch4))
+        own = self.call_alike([self.co2_attention, self.ch4_attention], (co2, ch4), (co2, ch4))
         (own_co2, co2_weights), (own_ch4, ch4_weights) = own
         co2, ch4, weights = co2 + own_co2, ch4 + own_ch4, [co2_weights, ch4_weights]
         if self.cross:

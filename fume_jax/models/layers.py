@@ -131,34 +131,56 @@ def _normalize_batch_backward(epsilon, residuals, gradients):
 _normalize_batch.defvjp(_normalize_batch_forward, _normalize_batch_backward)
 
 
-def call_together(modules: Sequence[nnx.Module], *inputs: Sequence[jax.Array], rngs=None, **options) -> list:
-    """Calls modules of one structure, each with its own of the `inputs`, as one batch of modules.
+# Where starting kernels takes longer than the copies it costs to have fewer of them (docs/speed.md has the figures).
+TOGETHER = ("gpu",)
 
-    A program then has one set of kernels instead of one for each. Every module keeps the batch statistics that it has
-    alone, and draws a key of `rngs` for dropout; `options` are shared. Returns what each module returns.
+
+class CallAlike(nnx.Module):
+    """Calls modules of one structure, each with inputs of its own, one by one or, if `together`, as one batch.
+
+    Together a program has one set of kernels for all of them. `together` is that of the platform, one of `TOGETHER` or
+    not, unless `flax.nnx.view` sets it; results are the same but for rounding.
     """
+
+    def __init__(self):
+        self.together = jax.default_backend() in TOGETHER
+
+    def __call__(self, modules: Sequence[nnx.Module], *inputs: Sequence[jax.Array], rngs=None, **options) -> list:
+        """Returns what each module returns for its own of the `inputs`; `options` are shared.
+
+        Every module keeps its own batch statistics, and draws a key of `rngs` for dropout.
+        """
+        keys = [None if rngs is None else rngs.dropout() for _ in modules]
+        # A module that stands here twice moves its statistics twice.
+        if self.together and len({*map(id, modules)}) == len(modules):
+            return _call_together(modules, keys, inputs, options)
+        return [_call(module, key, x, options) for module, key, *x in zip(modules, keys, *inputs, strict=True)]
+
+    def set_view(self, together: bool | None = None) -> None:
+        """Sets what `flax.nnx.view` may change."""
+        if together is not None:
+            self.together = together
+
+
+def _call(module, key, inputs, options):
+    return module(*inputs, **options, **({} if key is None else {"rngs": nnx.Rngs(dropout=key)}))
+
+
+def _call_together(modules, keys, inputs, options):
     graphdef = nnx.graphdef(modules[0])
-    keys = None if rngs is None else jnp.stack([rngs.dropout() for _ in modules])
 
     def call(state, key, *x):
         module = nnx.merge(graphdef, state)
-        outputs = module(*x, **options) if key is None else module(*x, **options, rngs=nnx.Rngs(dropout=key))
-        return outputs, nnx.state(module, nnx.BatchStat)
+        return _call(module, key, x, options), nnx.state(module, nnx.BatchStat)
 
     state = jax.tree.map(lambda *arrays: jnp.stack(arrays), *map(nnx.state, modules))
-    results = jax.vmap(call)(state, keys, *map(jnp.stack, inputs))
+    results = jax.vmap(call)(state, None if keys[0] is None else jnp.stack(keys), *map(jnp.stack, inputs))
     each = [jax.tree.map(lambda x, i=i: x[i], results) for i in range(len(modules))]
     # In evaluation nothing moves, and a module may be a constant of the program, which cannot be written to.
     if any(isinstance(part, BatchNorm) and not part.use_running_average for _, part in nnx.iter_modules(modules[0])):
         for module, (_, statistics) in zip(modules, each, strict=True):
             nnx.update(module, statistics)
     return [outputs for outputs, _ in each]
-
-
-def call_each(modules: Sequence[nnx.Module], *inputs: Sequence[jax.Array], rngs=None, **options) -> list:
-    """Calls as `call_together` does, one module after the other, so that each can be told apart in the program."""
-    options |= {} if rngs is None else {"rngs": rngs}
-    return [module(*x, **options) for module, *x in zip(modules, *inputs, strict=True)]
 
 
 class Pointwise(nnx.Linear):

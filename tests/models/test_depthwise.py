@@ -1,14 +1,12 @@
 """The shifted lowering of depthwise convolution against the library's, and its hand-written gradients."""
 
-import functools
-
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fume_jax.models.depthwise import IMPLEMENTATIONS, depthwise_conv, library_depthwise_conv
+from fume_jax.models.depthwise import depthwise_conv, library_depthwise_conv
 
 # Even and odd, with columns that divide into short groups and not.
 SIZES = [(8, 10), (7, 9), (8, 9), (1, 3), (4, 26)]
@@ -51,22 +49,6 @@ def test_gradients_are_those_of_finite_differences(stride):
         return depthwise_conv(x, kernel, stride)
 
     chex.assert_numerical_grads(convolve, arrays(4, 5), order=1, atol=1e-2, rtol=1e-2, modes=("rev",))
-
-
-@pytest.mark.parametrize("channels", [8, 64])
-def test_a_tpu_takes_several_convolutions_one_by_one(channels):
-    rng = np.random.default_rng(0)
-    shapes = (3, 2, 9, 10, channels), (3, 3, 3, 1, channels)
-    inputs = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
-    (narrow, found), (library, expected) = (
-        (jax.jit(convolve).lower(*inputs).as_text(), convolve(*inputs))
-        for convolve in (
-            jax.vmap(functools.partial(IMPLEMENTATIONS[name, "primal"], stride=2)) for name in ("narrow", "library")
-        )
-    )
-    np.testing.assert_allclose(found, expected, atol=1e-4)
-    joined = f"feature_group_count = {3 * channels} "
-    assert joined in library and joined not in narrow
 
 
 @pytest.mark.parametrize("channels", [4, 64])

@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from fume_jax.models import count_parameters, create_model
-from fume_jax.models.layers import average_weights, call_together, resize_bilinear
+from fume_jax.models.layers import CallAlike, average_weights, resize_bilinear
 
 
 @pytest.fixture(scope="module")
@@ -192,16 +192,27 @@ def test_resize_uses_half_pixel_centres():
 
 @pytest.mark.parametrize("train", [False, True])
 def test_parts_of_both_gases_compute_together_what_each_computes_alone(model, train):
-    alone = nnx.view(model, together=False)
-    for found, expected in zip(run(model, batch(), train), run(alone, batch(), train), strict=True):
+    alone, together = (nnx.view(model, together=value) for value in (False, True))
+    for found, expected in zip(run(together, batch(), train), run(alone, batch(), train), strict=True):
         # Statistics of few positions amplify rounding.
         chex.assert_trees_all_close(found, expected, atol=1e-3 if train else 1e-5)
 
 
-def test_each_head_drops_channels_of_its_own(model):
-    heads = [model.co2_seg_head] * 2
+def test_parts_are_together_where_launches_are_slow(monkeypatch):
+    assert not CallAlike().together
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert CallAlike().together
+
+
+def test_each_head_drops_the_same_channels_of_its_own_alone_and_together(model):
+    heads = [model.co2_seg_head, nnx.clone(model.co2_seg_head)]
     low, high = jnp.ones((1, 8, 8, 64)), jnp.ones((1, 2, 2, 128))
-    one, other = call_together(
-        heads, [low, low], [high, high], [jnp.ones(1)] * 2, size=(64, 64), rngs=nnx.Rngs(dropout=0)
-    )
+
+    def drop(together):
+        calls = nnx.view(CallAlike(), together=together)
+        options = {"size": (64, 64), "rngs": nnx.Rngs(dropout=0)}
+        return calls(heads, [low, low], [high, high], [jnp.ones(1)] * 2, **options)
+
+    (one, other), expected = drop(True), drop(False)
     assert np.abs(one - other).max() > 1e-3
+    chex.assert_trees_all_close([one, other], expected, atol=1e-5)
