@@ -34,15 +34,25 @@ def array_bytes(shape: str) -> list[tuple[int, bool]]:
     """Lists the bytes of each array in the text of a shape, and whether it is a scalar."""
     arrays = []
     for array in _ARRAY.finditer(shape):
-        dims = [int(size) for size in array["dims"].split(",") if size]
+        dims = _sizes(array)
         arrays.append((math.prod(dims) * int(array["bits"] or 8) // 8, not dims))
     return arrays
+
+
+def array_dims(shape: str) -> list[int]:
+    """Lists the dimensions of the first array in the text of a shape; none of a scalar, or if there is no array."""
+    array = _ARRAY.search(shape)
+    return _sizes(array) if array else []
 
 
 def op_name(instruction: Instruction) -> str:
     """Returns the names of functions and scopes that JAX traced an instruction in; nothing if there are none."""
     named = re.search(r'op_name="([^"]*)"', instruction.attributes)
     return named[1] if named else ""
+
+
+def _sizes(array):
+    return [int(size) for size in array["dims"].split(",") if size]
 
 
 def _parse(match):

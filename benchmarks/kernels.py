@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from benchmarks.hlo import Instruction, array_bytes, computations, op_name
+from benchmarks.hlo import Instruction, array_bytes, array_dims, computations, op_name
 
 # Scopes that the code names with `jax.named_scope`, besides what none of them holds.
 PARTS = ("encoder", "heads", "loss", "views", "optimizer", "guard")
@@ -25,15 +25,19 @@ _TARGETS = {"gemm": "matmul", "matmul": "matmul", "dot": "matmul", "conv": "conv
 class Kernel(NamedTuple):
     """One launch, such as a `fusion`, `matmul`, `convolution` or `copy`.
 
-    `nbytes` are those of its operands, slices of them where it reads no more, and of its results. The compiler for TPUs
-    estimates `cycles`.
+    `nbytes` are those of its operands, slices of them where it reads no more, and of its results; `flops` those of
+    products of matrices that a fusion holds. The compiler for TPUs estimates `cycles`.
     """
 
     kind: str
     part: str
     backward: bool
     nbytes: int
-    cycles: int
+    cycles: int = 0
+    flops: int = 0
+    name: str = ""
+    operation: str = ""  # what most of it was traced from
+    shape: str = ""  # of its result
 
 
 def kernels(hlo: str) -> list[Kernel]:
@@ -49,6 +53,7 @@ def count(found: Sequence[Kernel], key: str) -> dict[str, int]:
 
 def _kernels(name: str, by_name: Mapping[str, list[Instruction]]):
     nbytes = {x.name: sum(n for n, _ in array_bytes(x.shape)) for x in by_name[name]}
+    dims = {x.name: array_dims(x.shape) for x in by_name[name]}
     for x in by_name[name]:
         if x.opcode in _CALLS:
             branches = re.findall(r"[\w.-]+", "".join(_BRANCHES.findall(x.attributes)))
@@ -57,11 +62,22 @@ def _kernels(name: str, by_name: Mapping[str, list[Instruction]]):
         elif x.opcode not in _NAMES and not x.opcode.endswith(("-done", "-update")):
             named = _origin(x, by_name)
             part, cycles = _PART.search(named), re.search(r'"estimated_cycles":"(\d+)"', x.attributes)
-            read = [nbytes.get(operand, 0) for operand in x.operands]
+            read, flops = [nbytes.get(operand, 0) for operand in x.operands], _product_flops(x, dims)
             if x.opcode == "fusion":
-                read = map(min, read, _read(by_name[_CALLED.search(x.attributes)[1]], len(read)))
-            moved, backward = nbytes[x.name] + sum(read), "transpose(" in named
-            yield Kernel(_kind(x), part[1] if part else OTHER, backward, moved, int(cycles[1]) if cycles else 0)
+                fused = by_name[_CALLED.search(x.attributes)[1]]
+                inside = {y.name: array_dims(y.shape) for y in fused}
+                read, flops = map(min, read, _read(fused, len(read))), sum(_product_flops(y, inside) for y in fused)
+            yield Kernel(
+                kind=_kind(x),
+                part=part[1] if part else OTHER,
+                backward="transpose(" in named,
+                nbytes=nbytes[x.name] + sum(read),
+                cycles=int(cycles[1]) if cycles else 0,
+                flops=flops,
+                name=x.name,
+                operation=named.rpartition("/")[2] or x.opcode,
+                shape=x.shape.partition("{")[0].strip("("),
+            )
 
 
 def _read(fused, operands):
@@ -76,6 +92,15 @@ def _read(fused, operands):
             number = int(re.match(r"\d+", x.literal)[0])
             read[number] = sum(array_bytes(user.shape)[0][0] for user in users.get(x.name, ()))
     return read
+
+
+def _product_flops(x, dims):
+    """Returns the operations of a matrix product, from the dimensions of all arrays of its computation; else 0."""
+    axes = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", x.attributes)
+    if x.opcode != "dot" or not axes:
+        return 0
+    summed = [dims[x.operands[0]][int(axis)] for axis in axes[1].split(",") if axis]
+    return 2 * math.prod(dims[x.name] + summed)
 
 
 def _kind(x):

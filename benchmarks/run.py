@@ -14,6 +14,7 @@ from benchmarks import gpu, input_pipeline
 from benchmarks.report import Report
 from benchmarks.suite import QUICK, SIZES, Suite
 from fume_jax.runtime import cli
+from fume_jax.runtime.malloc import keep_freed_memory
 
 _SUITE = flags.DEFINE_enum("suite", "cpu", ["cpu", "gpu"], "What to measure; gpu is benchmarks/gpu.py.")
 flags.adopt_module_key_flags(gpu)
@@ -32,6 +33,7 @@ def main() -> int:
     """Runs a suite; returns the exit code."""
     if _SUITE.value == "gpu":
         return gpu.main()
+    keep_freed_memory()  # as training does
     jax.config.update("jax_platforms", "cpu")
     suite = Suite(Report(), bool(QUICK.value), JAX_VARIANTS, TORCH_VARIANTS, EXPORTED_VARIANTS)
     return suite.run({"epoch": epoch}, [("Inference", 1), ("Inference", 8), ("TrainingStep", 2), ("TrainingStep", 8)])
