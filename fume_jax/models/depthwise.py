@@ -70,8 +70,26 @@ def _library_backward(x, kernel, g, stride):
 
 
 def _narrow_primal(x, kernel, stride):
-    convolve = _shifted_forward if kernel.shape[3] <= NARROW else library_depthwise_conv
-    return convolve(x, kernel, stride)
+    if kernel.shape[3] > NARROW:
+        return library_depthwise_conv(x, kernel, stride)
+    return _weighted_sum(_padded_slices(x, stride, len(kernel)), kernel)
+
+
+def _padded_slices(x, stride, taps):
+    """Yields the same as `_same_windows`, each padded by itself: a TPU then pads while it adds."""
+    for offsets in np.ndindex(taps, taps):
+        starts, stops, padding = [0] * 4, [*x.shape], [(0, 0, 0)] * 4
+        for axis, offset in zip((1, 2), offsets, strict=True):
+            length, first = -(-x.shape[axis] // stride), offset - taps // 2
+            before = min(max(0, -(first // stride)), length)
+            inside = range(first + before * stride, x.shape[axis], stride)[: length - before]
+            starts[axis], stops[axis] = (inside[0], inside[-1] + 1) if inside else (0, 0)
+            padding[axis] = (before, length - before - len(inside), 0)
+        yield lax.pad(lax.slice(x, starts, stops, (1, stride, stride, 1)), np.zeros((), x.dtype), padding)
+
+
+def _weighted_sum(windows, kernel):
+    return sum(w * k for w, k in zip(windows, kernel.reshape(-1, 1, 1, 1, kernel.shape[3]), strict=True))
 
 
 def _windows(x, height, width, stride, padding, taps):
@@ -87,8 +105,7 @@ def _same_windows(x, height, width, stride, taps):
 
 
 def _shifted_forward(x, kernel, stride):
-    windows = _same_windows(x, *(-(-size // stride) for size in x.shape[1:3]), stride, len(kernel))
-    return sum(w * k for w, k in zip(windows, kernel.reshape(-1, 1, 1, 1, kernel.shape[3]), strict=True))
+    return _weighted_sum(_same_windows(x, *(-(-n // stride) for n in x.shape[1:3]), stride, len(kernel)), kernel)
 
 
 def _shifted_backward(x, kernel, g, stride):

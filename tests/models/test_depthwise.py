@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fume_jax.models.depthwise import depthwise_conv, library_depthwise_conv
+from fume_jax.models.depthwise import IMPLEMENTATIONS, depthwise_conv, library_depthwise_conv
 
 # Even and odd, with columns that divide into short groups and not.
 SIZES = [(8, 10), (7, 9), (8, 9), (1, 3), (4, 26)]
@@ -22,12 +22,13 @@ def arrays(height, width, channels=4, taps=3):
 CASES = [*((size, channels, 3) for size in SIZES for channels in (4, 1)), *((size, 4, 5) for size in SIZES[1:4:2])]
 
 
+@pytest.mark.parametrize("name", ["shifted", "narrow"])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size, channels, taps", CASES)
-def test_equals_the_library_convolution(size, stride, channels, taps):
+def test_equals_the_library_convolution(size, stride, channels, taps, name):
     x, kernel = arrays(*size, channels, taps)
     expected = library_depthwise_conv(x, kernel, stride)
-    actual = depthwise_conv(x, kernel, stride)
+    actual = IMPLEMENTATIONS[name, "primal"](x, kernel, stride)
     chex.assert_equal_shape([actual, expected])
     np.testing.assert_allclose(actual, expected, atol=1e-5)
 
