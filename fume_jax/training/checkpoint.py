@@ -285,10 +285,14 @@ def save_config(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
         changed = [key for key in sorted(old | now) if old.get(key) != now.get(key) and not key.startswith(FREE_KEYS)]
         if changed:
             lines = "\n".join(f"  {key}: {old.get(key)!r} there, {now.get(key)!r} now" for key in changed)
-            remedy = "Use another --workdir, or the config of that run."
+            remedy = f"Use the config of that run, or another --workdir, with {_start_from(workdir)}."
             raise UserError(f"{workdir} holds a run of another config:\n{lines}\n{remedy}")
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_text(path, json.dumps(new, indent=2) + "\n")
+
+
+def _start_from(workdir):
+    return f"--config.init_from={workdir} to start from its weights"
 
 
 def save_dataset(dataset: Dataset, workdir: str | Path) -> None:
@@ -301,7 +305,7 @@ def save_dataset(dataset: Dataset, workdir: str | Path) -> None:
     path, now = Path(workdir) / DATASET, _describe(dataset)
     if has_checkpoints(workdir) and (old := trained_dataset(workdir)) and old["digest"] != now["digest"]:
         lines = "\n".join(f"  {where}: {_in_words(values)}" for where, values in (("there", old), ("now", now)))
-        remedy = "Use another --workdir, or the dataset of that run."
+        remedy = f"Use the dataset of that run, or another --workdir, with {_start_from(workdir)}."
         raise UserError(f"{workdir} holds a run that was trained on another dataset:\n{lines}\n{remedy}")
     replace_text(path, json.dumps(now, indent=1) + "\n")
 
