@@ -55,6 +55,8 @@ def get_config(preset: str = "fume") -> ml_collections.ConfigDict:
     config.model.fusion = config_dict.placeholder(str)  # cross_attention, self_attention, add, concat, early, none
     config.model.gas = config_dict.placeholder(str)  # gas that the model reads: co2, ch4, both
     config.model.tasks = config_dict.placeholder(str)  # segmentation, classification, both
+    # Logits by which gas must lead somewhere in a frame for any to be found there, outside of training; 0: no margin.
+    config.model.gas_margin = 0.0
     config.model.dtype = "float32"  # dtype of the computation; bfloat16 on accelerators that support it
     # Number of parts of a batch, consecutive pairs, with their own batch statistics; 1 uses those of the whole batch.
     # With many devices, their number or a multiple of it avoids the exchange of statistics.

@@ -29,7 +29,7 @@ from fume_jax.runtime.errors import UserError
 from fume_jax.schema import CLASSES, MASK_CLASSES
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-MODEL_OPTIONS = ("backbone", "share_encoder", "fusion", "gas", "tasks")
+MODEL_OPTIONS = ("backbone", "share_encoder", "fusion", "gas", "tasks", "gas_margin")
 
 # Keys whose values are paths.
 PATH_KEYS = ("data.path", "data.folds", "init_from")
@@ -52,6 +52,7 @@ OLD_KEYS = {
 # Keys that earlier versions lacked, with the value that stands for their behaviour.
 NEW_KEYS = {
     "model.backbone": None,
+    "model.gas_margin": 0.0,
     "data.folds": None,
     "data.fold": 0,
     "augment.invert": {"probability": 0.0},
@@ -74,7 +75,7 @@ RANGES = (
     (
         "at least 0",
         lambda x: 0 <= x < math.inf,
-        """loss.cls_gamma loss.seg_gamma loss.seg_focal_weight loss.seg_dice_weight loss.cls_weight
+        """model.gas_margin loss.cls_gamma loss.seg_gamma loss.seg_focal_weight loss.seg_dice_weight loss.cls_weight
         loss.seg_weight data.fold optimizer.final_learning_rate optimizer.weight_decay train.max_skipped_updates
         early_stopping.patience early_stopping.min_delta log.images checkpoint.keep_every_epochs""",
     ),

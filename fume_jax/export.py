@@ -32,6 +32,12 @@ _TRITON = flags.DEFINE_string(
 _GAS_BIAS = flags.DEFINE_float(
     "gas_bias", 0.0, "Added to the logit of gas: below 0 less is called gas, above 0 more. The card has no scores."
 )
+_GAS_MARGIN = flags.DEFINE_float(
+    "gas_margin",
+    None,
+    "Logits by which gas must lead somewhere in a frame for any to be found there, in place of "
+    "config.model.gas_margin; 0 for none. The card has no scores.",
+)
 _DATA = flags.DEFINE_string("data", None, "Folder of the dataset to compare on; that of the run if unset.")
 
 
@@ -49,6 +55,7 @@ def main() -> None:
         raise UserError("--triton needs --end_to_end: a server gets frames as they are.")
     options = {"dynamic_size": _DYNAMIC_SIZE.value, "end_to_end": _END_TO_END.value}
     options |= {"int8": _INT8.value, "data": _DATA.value, "gas_bias": _GAS_BIAS.value}
+    options["gas_margin"] = _GAS_MARGIN.value
     parities, source = export_run(workdir, _FORMAT.value, path, **options)
     rows = [("", "max error", "same class", "of")]
     rows += [(p.output, f"{p.max_error:.1e}", f"{p.agreement:.4%}", f"{p.decisions:,}") for p in parities]

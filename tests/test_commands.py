@@ -307,7 +307,8 @@ def test_real_camera_frames_are_predicted_at_their_own_size(trained, tmp_path):
 @pytest.mark.slow
 def test_a_run_folder_of_another_config_is_refused(trained, tiny_dataset):
     arguments = [*train_arguments(tiny_dataset, trained[0]), "--config.train.epochs=7"]
-    assert_refused(run("fume_jax.main", *arguments), "another config", "train.epochs: 6 there, 7 now", "--config.init_from=")
+    words = "another config", "train.epochs: 6 there, 7 now", "--config.init_from="
+    assert_refused(run("fume_jax.main", *arguments), *words)
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ def export_run(
     *,
     data: str | None = None,
     gas_bias: float = 0.0,
+    gas_margin: float | None = None,
     **options: bool,
 ) -> tuple[list[Parity], str]:
     """Exports the best checkpoint of a run to a format of `FORMATS`, and compares the export with the model.
@@ -66,7 +67,7 @@ def export_run(
       workdir, format: run folder, and name of the format.
       path: file to write, or folder for `weights`.
       data: dataset to compare on; if None, that of the run, or, if that is missing, the pretrained model's examples.
-      gas_bias: added to the logit of gas, if the model segments.
+      gas_bias, gas_margin: as `JaxBackend` takes them, if the model segments.
       options: `dynamic_size`, to accept frames of any size, or `end_to_end`, to do so with all that is done before and
         after the model, only for `onnx`; or `int8`, to compute in 8 bits, also for `openvino`.
 
@@ -92,9 +93,11 @@ def export_run(
     precision = contextlib.nullcontext() if native else jax.default_matmul_precision("highest")
     if not math.isfinite(gas_bias):
         raise UserError(f"--gas_bias={gas_bias}: expected a number such as -0.7.")
-    model = JaxBackend(workdir, dtype, gas_bias)
-    if gas_bias and not model.card.segmented:
-        raise UserError(f"--gas_bias is for models that segment gas, which {workdir} does not.")
+    if gas_margin is not None and not 0 <= gas_margin < math.inf:
+        raise UserError(f"--gas_margin={gas_margin}: expected a number of at least 0, such as 3.")
+    model = JaxBackend(workdir, dtype, gas_bias, gas_margin)
+    if (gas_bias or gas_margin) and not model.card.segmented:
+        raise UserError(f"--gas_bias and --gas_margin are for models that segment gas, which {workdir} does not.")
     # Each compilation may round sums in half precision in another order.
     half = format == "weights" or (native and model.card.config["model"]["dtype"] != "float32")
     pairs, source = _pairs(model.card, data)

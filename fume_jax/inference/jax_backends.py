@@ -53,19 +53,24 @@ class JaxBackend:
 
     uses_jax = True
 
-    def __init__(self, path: str | Path, dtype: str | None = None, gas_bias: float = 0.0):
+    def __init__(
+        self, path: str | Path, dtype: str | None = None, gas_bias: float = 0.0, gas_margin: float | None = None
+    ):
         """Opens the best checkpoint, or weights, of a run folder; `dtype` overrides that of its config.
 
-        `gas_bias` is added to the logit of gas. The scores of the run are then not those of the model, and the card has
-        none.
+        `gas_bias` is added to the logit of gas; `gas_margin` replaces that of the config. The scores of the run are
+        then not those of the model, and the card has none.
         """
         config = load_config(path)
+        changed = bool(gas_bias) or gas_margin not in (None, config.model.gas_margin)
+        if gas_margin is not None:
+            config.model.gas_margin = gas_margin
         self._mesh = create_mesh()
         restored, step = load_best_model(config, str(path), self._mesh)
         # The metrics of the last evaluation, if that was of this step.
         metrics = read_json(metrics_file) if (metrics_file := Path(path) / "metrics.json").exists() else {}
         metrics = metrics if metrics.get("step") == step else {}
-        self.card = create_card(config, step, without_scores(metrics) if gas_bias else metrics)
+        self.card = create_card(config, step, without_scores(metrics) if changed else metrics)
         config.model.dtype = dtype or config.model.dtype
         self.model: FUME = abstract_model(config)
         nnx.update(self.model, restored["params"], restored["batch_stats"])

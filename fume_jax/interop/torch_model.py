@@ -13,7 +13,8 @@ from torch import nn
 from fume_jax.interop.torch_encoders import ENCODERS, conv_norm, depthwise_separable, resize
 from fume_jax.models import Architecture, architecture
 from fume_jax.models.backbones import BACKBONES
-from fume_jax.schema import CLASSES, GASES, MASK_CLASSES
+from fume_jax.models.heads import ROUNDING
+from fume_jax.schema import CLASSES, GAS, GASES, MASK_CLASSES
 
 
 def create_torch_model(name: str, **options) -> nn.Module:
@@ -152,8 +153,16 @@ class TorchFUME(nn.Module):
             outputs["cls_logits"] = self._classify({gas: high for gas, (_, high) in streams.items()}, present)
         for gas in options.segmented:
             head = getattr(self, f"{gas}_seg_head" if options.has_streams else "seg_head")
-            outputs[f"{gas}_seg_logits"] = head(*streams[gas], co2_frame.shape[2:])
+            outputs[f"{gas}_seg_logits"] = self._keep_certain_gas(head(*streams[gas], co2_frame.shape[2:]))
         return outputs
+
+    def _keep_certain_gas(self, logits):
+        margin = self.options.gas_margin
+        if self.training or not margin:
+            return logits
+        lead = (logits[:, GAS] - logits[:, :GAS].amax(1)).amax((1, 2))
+        lowered = torch.where(lead < margin, lead.clamp(min=0) + ROUNDING, 0.0)
+        return torch.cat([logits[:, :GAS], logits[:, GAS:] - lowered[:, None, None, None]], 1)
 
     def _classify(self, features, present):
         if self.options.has_streams:

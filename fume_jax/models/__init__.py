@@ -12,7 +12,7 @@ __all__ = ["FUME", "MODELS", "Architecture", "architecture", "count_parameters",
 MODELS = tuple(PRESETS)
 
 
-def create_model(name: str, *, dtype=jnp.float32, rngs: nnx.Rngs, **options: str | bool | None) -> FUME:
+def create_model(name: str, *, dtype=jnp.float32, rngs: nnx.Rngs, **options: str | bool | float | None) -> FUME:
     """Creates a model with fresh parameters from `rngs`, in training mode.
 
     `dtype`, float32 or bfloat16, is that of the computation; `name` and `options` are those of `architecture`.

@@ -16,8 +16,9 @@ TASKS = ("both", "segmentation", "classification")
 class Architecture:
     """Options of `fume_jax.models.FUME`.
 
-    `gas` is the gas that the model reads; the other one is treated as absent. `hidden` are the widths of the hidden
-    layers of the classification head, `gas_embedding` is the width of its embedding of the gas, 0 for none.
+    `gas` is the gas that the model reads; the other one is treated as absent. `gas_margin` is that of `GasMargin`.
+    `hidden` are the widths of the hidden layers of the classification head, `gas_embedding` is the width of its
+    embedding of the gas, 0 for none.
     """
 
     backbone: str = "fast_scnn"
@@ -25,6 +26,7 @@ class Architecture:
     fusion: str = "cross_attention"
     gas: str = "both"
     tasks: str = "both"
+    gas_margin: float = 0.0
     hidden: tuple[int, ...] = (256, 128)
     gas_embedding: int = 0
 
@@ -78,7 +80,7 @@ PRESETS = {
 }
 
 
-def architecture(name: str, **options: str | bool | None) -> Architecture:
+def architecture(name: str, **options: str | bool | float | None) -> Architecture:
     """Returns the preset `name`, its fields replaced by those `options` that are not None.
 
     Raises ValueError if there is no such preset or value, or the options contradict each other.

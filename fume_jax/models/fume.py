@@ -7,7 +7,7 @@ from flax import nnx
 from fume_jax.models.architecture import Architecture
 from fume_jax.models.backbones import BACKBONES
 from fume_jax.models.fusion import AttentionFusion, ConvFusion
-from fume_jax.models.heads import ClassificationHead, SegmentationHead
+from fume_jax.models.heads import ClassificationHead, GasMargin, SegmentationHead
 from fume_jax.models.layers import CallAlike
 from fume_jax.schema import GASES
 
@@ -43,6 +43,7 @@ class FUME(nnx.Module):
             self.ch4_seg_head = SegmentationHead(channels, dtype=dtype, rngs=rngs)
         elif options.segments:
             self.seg_head = SegmentationHead(channels, dtype=dtype, rngs=rngs)
+        self.gas_margin = GasMargin(options.gas_margin)
         if options.classifies:
             features = channels[1] + options.gas_embedding
             self.cls_head = ClassificationHead(features, options.hidden, dtype=dtype, rngs=rngs)
@@ -114,7 +115,7 @@ class FUME(nnx.Module):
         heads = [getattr(self, f"{gas}_seg_head") if self.options.has_streams else self.seg_head for gas in gases]
         low, high = zip(*(streams[gas] for gas in gases), strict=True)
         logits = self.call_alike(heads, low, high, [present[gas] for gas in gases], size=size, rngs=rngs)
-        return {f"{gas}_seg_logits": x for gas, x in zip(gases, logits, strict=True)}
+        return {f"{gas}_seg_logits": x for gas, x in zip(gases, map(self.gas_margin, logits), strict=True)}
 
 
 def _check_inputs(co2_frame, ch4_frame, modality_mask):

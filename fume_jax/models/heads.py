@@ -17,6 +17,9 @@ from fume_jax.models.layers import (
 )
 from fume_jax.schema import CLASSES, GAS, MASK_CLASSES
 
+# Of a logit, so that gas that is lowered to the level of another class stays below it.
+ROUNDING = 1e-2
+
 
 class FeatureFusion(nnx.Module):
     """Adds upsampled coarse features to fine ones and gates the channels of the sum."""
@@ -57,6 +60,31 @@ class SegmentationHead(nnx.Module):
     def favor_gas(self, logit: float) -> None:
         """Adds a number to the logit of gas everywhere."""
         self.classifier.bias[...] = self.classifier.bias[...].at[GAS].add(logit)
+
+
+class GasMargin(nnx.Module):
+    """Takes gas out of the logits of frames in which it leads the other classes by less than a margin everywhere.
+
+    Background that looks a little like gas does so in few places with certainty, and faint gas often does in one. Only
+    in evaluation: training reads the logits as they are.
+    """
+
+    def __init__(self, margin: float):
+        self.margin = margin
+        self.deterministic = False
+
+    def __call__(self, logits: jax.Array) -> jax.Array:
+        """Maps logits [N, H, W, 3] to those in which gas leads nowhere, or to themselves."""
+        if not (self.deterministic and self.margin):
+            return logits
+        lead = (logits[..., GAS] - logits[..., :GAS].max(-1)).max((1, 2))
+        lowered = jnp.where(lead < self.margin, jnp.maximum(lead, 0) + ROUNDING, 0)
+        return logits.at[..., GAS].add(-lowered[:, None, None])
+
+    def set_view(self, deterministic: bool | None = None) -> None:
+        """Sets what `flax.nnx.view` may change."""
+        if deterministic is not None:
+            self.deterministic = deterministic
 
 
 class ClassificationHead(nnx.Module):

@@ -30,7 +30,7 @@ from fume_jax.interop.stablehlo import PLATFORMS
 from fume_jax.interop.torch_model import create_torch_model
 from fume_jax.learning.augment import NORMALIZED
 from fume_jax.runtime.errors import UserError
-from fume_jax.schema import GASES
+from fume_jax.schema import GAS, GASES
 from fume_jax.training.checkpoint import load_config, save_config
 from fume_jax.training.scoring import score_run
 from tests import golden
@@ -99,6 +99,23 @@ def test_a_bias_of_gas_changes_the_logits_of_gas_alone(folders, tmp_path, name):
     assert "test/iou_gas" in before.card.metrics and "test/iou_gas" not in after.card.metrics
     assert after.card.temperature == before.card.temperature == 1.5
     assert after.card.training_frames == before.card.training_frames == METRICS["training_frames"]
+
+
+@pytest.mark.parametrize("format", ["weights", "onnx", "torch", "stablehlo"])
+def test_a_margin_of_gas_takes_it_out_of_frames_that_are_not_certain(folders, tmp_path, format):
+    inputs = batch(3)
+    logits = [JaxBackend(folders / "fume")(**inputs)[f"{gas}_seg_logits"] for gas in GASES]
+    leads = np.asarray([(x[..., GAS] - x[..., :GAS].max(-1)).max((1, 2)) for x in logits])
+    bias, (least, second) = 1 - leads.min(), np.sort(leads.ravel())[:2]
+    path = tmp_path / f"margin{FORMATS[format].suffix}"
+    margin = float(bias + (least + second) / 2)  # which all frames but one reach
+    exporter.export_run(folders / "fume", format, path, gas_bias=float(bias), gas_margin=margin)
+    outputs = open_backend(path)(**inputs)
+    for gas, before, lead in zip(GASES, logits, leads, strict=True):
+        for x, expected, certain in zip(outputs[f"{gas}_seg_logits"], before, lead > least, strict=True):
+            assert certain or (x.argmax(-1) != GAS).all()
+            lowered = 0 if certain else 1.01
+            np.testing.assert_allclose(x, expected + np.float32([0, 0, bias - lowered]), atol=2e-3)
 
 
 def check_export(model, folder, format, counts):
@@ -494,6 +511,7 @@ def test_the_command_exports_a_run_checks_it_on_its_data_and_prediction_takes_th
         (["--format=onnx", "--output=m.onnx", "--triton=models"], "--triton needs --end_to_end"),
         (["--format=tflite", "--output=m"], "tflite"),
         (["--format=torch", "--output=m.pth", "--gas_bias=less"], "gas_bias"),
+        (["--format=torch", "--output=m.pth", "--gas_margin=-1"], "--gas_margin=-1.0: expected a number of at least 0"),
         (["--format=torch", "--output=m.pth", "--gas_bias=nan"], "--gas_bias=nan: expected a number"),
         (["--format=torch", "--workdir=configs"], "is not a run folder"),
     ],
