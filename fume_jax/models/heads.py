@@ -65,8 +65,8 @@ class SegmentationHead(nnx.Module):
 class GasMargin(nnx.Module):
     """Takes gas out of the logits of frames in which it leads the other classes by less than a margin everywhere.
 
-    Background that looks a little like gas does so in few places with certainty, and faint gas often does in one. Only
-    in evaluation: training reads the logits as they are.
+    What is taken for gas and is none rarely looks so with certainty anywhere; gas mostly does somewhere. `train()` has
+    it pass logits as they are.
     """
 
     def __init__(self, margin: float):

@@ -17,7 +17,7 @@ ABLATIONS = [
     ("fume", {"fusion": "concat", "share_encoder": False}),
     ("fume", {"gas": "co2"}),
     ("fume", {"gas": "ch4", "tasks": "classification"}),
-    ("fume", {"tasks": "segmentation"}),
+    ("fume", {"tasks": "segmentation", "gas_margin": 2.0}),
     ("multi_task", {"gas": "ch4"}),
     ("multi_task", {"gas": "both"}),
     ("gas_aware", {"gas": "both"}),

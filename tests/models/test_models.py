@@ -8,6 +8,7 @@ import pytest
 from flax import nnx
 
 from fume_jax.models import count_parameters, create_model
+from fume_jax.models.heads import GasMargin
 from fume_jax.models.layers import CallAlike, average_weights, resize_bilinear
 
 
@@ -183,6 +184,20 @@ def test_the_gas_aware_model_knows_which_gas_it_sees():
 def test_pooling_bins_overlap_by_the_rule_of_pytorch():
     # Three bins over five rows: rows 0-1, 1-3, 3-4.
     np.testing.assert_allclose(average_weights(5, 3) @ np.arange(5), [0.5, 2.0, 3.5])
+
+
+def test_gas_that_leads_nowhere_by_the_margin_is_taken_out():
+    # Two frames of two pixels: gas leads the better of the other classes by 2 and -1, and by 4 and 1.
+    logits = jnp.asarray([[[[0.0, 1, 3], [2, 0, 1]]], [[[-1.0, 0, 4], [0, -3, 1]]]])
+    margin = GasMargin(3.0)
+    np.testing.assert_array_equal(margin(logits), logits)  # in training
+    margin.eval()
+    found = np.asarray(margin(logits))
+    np.testing.assert_allclose(found[0], [[[0, 1, 0.99], [2, 0, -1.01]]], atol=1e-6)
+    np.testing.assert_array_equal(found[1], logits[1])
+    none = GasMargin(0.0)
+    none.eval()
+    np.testing.assert_array_equal(none(logits), logits)
 
 
 def test_resize_uses_half_pixel_centres():
