@@ -52,6 +52,7 @@ NONSENSE = {
     "model.fusion": ["sum"],
     "model.gas": ["n2o"],
     "model.tasks": ["regression"],
+    "model.gas_margin": [-1.0, math.inf, math.nan],
     "model.dtype": ["float16"],
     "model.batch_norm_splits": [0, 3],
     "data.fold": [-1, 1, "0"],  # without data.folds it is 0
