@@ -25,6 +25,7 @@ class FUME(nnx.Module):
     def __init__(self, options: Architecture, *, dtype=jnp.float32, rngs: nnx.Rngs):
         self.options = options
         self.call_alike = CallAlike()
+        self.gas_margin = GasMargin(options.gas_margin)
         backbone = BACKBONES[options.backbone]
         channels = backbone.channels
         if options.share_encoder:
@@ -43,7 +44,6 @@ class FUME(nnx.Module):
             self.ch4_seg_head = SegmentationHead(channels, dtype=dtype, rngs=rngs)
         elif options.segments:
             self.seg_head = SegmentationHead(channels, dtype=dtype, rngs=rngs)
-        self.gas_margin = GasMargin(options.gas_margin)
         if options.classifies:
             features = channels[1] + options.gas_embedding
             self.cls_head = ClassificationHead(features, options.hidden, dtype=dtype, rngs=rngs)

@@ -113,7 +113,7 @@ def _describe(block, name, modules, captured, order):
     parameters = sum(p.size for module in modules.values() for p in jax.tree.leaves(nnx.state(module, nnx.Param)))
     variables, last = [], None
     for path in modules:
-        found = captured[block]
+        found = captured.get(block, {})
         for key in path:
             found = found.get(key, {})
         if own := jax.tree.leaves(found):
