@@ -33,11 +33,11 @@ class Kernel(NamedTuple):
     part: str
     backward: bool
     nbytes: int
-    cycles: int = 0
-    flops: int = 0
-    name: str = ""
-    operation: str = ""  # what most of it was traced from
-    shape: str = ""  # of its result
+    cycles: int
+    flops: int
+    name: str
+    operation: str  # what most of it was traced from
+    shape: str  # of its result
 
 
 def kernels(hlo: str) -> list[Kernel]:
