@@ -33,8 +33,10 @@ class StopRequest:
 
     def agreed(self) -> bool:
         """Returns True if all processes stop now; each of them calls this equally often."""
-        self.requested = self._agree(self.requested)
-        return self.requested
+        agreed = self._agree(self.requested)
+        if agreed:  # if not, a signal may have come while the processes met, and counts at the next meeting
+            self.requested = True
+        return agreed
 
     def until(self, items: Iterable) -> Iterator:
         """Yields the same items, or raises `Stopped` once a stop is agreed."""
