@@ -13,7 +13,7 @@ from absl import flags
 
 from fume_jax.runtime.cli import COMPILATION_CACHE
 from fume_jax.runtime.errors import NOTHING_DONE, RUN_AGAIN, Stalled, UserError, explain, missing_platform
-from fume_jax.runtime.watchdog import RESUMES, Watchdog, ask_launcher, names
+from fume_jax.runtime.watchdog import RESUMES, Watchdog, ask_launcher, heartbeat_timeout, names
 
 _PLATFORM = flags.DEFINE_enum(
     "platform", None, ["cpu", "gpu", "tpu"], "Kind of device to compute on; without it, the best kind that JAX finds."
@@ -59,7 +59,8 @@ def joined(workdir: str | Path) -> Iterator[Callable[[bool], bool]]:
         # JAX's own service handles SIGTERM alone, and checkpoints that are written in the background upset its count.
         jax.config.update("jax_enable_preemption_service", False)
         # Both timeouts end the process in a crash, so that the barriers here, which name who is late, come first.
-        timeouts = dict.fromkeys(("initialization_timeout", "heartbeat_timeout_seconds"), _BARRIER_SECONDS.value + 60)
+        seconds = _BARRIER_SECONDS.value
+        timeouts = {"initialization_timeout": seconds + 60, "heartbeat_timeout_seconds": heartbeat_timeout(seconds)}
         jax.distributed.initialize(*found, cluster_detection_method="deactivate", **timeouts)
     watchdog = Watchdog(count, index, _BARRIER_SECONDS.value)
     try:

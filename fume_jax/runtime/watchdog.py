@@ -18,6 +18,9 @@ from fume_jax.runtime.errors import RUN_AGAIN, Stalled, UserError
 # Launchers by jax.distributed's names. Kubernetes is none: it starts single processes in the same environment.
 _LAUNCHERS = ("slurm", "ompi", "gcetpu", "gketpu")
 NO_FAULT = "none"
+# Seconds: beyond those that processes wait for one another, until a silent device is suspected; between looks; until
+# all must have answered; for parting.
+_GRACE, _LOOK, _ANSWER, _PARTING = 10, 5, 30, 5
 RESUMES = "the same command goes on from the last checkpoint"
 
 
@@ -26,6 +29,15 @@ def backends_initialized() -> bool:
     from jax._src import xla_bridge
 
     return xla_bridge.backends_are_initialized()
+
+
+def heartbeat_timeout(seconds: int) -> int:
+    """Returns the seconds after which JAX may give up a process that is silent, if `Watchdog` waits `seconds` for it.
+
+    JAX ends the others in a crash that names nobody, and hears of each process twice in this time only: it may notice
+    after half of it, and must not before the watchdog has told.
+    """
+    return 2 * (seconds + _GRACE + _LOOK + _ANSWER + 2 * _PARTING)
 
 
 def ask_launcher(
@@ -111,14 +123,14 @@ class Watchdog:
         """Ends this process if another failed or a device hangs, where the main thread may wait for ever."""
         rounds = collections.Counter()
         while True:
-            fault = self._get("fault", seconds=5)
+            fault = self._get("fault", seconds=_LOOK)
             if self._closing or fault == NO_FAULT:
                 return
             # `barrier` gives up sooner than this, so the main thread is not in it but waits for a device.
             waited, number = time.monotonic() - self._last_call, self._calls
-            if fault is None and number and waited > self._seconds + 10:
+            if fault is None and number and waited > self._seconds + _GRACE:
                 rounds[number] += 1
-                late = self._late(f"round {rounds[number]} after barrier {number}", 30)
+                late = self._late(f"round {rounds[number]} after barrier {number}", _ANSWER)
                 # Processes that are all alive may be compiling, and get more time.
                 if self._calls == number and (late or waited > 5 * self._seconds):
                     what = f"{late} gives no sign of life" if late else "no process gets anything from its devices"
@@ -142,7 +154,7 @@ class Watchdog:
     def _leave(self):
         # Process 0 ends last: without it the others would crash before they can report why they end.
         with contextlib.suppress(RuntimeError):
-            self._client.wait_at_barrier("parting", 5000)
+            self._client.wait_at_barrier("parting", 1000 * _PARTING)
         if self._index == 0:
             time.sleep(1)
 

@@ -1,4 +1,6 @@
-"""Larger layouts of processes and devices learn, read and count the same as one process with one device."""
+"""Larger layouts of processes and devices, and longer runs of them."""
+
+import signal
 
 import pytest
 
@@ -14,3 +16,11 @@ def test_every_layout_learns_reads_and_counts_the_same(tiny_dataset, tmp_path):
     for layout in LAYOUTS:
         for check in (small.assert_same_steps, small.assert_same_examples, small.assert_same_counts):
             check(said, layout)
+
+
+# JAX hears of each process every 75 s, and crashes if it misses that twice.
+@pytest.mark.soak
+@pytest.mark.parametrize("seconds", [15, 35, 55])
+def test_a_process_that_hangs_is_named_whenever_it_does(tiny_dataset, tmp_path, seconds):
+    long = ["--config.train.epochs=4000", "--config.eval.every_epochs=4000", "--config.checkpoint.every_epochs=4000"]
+    small.assert_named(tiny_dataset, tmp_path, signal.SIGSTOP, small.HANGS, *long, seconds=seconds)
