@@ -55,6 +55,7 @@ class PyramidPooling(nnx.Module):
     """Pyramid pooling (PSPNet, arXiv:1612.01105): context from 1, 2, 3 and 6 bins a side, merged with the input."""
 
     BINS = (1, 2, 3, 6)
+    SHARED = "cells_of_all_branches"  # scope of the operations that only one branch in four needs
 
     def __init__(self, channels: int, *, dtype, rngs: nnx.Rngs):
         branch = channels // len(self.BINS)
@@ -67,7 +68,9 @@ class PyramidPooling(nnx.Module):
         pool, place, own = self._matrices(height, width)
         cells = mix_pixels(pool, x.reshape(n, height * width, -1))
         # Each branch sees the cells of all, but only its own are placed: so all make one matrix product.
-        cells = nnx.relu(jnp.concatenate([branch(cells) for branch in self.branches], axis=-1))
+        with jax.named_scope(self.SHARED):
+            cells = jnp.concatenate([branch(cells) for branch in self.branches], axis=-1)
+        cells = nnx.relu(cells)
         context = mix_pixels(place, own[None].astype(x.dtype) * cells).reshape(x.shape)
         return nnx.relu(self.norm(self.merge(jnp.concatenate([x, context], axis=-1)), present))
 

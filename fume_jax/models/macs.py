@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from fume_jax.models.backbones import BACKBONES
+from fume_jax.models.fast_scnn import PyramidPooling
 from fume_jax.models.fume import FUME
 from fume_jax.models.layers import mix_pixels, resize_bilinear, resize_few_channels
 
@@ -35,7 +36,11 @@ def _macs(equation):
     kind, output = equation.primitive.name, equation.outvars[0].aval
     if kind == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
-        return output.size * math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+        macs = output.size * math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+        # By definition a branch of pyramid pooling convolves its own cells alone.
+        return (
+            macs // len(PyramidPooling.BINS) if PyramidPooling.SHARED in str(equation.source_info.name_stack) else macs
+        )
     if kind in ("conv_general_dilated", "custom_vjp_call"):
         if len(equation.invars) == 1:
             return 0  # a maximum over pixels
