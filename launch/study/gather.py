@@ -13,7 +13,7 @@ from launch import comparison
 from launch.comparison import ClassRow, MetricRow
 from launch.cv_scores import score_rows
 from launch.scored import Pooled
-from launch.study.cost import Cost, describe_device, measure_cost
+from launch.study.cost import Cost, describe_device, measure_costs
 
 # What is read of the logs of a training.
 CURVES = ("train/loss", "val/mean_iou", "val/balanced_accuracy")
@@ -66,7 +66,10 @@ def gather(folder: Path, main: str | None, *, timed: bool) -> Study:
     Raises UserError if there is no such folder or entry, or a file is damaged.
     """
     reference, others, left_out = comparison.load(folder, main, least=1)
-    entries = [_entry(folder, pooled, timed) for pooled in (reference, *others)]
+    pools = [reference, *others]
+    configs = [load_config(folder / pooled.runs[0].name) for pooled in pools]
+    costs = measure_costs(configs, timed=timed)
+    entries = [_entry(folder, *of) for of in zip(pools, configs, costs, strict=True)]
     metric_rows = comparison.compare_metrics(reference, others)
     class_rows = comparison.compare_classes(reference, others)
     caveats = comparison.caveats(reference, others, class_rows)
@@ -74,9 +77,8 @@ def gather(folder: Path, main: str | None, *, timed: bool) -> Study:
     return Study(folder, entries, metric_rows, class_rows, caveats, left_out, device)
 
 
-def _entry(folder, pooled, timed):
-    config = load_config(folder / pooled.runs[0].name)
+def _entry(folder, pooled, config, cost):
     scores = {row["metric"]: row for row in score_rows(pooled)}
     logs = [read_scalars(folder / run.name) for run in pooled.runs]
     curves = {tag: [log[tag] for log in logs if tag in log] for tag in CURVES}
-    return Entry(pooled, config, scores, measure_cost(config, timed=timed), curves)
+    return Entry(pooled, config, scores, cost, curves)

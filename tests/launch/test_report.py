@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import html.parser
 import math
+import types
 
 import numpy as np
 import pytest
@@ -71,14 +72,25 @@ def test_the_main_entry_comes_first_with_scores_and_sizes_of_its_model(study):
     assert math.isnan(study.main.cost.milliseconds)
 
 
-def test_models_are_timed_once_each(study, monkeypatch):
-    timed = []
-    monkeypatch.setattr(cost, "_time", lambda *arguments: timed.append(arguments) or 2.0)
-    cost._measure.cache_clear()
-    costs = [cost.measure_cost(entry.config, timed=True) for entry in study.entries]
-    cost._measure.cache_clear()
-    assert [found.milliseconds for found in costs] == [2.0, 2.0, 2.0]
-    assert len(timed) == 2, "reference and the worse one are the same model"
+def test_models_are_timed_once_each_and_in_turns(study, monkeypatch):
+    # On a machine that gets slower with every call, masks alone take half of the time.
+    now, called = [0.0], []
+
+    def compile_model(model):
+        def call():
+            called.append(model.options.tasks)
+            now[0] += (1 if model.options.tasks == "segmentation" else 2) * 1e-3 * (1 + len(called) // 2)
+
+        return call
+
+    monkeypatch.setattr(cost, "_compile", compile_model)
+    monkeypatch.setattr(cost, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+    costs = cost.measure_costs([entry.config for entry in study.entries], timed=True)
+    assert called[:4] == ["both", "segmentation"] * 2
+    assert len(called) == 2 * (cost.WARM_UP + cost.TURNS), "reference and the worse one are the same model"
+    assert costs[0].milliseconds == costs[1].milliseconds == pytest.approx(2 * costs[2].milliseconds, rel=0.1)
+    assert costs[0].milliseconds == pytest.approx(2 * (1 + cost.WARM_UP + cost.TURNS / 2), rel=0.1)
+    costs = [dataclasses.replace(found, milliseconds=2.0) for found in costs]
     entries = [dataclasses.replace(entry, cost=own) for entry, own in zip(study.entries, costs, strict=True)]
     table = tables.create_tables(dataclasses.replace(study, entries=entries, device="a CPU"))[2]
     assert table.head[-2:] == ["ms a pair", "pairs a second"] and table.rows[0][-2:] == ["2.00", "500"]
