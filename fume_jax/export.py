@@ -59,7 +59,7 @@ def main() -> None:
     parities, source = export_run(workdir, _FORMAT.value, path, **options)
     rows = [("", "max error", "same class", "of")]
     rows += [(p.output, f"{p.max_error:.1e}", f"{p.agreement:.4%}", f"{p.decisions:,}") for p in parities]
-    print(f"Wrote {path}. Compared with the model on {source}:\n{aligned(rows)}")
+    print(f"Wrote {path}. Compared with the model, with both gases and with one, on {source}:\n{aligned(rows)}")
     if _TRITON.value:
         print(f"Wrote {write_repository(Path(_TRITON.value), path)} for Triton.")
 

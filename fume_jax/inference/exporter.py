@@ -25,7 +25,7 @@ from fume_jax.inference.quality import read_examples
 from fume_jax.models.fume import MIN_SIZE
 from fume_jax.runtime import files
 from fume_jax.runtime.errors import UserError
-from fume_jax.schema import GASES
+from fume_jax.schema import GAS, GASES
 from fume_jax.training.checkpoint import only_weights
 
 # Pairs to compare on; each is compared with one of its gases absent too.
@@ -96,7 +96,8 @@ def export_run(
     if gas_margin is not None and not 0 <= gas_margin < math.inf:
         raise UserError(f"--gas_margin={gas_margin}: expected a number of at least 0, such as 3.")
     model = JaxBackend(workdir, dtype, gas_bias, gas_margin)
-    if (gas_bias or gas_margin) and not model.card.segmented:
+    changed = bool(gas_bias) or gas_margin is not None
+    if changed and not model.card.segmented:
         raise UserError(f"--gas_bias and --gas_margin are for models that segment gas, which {workdir} does not.")
     # Each compilation may round sums in half precision in another order.
     half = format == "weights" or (native and model.card.config["model"]["dtype"] != "float32")
@@ -114,6 +115,9 @@ def export_run(
             parities += compare_end_to_end(model, exported, pairs)
         if "int8" not in options:
             _check(parities, HALF if half else EXACT, source)
+        if changed:
+            found, before = (_frames_with_gas(x, batches[1]) for x in (model, JaxBackend(workdir, dtype)))
+            source += f"; gas is found in {found} of their frames, in {before} without the change"
         if path.is_dir():  # of earlier weights; other files in it stay
             for file in part.iterdir():
                 os.replace(file, path / file.name)
@@ -170,6 +174,13 @@ def compare(a: Backend, b: Backend, batches: Iterable[Inputs]) -> list[Parity]:
     return [Parity(name, errors[name], agreed[name] / decisions[name], decisions[name]) for name in errors]
 
 
+def _frames_with_gas(model, batch):
+    """Counts the frames of a batch in which a model finds any gas."""
+    outputs, present = model(**batch), dict(zip(GASES, batch["modality_mask"].T, strict=True))
+    masks = {gas: outputs[f"{gas}_seg_logits"].argmax(-1) for gas in model.card.segmented}
+    return int(sum(((mask == GAS).any((1, 2)) * present[gas]).sum() for gas, mask in masks.items()))
+
+
 def compare_end_to_end(model: Backend, exported: OnnxBackend, pairs: Sequence[dict]) -> list[Parity]:
     """Compares what an ONNX file with `end_to_end` makes of frames with what a `Predictor` does.
 
@@ -215,7 +226,8 @@ def _pairs(card: ModelCard, data) -> tuple[list[dict[str, np.ndarray]], str]:
     """Returns pairs of frames to compare on, and where they are from."""
     path = data or card.config["data"]["path"]
     if data or os.path.isdir(path):
-        return _dataset_pairs(path), f"the test split of {path}"
+        pairs = _dataset_pairs(path)
+        return pairs, f"{len(pairs)} pairs of the test split of {path}"
     examples = pretrained_examples().values()
     pairs = [{gas: read_frame(file) for gas, file in files.items()} for files in examples]
     return pairs, "the examples of the pretrained model"

@@ -35,6 +35,7 @@ from fume_jax.training.checkpoint import load_config, save_config
 from fume_jax.training.scoring import score_run
 from tests import golden
 from tests.commands import assert_refused, run
+from tests.inference.test_openvino_backend import installed
 from tests.runtime.test_preflight import on_small_disk
 
 HEIGHT, WIDTH = 64, 96
@@ -46,6 +47,7 @@ METRICS = {"step": 7, "test/iou_gas": 0.5, "val/temperature": 1.5, "training_fra
 def card_and_model(name, backbone=None):
     config = fume.get_config(name)
     config.data.height, config.data.width = HEIGHT, WIDTH
+    config.data.path = "data/that/nobody/has"  # whoever tests may have rendered that of the config
     weights = golden.state_dict(name)
     if backbone:
         config.model.backbone = backbone
@@ -101,7 +103,9 @@ def test_a_bias_of_gas_changes_the_logits_of_gas_alone(folders, tmp_path, name):
     assert after.card.training_frames == before.card.training_frames == METRICS["training_frames"]
 
 
-@pytest.mark.parametrize("format", ["weights", "onnx", "torch", "stablehlo"])
+@pytest.mark.parametrize(
+    "format", ["weights", "onnx", "torch", "stablehlo", pytest.param("openvino", marks=installed("openvino"))]
+)
 def test_a_margin_of_gas_takes_it_out_of_frames_that_are_not_certain(folders, tmp_path, format):
     inputs = batch(3)
     logits = [JaxBackend(folders / "fume")(**inputs)[f"{gas}_seg_logits"] for gas in GASES]
@@ -116,6 +120,15 @@ def test_a_margin_of_gas_takes_it_out_of_frames_that_are_not_certain(folders, tm
             assert certain or (x.argmax(-1) != GAS).all()
             lowered = 0 if certain else 1.01
             np.testing.assert_allclose(x, expected + np.float32([0, 0, bias - lowered]), atol=2e-3)
+
+
+def test_an_export_says_in_how_many_frames_a_changed_model_finds_gas(folders, tmp_path):
+    # With a bias every frame of the four examples has gas, which no margin below its size takes away.
+    for number, (margin, found) in enumerate([(0.0, 4), (1e6, 0)]):
+        path = tmp_path / f"{number}"
+        _, source = exporter.export_run(folders / "fume", "weights", path, gas_bias=1e3, gas_margin=margin)
+        words = rf"examples of the pretrained model; gas is found in {found} of their frames, in [0-4] without the change"
+        assert re.search(words, source), source
 
 
 def check_export(model, folder, format, counts):
