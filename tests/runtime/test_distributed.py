@@ -177,6 +177,7 @@ def assert_named(dataset, tmp_path, number, words, *options, seconds=0):
         [printed] = finished(running[:1], [75])
     finally:
         running[1].kill()
+        running[1].communicate()
     assert re.search(words, printed), printed
     assert "the same command goes on from the last checkpoint" in printed
     assert "Traceback" not in printed
