@@ -150,6 +150,10 @@ def test_a_run_starts_from_another_and_scores_it_first(trained, tiny_dataset, tm
     loaded = re.search(rf"\d+ arrays loaded from step (\d+) of {workdir}\ncompiled", printed)
     before, after = (json.loads((folder / "validation.json").read_text()) for folder in (workdir, tmp_path))
     assert after["0"] == pytest.approx(before[loaded[1]], rel=1e-3)
+    result = run("fume_jax.evaluate", f"--workdir={tmp_path}", "--split=val")
+    assert result.returncode == 0, result.stderr
+    words = f"Best checkpoint: step 0 of {tmp_path}, what it started from, since no training did better"
+    assert words in result.stdout
 
 
 @pytest.mark.slow

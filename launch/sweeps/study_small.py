@@ -1,4 +1,4 @@
-"""A study of simulated frames that fits on a laptop: 24 runs, FUME and seven that differ in one thing, three seeds each.
+"""A study of simulated frames for a laptop: 24 runs, FUME and seven that differ in one thing, of three seeds.
 
     python -m datasets.synthetic_ogi --data_dir=data --name=demo
     python -m launch.sweep --sweep=launch/sweeps/study_small.py --parallel=2

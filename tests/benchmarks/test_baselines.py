@@ -8,10 +8,11 @@ import pytest
 import torch
 from flax import nnx
 
-from benchmarks import jax_baseline, torch_baseline
+from benchmarks import exported_baseline, jax_baseline, torch_baseline
 from benchmarks.jax_baseline import RECIPE, depthwise_lowering, random_batch
 from configs import fume
 from fume_jax import config
+from fume_jax.inference.backends import nhwc
 from fume_jax.models import architecture, depthwise
 from fume_jax.schema import CLASSES, GASES, MASK_CLASSES, batch_spec
 
@@ -55,6 +56,18 @@ def test_pytorch_infers_and_takes_training_steps(half):
     before = [parameter.clone() for parameter in step._network.parameters()]
     assert step() is step and step.memory_bytes == 0
     assert not all(map(torch.equal, before, step._network.parameters()))
+
+
+@pytest.mark.slow
+def test_onnx_runtime_computes_the_logits_of_the_same_model():
+    batch = random_batch(1, 64, 64)
+    found = [nhwc(x) for x in exported_baseline.Inference(batch, runtime="onnxruntime")._predict_fn()]
+    model = jax_baseline._create_model_fn("float32", None)()
+    model.eval()
+    expected = model(*(batch[name] for name in ("co2_frame", "ch4_frame", "modality_mask")))
+    assert len(found) == len(expected) == 3
+    for x in expected.values():
+        assert any(x.shape == y.shape and np.allclose(x, y, rtol=0, atol=1e-6) for y in found)
 
 
 def test_both_take_another_encoder():

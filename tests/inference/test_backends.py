@@ -127,7 +127,9 @@ def test_an_export_says_in_how_many_frames_a_changed_model_finds_gas(folders, tm
     for number, (margin, found) in enumerate([(0.0, 4), (1e6, 0)]):
         path = tmp_path / f"{number}"
         _, source = exporter.export_run(folders / "fume", "weights", path, gas_bias=1e3, gas_margin=margin)
-        words = rf"examples of the pretrained model; gas is found in {found} of their frames, in [0-4] without the change"
+        words = (
+            rf"examples of the pretrained model; gas is found in {found} of their frames, in [0-4] without the change"
+        )
         assert re.search(words, source), source
 
 
