@@ -74,27 +74,14 @@ def export_run(
     Returns the comparison of each output, and a description of the frames. Raises UserError, and writes nothing, if
     `workdir` is no run, a package is missing, `path` holds something else, or the export differs.
     """
-    backend, suffix = backend_class(format), FORMATS[format].suffix
-    if suffix and path.suffix != suffix:
-        raise UserError(f"--output={path} does not end in {suffix}, as files of --format={format} do.")
-    if path.exists() and not (path.is_dir() if format == "weights" else path.is_file()):
-        raise UserError(f"--output={path} is a {'folder' if path.is_dir() else 'file'} already; choose another name.")
-    if path.is_dir() and any(path.iterdir()) and not only_weights(path):
-        raise UserError(f"--output={path} holds something else already; choose a new folder.")
+    backend = backend_class(format)
+    _check_path(path, format)
     options = {name: value for name, value in options.items() if value}
-    for name in options:
-        if format not in FORMATS_OF_OPTION[name]:
-            raise UserError(f"--{name} is for --format={' and '.join(FORMATS_OF_OPTION[name])}, not for {format}.")
-    if len(options) > 1:
-        raise UserError(f"{' and '.join(f'--{name}' for name in options)} do not go together; choose one of them.")
+    _check_options(format, options, gas_bias, gas_margin)
     # StableHLO computes as the run does; the others in float32, which accelerators round unless set otherwise.
     native = format == "stablehlo"
     dtype = None if native else "float32"
     precision = contextlib.nullcontext() if native else jax.default_matmul_precision("highest")
-    if not math.isfinite(gas_bias):
-        raise UserError(f"--gas_bias={gas_bias}: expected a number such as -0.7.")
-    if gas_margin is not None and not 0 <= gas_margin < math.inf:
-        raise UserError(f"--gas_margin={gas_margin}: expected a number of at least 0, such as 3.")
     model = JaxBackend(workdir, dtype, gas_bias, gas_margin)
     changed = bool(gas_bias) or gas_margin is not None
     if changed and not model.card.segmented:
@@ -126,6 +113,28 @@ def export_run(
                 os.replace(part.with_suffix(".bin"), path.with_suffix(".bin"))
             os.replace(part, path)
     return parities, source
+
+
+def _check_path(path, format):
+    suffix = FORMATS[format].suffix
+    if suffix and path.suffix != suffix:
+        raise UserError(f"--output={path} does not end in {suffix}, as files of --format={format} do.")
+    if path.exists() and not (path.is_dir() if format == "weights" else path.is_file()):
+        raise UserError(f"--output={path} is a {'folder' if path.is_dir() else 'file'} already; choose another name.")
+    if path.is_dir() and any(path.iterdir()) and not only_weights(path):
+        raise UserError(f"--output={path} holds something else already; choose a new folder.")
+
+
+def _check_options(format, options, gas_bias, gas_margin):
+    for name in options:
+        if format not in FORMATS_OF_OPTION[name]:
+            raise UserError(f"--{name} is for --format={' and '.join(FORMATS_OF_OPTION[name])}, not for {format}.")
+    if len(options) > 1:
+        raise UserError(f"{' and '.join(f'--{name}' for name in options)} do not go together; choose one of them.")
+    if not math.isfinite(gas_bias):
+        raise UserError(f"--gas_bias={gas_bias}: expected a number such as -0.7.")
+    if gas_margin is not None and not 0 <= gas_margin < math.inf:
+        raise UserError(f"--gas_margin={gas_margin}: expected a number of at least 0, such as 3.")
 
 
 def write_quantized(format: str, path: Path, model: JaxBackend, data: str | None) -> str:
