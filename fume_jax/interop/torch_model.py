@@ -160,9 +160,11 @@ class TorchFUME(nn.Module):
         margin = self.options.gas_margin
         if self.training or not margin:
             return logits
-        lead = (logits[:, GAS] - logits[:, :GAS].amax(1)).amax((1, 2))
-        lowered = torch.where(lead < margin, lead.clamp(min=0) + ROUNDING, 0.0)
-        return torch.cat([logits[:, :GAS], logits[:, GAS:] - lowered[:, None, None, None]], 1)
+        gas, others = logits[:, GAS:], logits[:, :GAS]
+        lead = (gas - others.amax(1, keepdim=True)).amax((1, 2, 3), keepdim=True)
+        between = _over_neighbors(torch.maximum, gas) - _over_neighbors(torch.minimum, others).amax(1, keepdim=True)
+        lowered = between.amax((1, 2, 3), keepdim=True).clamp(min=0) + ROUNDING
+        return torch.cat([others, gas - torch.where(lead < margin, lowered, 0.0)], 1)
 
     def _classify(self, features, present):
         if self.options.has_streams:
@@ -180,3 +182,9 @@ class TorchFUME(nn.Module):
         # An example without any gas has the logits of frames of zeros.
         weights = torch.where(weights.sum(1, keepdim=True) > 0, weights, torch.ones_like(weights))
         return (logits * weights[..., None]).sum(1) / weights.sum(1, keepdim=True)
+
+
+def _over_neighbors(reduce, x):
+    """Reduces neighbours of `x` [N, C, H, W], two by two: [N, C, H - 1, W - 1]."""
+    x = reduce(x[:, :, 1:], x[:, :, :-1])
+    return reduce(x[..., 1:], x[..., :-1])

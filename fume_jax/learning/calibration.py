@@ -7,6 +7,8 @@ from scipy import optimize, special
 
 # Temperatures beyond these are those of too few examples, all of them right or all of them wrong.
 TEMPERATURES = 0.1, 10.0
+# Fewer examples say nothing about a temperature.
+FEWEST = 20
 # Share of the validation examples that are sure enough for their class to be used.
 COVERAGE = 0.8
 
@@ -39,16 +41,18 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bi
 def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Finds the temperature by which `soften` makes labels most likely (Guo et al. 2017, arXiv:1706.04599).
 
-    `probabilities` are float [N, C] and `labels` int [N]. The result is within `TEMPERATURES`; NaN without examples.
+    `probabilities` are float [N, C] and `labels` int [N]. The result is 1, which changes nothing, where they do not
+    tell: of fewer than `FEWEST` examples, or where it would not be within `TEMPERATURES`.
     """
-    if not len(labels):
-        return np.nan
+    if len(labels) < FEWEST:
+        return 1.0
     logits, own = _logits(probabilities), (np.arange(len(labels)), labels)
 
     def loss(logarithm):
         return -special.log_softmax(logits / np.exp(logarithm), -1)[own].mean()
 
-    return float(np.exp(optimize.minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded").x))
+    found = float(np.exp(optimize.minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded").x))
+    return 1.0 if np.isclose(found, TEMPERATURES, rtol=0.01).any() else found
 
 
 def soften(probabilities: np.ndarray, temperature: float) -> np.ndarray:

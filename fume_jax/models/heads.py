@@ -74,17 +74,26 @@ class GasMargin(nnx.Module):
         self.deterministic = False
 
     def __call__(self, logits: jax.Array) -> jax.Array:
-        """Maps logits [N, H, W, 3] to those in which gas leads nowhere, or to themselves."""
+        """Maps logits [N, H, W, 3] to those in which gas leads nowhere, also once enlarged, or to themselves."""
         if not (self.deterministic and self.margin):
             return logits
-        lead = (logits[..., GAS] - logits[..., :GAS].max(-1)).max((1, 2))
-        lowered = jnp.where(lead < self.margin, jnp.maximum(lead, 0) + ROUNDING, 0)
+        gas, others = logits[..., GAS], logits[..., :GAS]
+        lead = (gas - others.max(-1)).max((1, 2))
+        # Between pixels of which one is tube and the other background, gas may lead though it does so in neither.
+        between = _over_neighbors(jnp.maximum, gas) - _over_neighbors(jnp.minimum, others).max(-1)
+        lowered = jnp.where(lead < self.margin, jnp.maximum(between.max((1, 2)), 0) + ROUNDING, 0)
         return logits.at[..., GAS].add(-lowered[:, None, None])
 
     def set_view(self, deterministic: bool | None = None) -> None:
         """Sets what `flax.nnx.view` may change."""
         if deterministic is not None:
             self.deterministic = deterministic
+
+
+def _over_neighbors(reduce, x):
+    """Reduces neighbours of `x` [N, H, W, ...], two by two: [N, H - 1, W - 1, ...]."""
+    x = reduce(x[:, 1:], x[:, :-1])
+    return reduce(x[:, :, 1:], x[:, :, :-1])
 
 
 class ClassificationHead(nnx.Module):

@@ -8,7 +8,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from fume_jax.learning.bootstrap import bootstrap_intervals
 from fume_jax.learning.calibration import (
-    TEMPERATURES,
+    FEWEST,
     confidence_at,
     expected_calibration_error,
     fit_temperature,
@@ -169,11 +169,15 @@ def test_the_temperature_that_sharpened_probabilities_is_found_and_taken_back():
         assert expected_calibration_error(soften(given, temperature), labels) < 0.02
 
 
-def test_probabilities_that_are_always_right_or_wrong_or_missing_have_a_temperature_within_bounds():
-    certain, labels = np.eye(3)[[0, 1, 2]], np.arange(3)
-    assert fit_temperature(top(0.9, 0.8, 0.7), np.zeros(3, int)) == pytest.approx(TEMPERATURES[0], rel=0.01)
-    assert fit_temperature(certain, labels[::-1]) == pytest.approx(TEMPERATURES[1], rel=0.01)
-    assert np.isnan(fit_temperature(np.zeros((0, 3)), np.zeros(0, int)))
+def test_examples_that_are_few_or_always_right_or_wrong_do_not_tell_a_temperature():
+    certain, labels = np.eye(3)[np.arange(30) % 3], np.arange(30) % 3
+    assert fit_temperature(top(*np.linspace(0.7, 0.9, 30)), np.zeros(30, int)) == 1.0
+    assert fit_temperature(certain, 2 - labels) == 1.0
+    unsure = top(*np.full(30, 0.9))
+    wrong = np.where(np.arange(30) % 3, 0, 1)
+    assert fit_temperature(unsure, wrong) > 1.5
+    assert fit_temperature(unsure[: FEWEST - 1], wrong[: FEWEST - 1]) == 1.0
+    assert fit_temperature(np.zeros((0, 3)), np.zeros(0, int)) == 1.0
     assert np.isfinite(soften(certain, 2.0)).all()
 
 

@@ -10,6 +10,7 @@ from flax import nnx
 from fume_jax.models import count_parameters, create_model
 from fume_jax.models.heads import GasMargin
 from fume_jax.models.layers import CallAlike, average_weights, resize_bilinear
+from fume_jax.schema import BACKGROUND, GAS, TUBE
 
 
 @pytest.fixture(scope="module")
@@ -187,17 +188,33 @@ def test_pooling_bins_overlap_by_the_rule_of_pytorch():
 
 
 def test_gas_that_leads_nowhere_by_the_margin_is_taken_out():
-    # Two frames of two pixels: gas leads the better of the other classes by 2 and -1, and by 4 and 1.
-    logits = jnp.asarray([[[[0.0, 1, 3], [2, 0, 1]]], [[[-1.0, 0, 4], [0, -3, 1]]]])
+    # Two frames of two by two pixels: gas leads the better of the other classes by at most 2, and by at most 4.
+    rows = [[[0.0, 1, 3], [2, 0, 1]], [[-1.0, 0, 4], [0, -3, 1]]]
+    logits = jnp.asarray([[row, row] for row in rows])
     margin = GasMargin(3.0)
     np.testing.assert_array_equal(margin(logits), logits)  # in training
     margin.eval()
     found = np.asarray(margin(logits))
-    np.testing.assert_allclose(found[0], [[[0, 1, 0.99], [2, 0, -1.01]]], atol=1e-6)
+    # Between its pixels the other classes may be as low as 0, and gas as high as 3.
+    np.testing.assert_allclose(found[0], [[[0, 1, -0.01], [2, 0, -2.01]]] * 2, atol=1e-6)
     np.testing.assert_array_equal(found[1], logits[1])
     none = GasMargin(0.0)
     none.eval()
     np.testing.assert_array_equal(none(logits), logits)
+
+
+def test_gas_below_the_margin_is_nowhere_once_logits_are_enlarged():
+    # Tube beside background, and gas a little below either.
+    logits = np.zeros((1, 6, 8, 3), np.float32)
+    logits[:, :, :4, TUBE] = logits[:, :, 4:, BACKGROUND] = 5
+    logits[..., GAS] = 4.9
+    logits[0, 2, 3, GAS] = 6
+    margin = GasMargin(3.0)
+    margin.eval()
+    both = jnp.asarray(logits), margin(jnp.asarray(logits))
+    enlarged = [np.asarray(resize_bilinear(x, 24, 32)).argmax(-1) for x in both]
+    assert (enlarged[0] == GAS).any()
+    assert not (enlarged[1] == GAS).any()
 
 
 def test_resize_uses_half_pixel_centres():
