@@ -113,7 +113,8 @@ def write_report(
         earlier = _earlier_scores(folder / "metrics.json", source, console)
         further = _measure_training_frames(loader, by_products) if training_data else {}
         content = earlier | source | further
-        start = ", what it started from, since no training did better" * (step == 0 and config.init_from is not None)
+        unchanged = step == 0 and config.init_from is not None
+        start = f", what it started from: no step did better in {config.checkpoint.best_metric}" * unchanged
         write_scores(folder, f"Best checkpoint: step {step} of {workdir}{start}", content, results, scores, dataset)
     # What follows may fail without harm to the scores.
     attention_fn = create_attention_fn(config, mesh)

@@ -23,7 +23,7 @@ from fume_jax.runtime.errors import DONE, PARTLY_DONE, RUN_AGAIN, UserError
 from fume_jax.runtime.mesh import abstract_batch, assert_equal, check_batch_size, create_mesh
 from fume_jax.runtime.preemption import Stopped, StopRequest
 from fume_jax.training import setup
-from fume_jax.training.checkpoint import save_config, save_dataset
+from fume_jax.training.checkpoint import load_config, save_config, save_dataset
 from fume_jax.training.finetune import init_from_run
 from fume_jax.training.logger import Logger, Throughput
 from fume_jax.training.loop_state import LoopState
@@ -180,6 +180,12 @@ def _start(config, tx, checkpoints, abstract_state, mesh, console):
     if config.init_from is not None:
         state, summary = init_from_run(config.init_from, state, mesh)
         console.info(summary)
+        before, now = (x.model.gas_margin for x in (load_config(config.init_from), config))
+        if before != now:
+            console.warn(
+                f"config.model.gas_margin is {now:g}, and {before:g} in {config.init_from}: the less, the more gas is "
+                f"found, also where there is none. --config.model.gas_margin={before:g} keeps it."
+            )
         # Saved, since the other run may have another best checkpoint when this one resumes.
         checkpoints.save(state, loop_state.to_json() | {"devices": mesh.size})
     return state, loop_state
