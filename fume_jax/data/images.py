@@ -47,8 +47,8 @@ _UPRIGHT = {
 # of a block, that may be incomplete without it.
 _EOI, _LAST_BYTES, _LAST_SHARE, _BLOCK = b"\xff\xd9", 64, 1 / 16, 16
 
-# OpenCV warns of every tag of a TIFF file that it does not know.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+# OpenCV warns of every tag of a TIFF file that it does not know, and logs what is wrong with a file that it refuses.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_FATAL)
 if os.environ.get(LIMIT):
     Image.MAX_IMAGE_PIXELS = max_pixels()  # Pillow has a limit of its own, which must not be lower
 

@@ -8,6 +8,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageCms
 
 from fume_jax.data.faults import LIMIT
@@ -320,6 +321,16 @@ def test_a_file_of_more_bytes_than_any_frame_is_not_read(tmp_path):
         file.truncate(10**10)  # sparse
     with pytest.raises(UnreadableFrame, match="10,000 MB is more than 40 megapixels"):
         read_frame(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_deep_picture_that_is_cut_off_is_refused_and_its_decoder_is_silent(tmp_path, capfd, compression):
+    path, noise = tmp_path / "deep.tif", np.random.default_rng(0).integers(0, 65536, (200, 100))
+    tifffile.imwrite(path, noise.astype(np.uint16), compression=compression)
+    path.write_bytes(path.read_bytes()[:20_000])
+    with pytest.raises(UnreadableFrame, match="damaged"):
+        read_pixels(path)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_what_is_no_file_is_told_and_never_waited_for(tmp_path):
