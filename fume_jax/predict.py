@@ -62,7 +62,7 @@ flags.adopt_module_key_flags(model_flags)
 
 def main() -> int:
     """Predicts as the flags say; returns the exit code."""
-    from fume_jax.data.recording_list import AUTO, Recording, read_recordings
+    from fume_jax.data.recording_list import AUTO, Recording, read_recordings, unread_columns
     from fume_jax.data.scale import parse_range
     from fume_jax.data.sources import open_source
     from fume_jax.inference.output import PRODUCTS, output_folder
@@ -81,6 +81,8 @@ def main() -> int:
             if flag.present:
                 raise UserError(f"--{flag.name} and --recordings do not go together; the table has a column for it.")
         recordings, share = read_recordings(_RECORDINGS.value), _parse_share(_SHARE.value)
+        for note in unread_columns(_RECORDINGS.value):
+            print(f"note: {note}")
         with StopRequest() as stop:
             options |= {"batch_size": _BATCH_SIZE.value, "rate": _RATE.value, "share": share, "stop": stop}
             return predict_recordings(_load(), recordings, _OUTPUT.value, **options)

@@ -33,7 +33,7 @@ _ONE_DEVICE = "a share has one GPU or TPU chip at most, so raise --shares instea
 def main(options: list[str]) -> int:
     """Predicts the list, or shows how far it is, with these arguments for each share; returns the exit code."""
     # Imported after the flags are parsed, so that --help and a mistake in a flag answer at once.
-    from fume_jax.data.recording_list import read_recordings
+    from fume_jax.data.recording_list import read_recordings, unread_columns
     from fume_jax.inference.recordings import write_table
     from launch import shares as own
 
@@ -60,6 +60,8 @@ def main(options: list[str]) -> int:
     if engines.DRY_RUN.value:
         print(backend.preview(shares))
         return DONE
+    for note in unread_columns(_RECORDINGS.value):
+        print(f"note: {note}")
     with lock(folder, doing="launching", flag="--output"), StopRequest() as stop:
         busy = _find_busy(folder, names)
         for share in shares:

@@ -369,6 +369,14 @@ def test_mistakes_in_a_prediction_are_said_in_plain_words(tmp_path, arguments, w
     assert not (tmp_path / "out").exists()
 
 
+def test_columns_of_a_list_of_recordings_that_are_not_read_are_told(tmp_path):
+    (tmp_path / "list.csv").write_text("id,co2,ch4,mm\na,a.png,,0.5\n")
+    arguments = [f"--recordings={tmp_path / 'list.csv'}", f"--output={tmp_path / 'out'}", "--workdir=nowhere"]
+    result = run("fume_jax.predict", *arguments)
+    assert result.returncode == 1
+    assert f"note: {tmp_path / 'list.csv'} has columns that are not read: mm; known are" in result.stdout
+
+
 def test_the_largest_frame_is_a_flag(tmp_path, frames):
     arguments = [f"--co2={frames / 'co2/a.png'}", f"--output={tmp_path / 'out'}", "--max_megapixels=0.01"]
     result = run("fume_jax.predict", *arguments)

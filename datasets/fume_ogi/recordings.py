@@ -72,7 +72,7 @@ class Describer:
             self._rows[line.cells[column]] = line.cells
         self.notes.append(f"{path}: {len(lines)} recordings")
         known = {column, *FURTHER_COLUMNS, *(LIST_COLUMNS if column == LIST_COLUMN else ())}
-        if unknown := [name for name in (lines[0].cells if lines else ()) if name not in known]:
+        if unknown := table_read.unread(known):
             told = f"{path} has columns that are not read: {', '.join(unknown)}; known are {', '.join(FURTHER_COLUMNS)}"
             self.notes.append(told)
 

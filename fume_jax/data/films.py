@@ -13,10 +13,12 @@ from fume_jax.data.faults import UnreadableFrame
 from fume_jax.data.gray import luminance, to_levels
 from fume_jax.data.images import IMAGE_SUFFIXES, LEVELS, PALETTE_NOTE, is_colored
 from fume_jax.data.scale import RECORDING, SAMPLED, Limits, find_limits
-from fume_jax.data.stacks import Stack, open_stack
+from fume_jax.data.stacks import SUFFIXES, Stack, open_stack
 from fume_jax.runtime.errors import UserError
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".wmv", ".mpg", ".mpeg", ".ts", ".ogv")
+# Names of files that hold many frames; those of TIFF may be images.
+PLAIN_FILM_SUFFIXES = (*VIDEO_SUFFIXES, *SUFFIXES)
 
 
 class Film(NamedTuple):

@@ -5,11 +5,10 @@ import math
 import os
 from pathlib import Path
 
-from fume_jax.data.films import VIDEO_SUFFIXES
+from fume_jax.data.films import PLAIN_FILM_SUFFIXES
 from fume_jax.data.images import IMAGE_SUFFIXES
 from fume_jax.data.matching import gas_of, name_without_gas
 from fume_jax.data.scale import RECORDING, Limits, parse_range
-from fume_jax.data.stacks import SUFFIXES
 from fume_jax.data.table import as_id, as_number, read_table
 from fume_jax.runtime.errors import UserError
 from fume_jax.runtime.names import file_name
@@ -21,8 +20,7 @@ FURTHER_COLUMNS = ("offset_s", "range", "mm_per_pixel", "start_s", "stop_s", "ph
 # Where they are described.
 PAGE = "docs/prediction.md"
 AUTO = "auto"
-# Files of many frames that a folder may hold; those of TIFF may be images.
-PLAIN_FILM_SUFFIXES = (*VIDEO_SUFFIXES, *SUFFIXES)
+# Files of many frames that a folder may hold.
 FILM_SUFFIXES = (*PLAIN_FILM_SUFFIXES, ".tif", ".tiff")
 
 
@@ -52,7 +50,8 @@ def read_recordings(path: str) -> list[Recording]:
     """Reads a table of recordings, whose paths are relative to its folder, or finds those of a folder.
 
     A folder holds a folder for each recording, in which files or folders are named for their gas, such as `co2.seq`; or
-    films that are, such as `bottle3_co2.seq` and `bottle3_ch4.seq`.
+    films that are, such as `bottle3_co2.seq` and `bottle3_ch4.seq`. One that holds `co2` and `ch4` itself, folders or
+    films, is one recording.
 
     Raises UserError that names every row at fault, or if there is no recording.
     """
@@ -60,6 +59,15 @@ def read_recordings(path: str) -> list[Recording]:
     if not found:
         raise UserError(f"{path} holds no recording; {PAGE} says how they are listed or named.")
     return found
+
+
+def unread_columns(path: str) -> tuple[str, ...]:
+    """Returns notes for the user on the columns of a table of recordings that are not read, such as misspelt ones."""
+    if Path(path).is_dir():
+        return ()
+    unread = read_table(Path(path), (COLUMNS,), PAGE).unread({*COLUMNS, *FURTHER_COLUMNS})
+    known = ", ".join(FURTHER_COLUMNS)
+    return (f"{path} has columns that are not read: {', '.join(unread)}; known are {known}",) if unread else ()
 
 
 def _of_table(path):
@@ -125,12 +133,13 @@ def _of_folder(folder):
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
-        if path.is_dir():
+        of_gas = path.stem.lower() in GASES
+        if path.is_dir() and not of_gas:
             for gas, child in _of_gases(path):
                 add(path.name, gas, child)
-        elif path.suffix.lower() in FILM_SUFFIXES and (gas := gas_of(path.stem)):
-            # Of a film that has the name of its gas alone, the folder names the recording.
-            add(folder.resolve().name if path.stem.lower() in GASES else name_without_gas(path), gas, path)
+        elif (path.is_dir() or path.suffix.lower() in FILM_SUFFIXES) and (gas := gas_of(path.stem)):
+            # Of what has the name of its gas alone, the folder names the recording.
+            add(folder.resolve().name if of_gas else name_without_gas(path), gas, path)
     return [Recording(name, **paths) for name, paths in found.items()]
 
 

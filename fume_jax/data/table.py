@@ -9,7 +9,7 @@ import dataclasses
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from fume_jax.runtime.errors import UserError
@@ -42,10 +42,15 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """The rows of a table without empty ones, and the columns that it was recognised by."""
+    """The rows of a table without empty ones, the columns that it was recognised by, and all that it has."""
 
     form: Sequence[str]
     lines: list[Line]
+    columns: list[str]
+
+    def unread(self, known: Collection[str]) -> list[str]:
+        """Returns the columns with a name that is not `known`."""
+        return [name for name in self.columns if name and name not in known]
 
 
 def read_table(path: Path, forms: Sequence[Sequence[str]], page: str) -> Table:
@@ -67,7 +72,7 @@ def read_table(path: Path, forms: Sequence[Sequence[str]], page: str) -> Table:
     except csv.Error as error:
         raise UserError(f"{path} is not a CSV file: {error}.") from error
     form = _form(path, columns, forms, page)
-    return Table(form, [_line(number + skipped, columns, cells) for number, cells in rows])
+    return Table(form, [_line(number + skipped, columns, cells) for number, cells in rows], columns)
 
 
 def as_number(text: str) -> float:

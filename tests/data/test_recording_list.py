@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fume_jax.data.recording_list import AUTO, Recording, read_recordings
+from fume_jax.data.recording_list import AUTO, Recording, read_recordings, unread_columns
 from fume_jax.data.scale import FRAME
 from fume_jax.runtime.errors import UserError
 
@@ -112,6 +112,13 @@ def test_what_is_no_list_is_refused(tmp_path):
             read_recordings(str(path))
 
 
+def test_columns_that_are_not_read_are_noted(tmp_path):
+    path = table(tmp_path, "a,x,,0.5,,", header="id,co2,ch4,mm,ph,")
+    (note,) = unread_columns(path)
+    assert note.startswith(f"{path} has columns that are not read: mm; known are offset_s, range, mm_per_pixel,")
+    assert unread_columns(table(tmp_path, header=HEADER)) == unread_columns(str(tmp_path)) == ()
+
+
 def test_a_folder_holds_a_folder_for_each_recording(tmp_path):
     files(tmp_path, "b/co2.seq", "b/ch4.seq", "b/notes.txt", "a/x_co2.mp4", "c/ch4.npy", ".git/co2.seq")
     files(tmp_path, "d/CO2/1.png", "d/CO2/2.png", "d/ch4/1.png", "e/neither.seq")
@@ -135,6 +142,11 @@ def test_a_folder_holds_films_named_for_recording_and_gas(tmp_path):
 def test_films_named_for_their_gas_alone_are_the_recording_of_the_folder(tmp_path):
     files(tmp_path / "bottle", "co2.seq", "ch4.seq")
     assert listed(tmp_path / "bottle") == {"bottle": ("co2.seq", "ch4.seq")}
+
+
+def test_folders_named_for_their_gas_alone_are_the_recording_of_the_folder(tmp_path):
+    files(tmp_path / "bottle", "co2/1.png", "co2/2.png", "CH4/1_ch4.png", "CH4/2_ch4.png")
+    assert listed(tmp_path / "bottle") == {"bottle": ("co2", "CH4")}
 
 
 @pytest.mark.parametrize("ending", ["tif", "png"])

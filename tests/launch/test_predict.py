@@ -106,8 +106,10 @@ def test_shares_predict_a_list_into_one_table_and_nothing_twice(fake, films):
 @pytest.mark.slow
 def test_a_recording_that_fails_is_named_and_tried_again(fake, films):
     (films / "bottle3.seq").unlink()
+    (films / "list.csv").write_text((films / "list.csv").read_text().replace("id,co2,ch4", "id,co2,ch4,mm"))
     result = run(*fake)
     assert result.returncode == 2, result.stdout + result.stderr
+    assert "note: " in result.stdout and "columns that are not read: mm; known are" in result.stdout
     assert shares(result.stdout) == {"0-of-2": ["done", "3/3", "0"], "1-of-2": ["failed", "2/2", "1"]}
     assert [row["fault"] for row in rows(films)] == [*[""] * 3, f"There is no file {films}/bottle3.seq", ""]
     assert result.stdout.splitlines()[-2:] == [
