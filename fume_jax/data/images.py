@@ -97,6 +97,13 @@ class Values(NamedTuple):
     unit: str = LEVELS
     note: str = ""
 
+    @property
+    def kind(self) -> str:
+        """What the numbers are, in words; one scale holds for those of one kind."""
+        if self.unit != LEVELS:
+            return f"numbers in {self.unit}"
+        return "grey levels of 8 bits" if self.values.dtype == np.uint8 else "numbers of more than 8 bits"
+
 
 def read_pixels(path: str | Path) -> Pixels:
     """Decodes an image file: all bits, turned as its EXIF orientation says, for frames and masks alike.

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -13,18 +14,32 @@ from fume_jax.data.films import open_film
 from fume_jax.data.gray import luminance, to_levels
 from fume_jax.data.images import LEVELS, UnreadableFrame, read_values
 from fume_jax.data.matching import match_images, match_times
-from fume_jax.data.scale import RECORDING, Limits, find_limits
+from fume_jax.data.scale import RECORDING, SAMPLED, Limits, find_limits
 from fume_jax.runtime.errors import UserError
 from fume_jax.schema import GASES
 
+# What to do with frames that have no common scale.
+_APART = "Put them into folders of their own, and predict one after the other."
+
 
 class Pair(NamedTuple):
-    """Holds a frame of each gas, or of one."""
+    """Holds a frame of each gas, or of one.
+
+    Attributes:
+      name: that of the pair.
+      time: seconds from the start of the recording; None for images.
+      frames: by gas a file, or numbers [H, W] or [H, W, C].
+      positions: of the frames in their films, from 0, by gas; None for images.
+      films: the paths of these, by gas; None for images.
+      kinds: what the numbers in files have to be, see `Values.kind`, by gas; without one they may be of any kind.
+    """
 
     name: str
-    time: float | None  # seconds from the start of the recording; None for images
-    frames: dict[str, Path | np.ndarray | UnreadableFrame]  # by gas: a file, or numbers [H, W] or [H, W, C]
-    positions: dict[str, int] | None = None  # of the frames in their films, from 0, by gas; None for images
+    time: float | None
+    frames: dict[str, Path | np.ndarray | UnreadableFrame]
+    positions: dict[str, int] | None = None
+    films: dict[str, str] | None = None
+    kinds: dict[str, str] | None = None
 
 
 class Loaded(NamedTuple):
@@ -87,7 +102,8 @@ def open_source(
     Two image paths make one pair, whatever their names. Other images pair by file name without suffix and gas:
     `a_co2.png` and `CH4-a.tif` are the pair `a`. One folder may hold both gases: a file named for a gas counts for that
     gas alone. Pairs are sorted by name, numbers in it by their value. Links to missing files and whatever else has the
-    name of an image are pairs too, so that `load` reports them; resource forks of macOS, `._NAME`, are not.
+    name of an image are pairs too, so that `load` reports them; resource forks of macOS, `._NAME`, are not. Masks,
+    `NAME_mask.png` beside `NAME.png`, and files that are no images are left out, which is noted.
 
     Frames of two films pair by time, each with the nearest one at most half a frame away, at the higher frame rate.
     Pairs are named `frame_000000` and so on, in order of time. A frame without partner makes a pair with one gas.
@@ -102,12 +118,13 @@ def open_source(
 
     Raises:
       UserError: if no path is given, a path holds no frames, a film is combined with images or unreadable, two images
-        of a gas share a name, or the images of two gases share none.
+        of a gas share a name, the images of two gases share none, a file would be both frames of a pair, or the images
+        of a gas have no common scale, as temperatures and grey levels.
     """
     given = {gas: path for gas, path in zip(GASES, (co2, ch4), strict=True) if path is not None}
     if not given:
         raise UserError("Give the frames of at least one gas: --co2=PATH, --ch4=PATH or both.")
-    if co2 == ch4 and Path(co2).is_file():
+    if len(given) == 2 and all(map(os.path.isfile, given.values())) and os.path.samefile(co2, ch4):
         raise UserError(f"--co2 and --ch4 are the same file, {co2}. Give one of them, or a file for each gas.")
     films = {gas: film for gas, path in given.items() if (film := open_film(path, rate)) is not None}
     if not films:
@@ -124,13 +141,29 @@ def open_source(
 
 
 def _of_images(given, range):
-    matched = match_images(given)
-    pairs = [Pair(name, None, frames) for name, frames in matched.items()]
-    files = {gas: [pair.frames[gas] for pair in pairs if gas in pair.frames] for gas in given}
-    units = {gas: next((found.unit for found in _read_some(paths, 1)), LEVELS) for gas, paths in files.items()}
+    matched, notes = match_images(given)
+    files = {gas: [frames[gas] for frames in matched.values() if gas in frames] for gas in given}
+    found = {gas: _find_kind(gas, paths) for gas, paths in files.items()}
+    kinds = {gas: kind for gas, (kind, _) in found.items() if kind is not None}
+    units = {gas: unit for gas, (_, unit) in found.items()}
     samples = {gas: functools.partial(_sample_images, paths) for gas, paths in files.items()}
-    limits, notes = find_limits(samples, range)
-    return Source(pairs, tuple(given), len(pairs), limits=limits, units=units, notes=notes)
+    limits, range_notes = find_limits(samples, range)
+    pairs = [Pair(name, None, frames, kinds=kinds) for name, frames in matched.items()]
+    return Source(pairs, tuple(given), len(pairs), limits=limits, units=units, notes=notes + range_notes)
+
+
+def _find_kind(gas, files):
+    """Returns what the numbers in the files of a gas are, None if none can be read, and their unit.
+
+    Raises UserError if files spread over all differ in it; `load` tells of others.
+    """
+    kinds = {}
+    for file, found in _read_some(files, SAMPLED):
+        kinds.setdefault(found.kind, (file, found.unit))
+    if len(kinds) > 1:
+        told = ", ".join(f"{kind} (such as {file})" for kind, (file, _) in kinds.items())
+        raise UserError(f"The frames of {gas.upper()} have no common scale: {told}. {_APART}")
+    return next(((kind, unit) for kind, (_, unit) in kinds.items()), (None, LEVELS))
 
 
 def _of_films(given, films, range, offset, part):
@@ -142,7 +175,7 @@ def _of_films(given, films, range, offset, part):
     notes += range_notes + tuple(f"{given[gas]}: {note}" for gas, film in films.items() for note in film.notes)
     span = (-np.inf if start is None else start, np.inf if stop is None else stop)
     return Source(
-        pairs=_Pairs(films, shifts, 0.5 / fastest, span),
+        pairs=_Pairs(given, films, shifts, 0.5 / fastest, span),
         gases=tuple(given),
         total=max(counts) if all(counts) else None,
         rate=fastest,
@@ -162,22 +195,37 @@ def load(pair: Pair, limits: dict[str, Limits] | None = None) -> Loaded:
                 raise frame
             image = frame
             if isinstance(frame, Path):
-                image, _, note = read_values(frame)
-                if note:
-                    loaded.notes[gas] = note
+                found = read_values(frame)
+                if found.kind != (expected := (pair.kinds or {}).get(gas, found.kind)):
+                    note = found.note and f" ({found.note})"
+                    raise UnreadableFrame(f"holds {found.kind}{note}, other frames {expected}. {_APART}")
+                image = found.values
+                if found.note:
+                    loaded.notes[gas] = found.note
             values = luminance(image)
             loaded.frames[gas] = to_levels(values, (limits or {}).get(gas))
             loaded.values[gas] = values
         except (UnreadableFrame, ValueError) as error:
-            loaded.faults[gas] = f"{frame}: {error}" if isinstance(frame, Path) else str(error)
+            place = _place(pair, gas)
+            loaded.faults[gas] = f"{place}: {error}" if place else str(error)
     return loaded
+
+
+def _place(pair, gas):
+    """Returns where a frame is from, in words; "" if its error says so itself, or nothing does."""
+    frame = pair.frames[gas]
+    if isinstance(frame, Path):
+        return str(frame)
+    if isinstance(frame, UnreadableFrame) or pair.films is None:
+        return ""
+    return f"{pair.films[gas]}, frame {pair.positions[gas]}"
 
 
 class _Pairs:
     """Pairs the frames of films by time, from the first to the last time of `span`, anew on each iteration."""
 
-    def __init__(self, films, shifts, tolerance, span):
-        self._films, self._shifts, self._tolerance, self._span = films, shifts, tolerance, span
+    def __init__(self, paths, films, shifts, tolerance, span):
+        self._paths, self._films, self._shifts, self._tolerance, self._span = paths, films, shifts, tolerance, span
 
     def __iter__(self):
         streams = [self._stream(gas) if gas in self._films else iter(()) for gas in GASES]
@@ -188,7 +236,7 @@ class _Pairs:
                 return
             if time >= self._span[0]:
                 positions, frames = ({gas: item[i] for gas, item in found.items()} for i in (0, 1))
-                yield Pair(f"frame_{position:06d}", time, frames, positions)
+                yield Pair(f"frame_{position:06d}", time, frames, positions, self._paths)
 
     def _stream(self, gas):
         """Yields the times of a film in the recording, and its frames with their positions."""
@@ -216,18 +264,17 @@ def _align(films, offset):
 
 
 def _sample_images(files, count):
-    return [found.values for found in _read_some(files, count)]
+    return [found.values for _, found in _read_some(files, count)]
 
 
 def _read_some(files, count):
-    """Reads about so many files, spread over all; those that cannot be read give way to the next."""
+    """Yields about so many files, spread over all, and their values; those that are damaged give way to the next."""
     positions = np.unique(np.linspace(0, len(files) - 1, count).round().astype(int)).tolist()
-    found = []
     for start, end in itertools.pairwise([*positions, len(files)]):
         for file in files[start:end]:
             try:
-                found.append(read_values(file))
-                break
+                found = read_values(file)
             except UnreadableFrame:
                 continue
-    return found
+            yield file, found
+            break

@@ -93,16 +93,71 @@ def test_patterns_choose_among_the_images_of_a_folder(tmp_path):
 
 
 def test_one_folder_may_hold_both_gases(tmp_path):
-    folder = make_images(tmp_path / "both", "a_co2.png", "a_ch4.png", "CO2-b.png", "c.png")
-    assert found(folder, folder) == {
-        "a": {"co2": "a_co2.png", "ch4": "a_ch4.png"},
-        "b": {"co2": "CO2-b.png"},
-        "c": {"co2": "c.png", "ch4": "c.png"},
-    }
-    assert list(found(folder, None)) == ["a", "b", "c"]
+    folder = make_images(tmp_path / "both", "a_co2.png", "a_ch4.png", "CO2-b.png")
+    assert found(folder, folder) == {"a": {"co2": "a_co2.png", "ch4": "a_ch4.png"}, "b": {"co2": "CO2-b.png"}}
+    assert list(found(folder, None)) == ["a", "b"]
     make_images(tmp_path / "ch4", "a_ch4.png")
-    with pytest.raises(UserError, match="holds no image for CO2"):
+    with pytest.raises(UserError, match=r"holds no image for CO2; .*, got images named for CH4: 1 \(such as a_ch4"):
         found(tmp_path / "ch4", None)
+
+
+def test_a_file_is_never_both_frames_of_a_pair(tmp_path):
+    folder = make_images(tmp_path / "both", "a_co2.png", "a_ch4.png", "c.png")
+    assert list(found(folder, None)) == ["a", "c"]
+    (tmp_path / "link").symlink_to(folder)
+    for other in (folder, folder / "*.png", tmp_path / "link"):
+        message = r"c\.png would be both CO2 and CH4 of the pair 'c'\. .* such as c_co2\.png and c_ch4\.png"
+        with pytest.raises(UserError, match=message):
+            found(folder, other)
+    film = encode(tmp_path / "a.avi", [flat(0)])
+    for file in (folder / "c.png", film):
+        (tmp_path / f"other{file.suffix}").symlink_to(file)
+        for other in (file, file.parent / ".." / file.parent.name / file.name, tmp_path / f"other{file.suffix}"):
+            with pytest.raises(UserError, match="are the same file"):
+                found(file, other)
+
+
+def test_what_is_left_out_of_a_folder_is_noted(tmp_path):
+    folder = make_images(tmp_path / "both", "a_co2.png", "a_ch4.png", "a_co2_mask.png", "b_co2.tif", "b_ch4.tif")
+    make_images(folder, "b_mask.png", "_mask.png", "folder/c.png")  # which are no masks of what is there
+    for name in ("film_co2.seq", "other.MP4", "README.md", "._a.png"):
+        (folder / name).touch()
+    rest = "films, each given by its own path: 2 (such as film_co2.seq)"
+    masks = "masks of images beside them: 1 (such as a_co2_mask.png)"
+    assert open_source(str(folder), None).notes == (
+        f"left out of {folder}: other files: 1 (such as README.md); images named for CH4: 2 (such as a_ch4.png); "
+        f"{masks}; {rest}",
+    )
+    assert list(found(folder / "a_*", folder / "a_*")) == ["a"]
+    assert open_source(*[str(folder / "a_*")] * 2).notes == (f"left out of {folder / 'a_*'}: {masks}",)
+    assert open_source(str(folder / "a_co2.png"), None).notes == ()
+    assert open_source(str(folder / "?_co2.*"), str(folder / "?_ch4.*")).notes == ()
+
+
+def write_kinds(folder, **dtypes):
+    for name, dtype in dtypes.items():
+        tifffile.imwrite(folder / f"{name}.tif", ramps(1000)[0].astype(dtype))
+
+
+def test_frames_without_a_common_scale_are_refused(tmp_path):
+    write_kinds(tmp_path, a=np.uint16, b=np.float32)
+    assert open_source(str(tmp_path), None).limits == {"co2": (1000, 1099)}
+    write_kinds(tmp_path, c=np.uint8)
+    for options in ({}, {"range": FRAME}):
+        with pytest.raises(UserError) as refused:
+            open_source(None, str(tmp_path), **options)
+        assert "The frames of CH4 have no common scale" in str(refused.value)
+        for kind, name in (("numbers of more than 8 bits", "a"), ("grey levels of 8 bits", "c")):
+            assert f"{kind} (such as {tmp_path / name}.tif)" in str(refused.value)
+
+
+def test_a_rare_frame_of_another_scale_is_skipped(tmp_path):
+    write_kinds(tmp_path, **{f"{i:03d}": np.uint8 if i == 1 else np.uint16 for i in range(100)})
+    source = open_source(str(tmp_path), None)
+    faults = [load(pair, source.limits).faults.get("co2") for pair in source.pairs]
+    assert [i for i, fault in enumerate(faults) if fault] == [1]
+    told = "holds grey levels of 8 bits, other frames numbers of more than 8 bits. Put them into folders of their own"
+    assert faults[1].startswith(f"{tmp_path / '001.tif'}: {told}")
 
 
 def test_what_cannot_be_matched_is_refused(tmp_path):
@@ -502,7 +557,8 @@ def test_a_picture_that_cannot_be_grey_is_named_and_no_crash(tmp_path):
     np.savez(tmp_path / "a.npz", np.full((3, 8, 9), np.nan))
     source = open_source(str(tmp_path / "a.npz"), None)
     assert source.limits == {}
-    assert all("no finite pixel" in load(pair, source.limits).faults["co2"] for pair in source.pairs)
+    for i, pair in enumerate(source.pairs):
+        assert load(pair, source.limits).faults == {"co2": f"{tmp_path / 'a.npz'}, frame {i}: no finite pixel"}
 
 
 TEMPERATURES = {
@@ -525,6 +581,15 @@ def test_a_real_radiometric_picture_has_its_temperatures(name):
     values = loaded.values["co2"]
     assert values.shape == shape and not loaded.notes
     assert (values.min(), values.max(), values.mean()) == pytest.approx((low, high, mean), abs=0.006)
+
+
+@real
+def test_real_pictures_of_several_units_have_no_common_scale():
+    told = "numbers in °C .such as .*jpg., numbers of more than 8 bits .such as .*flirpy_example_radiometric.tiff."
+    with pytest.raises(UserError, match=told):
+        open_source(str(REAL), None)
+    source = open_source(str(REAL / "*[!R].jpg"), None)
+    assert source.units == {"co2": CELSIUS} and 0 < source.limits["co2"][0] < source.limits["co2"][1] < 40
 
 
 @real

@@ -200,7 +200,7 @@ def test_what_a_case_is_of_is_in_a_table(pairs, tmp_path):
 def test_masks_of_exported_frames_are_named_for_their_case(name, images, pairs, tmp_path):
     writing.export("data", name, str(tmp_path / "out"))
     folder = str(tmp_path / "out" / images)
-    found = match_images(dict.fromkeys(GASES, folder))
+    found, _ = match_images(dict.fromkeys(GASES, folder))
     # As `fume predict` names masks and pairs.
     assert {parse_case(f"{pair}_{gas}") for pair, files in found.items() for gas in files} == {
         case for case in pairs.frames() if case.split == "test"
