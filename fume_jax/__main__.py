@@ -9,6 +9,8 @@ import runpy
 import sys
 from pathlib import Path
 
+from fume_jax.runtime.errors import NOTHING_DONE, missing_package
+
 # The module and purpose of each command, in the order of use.
 COMMANDS = {
     "train": ("fume_jax.main", "Train a model, or resume a run."),
@@ -38,16 +40,22 @@ def main() -> None:
         near = difflib.get_close_matches(name, COMMANDS, 1)
         wrong = f"there is no command {name!r}" + (f"; did you mean {near[0]!r}?" if near else "") if name else ""
         print(f"error: {wrong or 'name a command'}\n\n{HELP}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(NOTHING_DONE)
     module, _ = COMMANDS[name]
     if not module.startswith("fume_jax."):
         checkout = Path(__file__).parents[1]
         if not (checkout / module.replace(".", "/")).with_suffix(".py").is_file():
             print(f"error: fume {name} runs from a checkout of the project, not from {checkout}", file=sys.stderr)
-            sys.exit(1)
+            sys.exit(NOTHING_DONE)
         sys.path.insert(0, str(checkout))
     sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except ModuleNotFoundError as error:  # of what the module imports before it parses its flags
+        if (reason := missing_package(error)) is None:
+            raise
+        print(f"error: {reason}", file=sys.stderr)
+        sys.exit(NOTHING_DONE)
 
 
 if __name__ == "__main__":

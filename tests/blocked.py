@@ -1,4 +1,4 @@
-"""Runs Python where nothing can be imported but fume_jax and what a requirements file installs.
+"""Runs Python where nothing can be imported but the checkout and what a requirements file installs.
 
 `python -m tests.blocked deploy/requirements.txt CODE ARGUMENT ...` runs CODE with those arguments.
 """
@@ -8,7 +8,7 @@ import re
 import sys
 from pathlib import Path
 
-OWN = {"fume_jax", "sitecustomize"}
+OWN = {"fume_jax", "configs", "datasets", "launch", "sitecustomize"}
 
 
 def installed_by(requirements):

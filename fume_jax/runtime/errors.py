@@ -18,6 +18,22 @@ _FULL = {errno.ENOSPC: "No space left on device", errno.EDQUOT: "Disk quota exce
 # Words in errors of JAX, of the C++ library and of the system about memory.
 _NO_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "bad_alloc", "Cannot allocate memory")
 
+# What setup.cfg names, as Python imports it. A command that lacks one of the first two kinds needs most of both. On a
+# small install, see deploy/README.md, one of the others is enough.
+_JAX = ("jax", "flax", "optax", "orbax", "flatbuffers", "grain", "tensorflow_datasets", "importlib_resources")
+_TRAINING = ("ml_collections", "psutil", "tensorboardX", "tensorboard", "crc32c", "sklearn", "threadpoolctl")
+_PREDICTION = ("numpy", "absl", "cv2", "av", "PIL", "simplejpeg", "tifffile", "filelock", "tqdm")
+_ALONE = (*_PREDICTION, "scipy", "matplotlib", "yaml", "pycocotools")
+# Names of packages for pip where Python has others.
+_PIP = {
+    "absl": "absl-py",
+    "cv2": "opencv-python-headless",
+    "PIL": "pillow",
+    "yaml": "pyyaml",
+    "paho": "paho-mqtt",
+    "sky": "skypilot",
+}
+
 
 class UserError(Exception):
     """A mistake the user can mend: its message says what was expected, what came and what to do.
@@ -36,11 +52,15 @@ class Stalled(UserError):
 
 @contextlib.contextmanager
 def needs_extra(extra: str, what: str) -> Iterator[None]:
-    """Turns a failed import into a UserError: `what`, a noun phrase, needs an extra of the package."""
+    """Turns a failed import into a UserError: `what`, a noun phrase, needs an extra of the package.
+
+    The package itself comes first: the extra brings in all of fume_jax too, and is found in a checkout alone.
+    """
     try:
         yield
     except ImportError as error:
-        raise UserError(f'{what} needs {error.name}, which is not installed: pip install -e ".[{extra}]"') from error
+        remedy = f'{_pip_install(error.name)}, or in a checkout, with all of fume_jax, pip install -e ".[{extra}]"'
+        raise UserError(f"{what} needs {error.name}, which is not installed: {remedy}") from error
 
 
 @contextlib.contextmanager
@@ -49,7 +69,12 @@ def needs_package(what: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise UserError(f"{what} needs {error.name}, which is not installed: pip install {error.name}") from error
+        raise UserError(f"{what} needs {error.name}, which is not installed: {_pip_install(error.name)}") from error
+
+
+def _pip_install(name):
+    package = str(name).partition(".")[0]
+    return f"pip install {_PIP.get(package, package)}"
 
 
 @contextlib.contextmanager
@@ -121,6 +146,22 @@ def missing_platform() -> str | None:
         )
 
 
+def missing_package(error: BaseException) -> str | None:
+    """Returns in words that a package of setup.cfg is not installed, None for any other error.
+
+    A module that fume_jax or an installed package should have is a fault of theirs, whose traceback is needed.
+    """
+    name = error.name if isinstance(error, ModuleNotFoundError) else None
+    if name in _ALONE:
+        return f"This command needs {name}, which is not installed: {_pip_install(name)}"
+    if name in (*_JAX, *_TRAINING):
+        return (
+            f"This command needs {name}, which is not installed, and more of what fume_jax brings along unless pip has "
+            "--no-deps: pip install -e . in a checkout, or pip install its wheel."
+        )
+    return None
+
+
 def explain(error: BaseException) -> str | None:
     """Returns an error about which a user can do something in plain words; None for a fault of the program."""
     if isinstance(error, UserError):
@@ -128,6 +169,8 @@ def explain(error: BaseException) -> str | None:
     if reason := disk_full(error):
         what = getattr(error, "filename", None) or "a file"
         return f"The disk is full ({reason}): {what} could not be written. Free some space and run the command again."
+    if reason := missing_package(error):
+        return reason
     if reason := out_of_memory(error):
         return f"Memory ran out ({reason}). Close other programs, or lower the batch or the size of the frames."
     if isinstance(error, OSError):

@@ -35,8 +35,8 @@ def model(tmp_path_factory):
     return write_onnx(tmp_path_factory.mktemp("light") / "model.onnx", CARD)
 
 
-def blocked(code, *arguments):
-    command = [sys.executable, "-m", "tests.blocked", REQUIREMENTS, code, *map(str, arguments)]
+def blocked(code, *arguments, requirements=REQUIREMENTS):
+    command = [sys.executable, "-m", "tests.blocked", requirements, code, *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
@@ -87,6 +87,38 @@ def test_a_model_that_needs_jax_is_refused_in_plain_words(tmp_path, arguments, w
         (tmp_path / f"bad.{ending}").write_bytes(b"bad")
     result = blocked(COMMAND, "predict", *arguments, f"--co2={EXAMPLES}", f"--output={tmp_path / 'out'}")
     assert result.returncode == 1 and words in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "package", "remedy"),
+    [
+        ("train --config=demo --workdir=run", "ml_collections", "pip install -e . in a checkout"),
+        ("convert --from_torch=a.pth --model=fume --workdir=run", "ml_collections", "pip install -e . in a checkout"),
+        ("evaluate --workdir=run", "jax", "pip install -e . in a checkout"),
+        ("export --format=onnx --output=a.onnx", "jax", "pip install -e . in a checkout"),
+        ("benchmark --model=a.onnx", "jax", "pip install -e . in a checkout"),
+        ("summary", "flax", "pip install -e . in a checkout"),
+        ("report --runs=run", "ml_collections", "pip install -e . in a checkout"),
+        ("review --predictions=run --output=chosen", "scipy", "pip install scipy\n"),
+        ("app", "gradio", "pip install gradio, or in a checkout"),
+    ],
+)
+def test_a_command_that_needs_more_says_what_to_install_in_a_line(command, package, remedy):
+    result = blocked(COMMAND, *command.split())
+    assert result.returncode == 1 and len(result.stderr.splitlines()) == 1, result.stderr
+    assert result.stderr.startswith("error: ") and f"needs {package}, which is not installed" in result.stderr
+    assert remedy in result.stderr
+
+
+def test_frames_to_label_are_chosen_with_scipy_beside_them(model, tmp_path):
+    (tmp_path / "requirements.txt").write_text(REQUIREMENTS.read_text() + "scipy\n")
+    film = encode(tmp_path / "co2.mp4", map(noise, range(8)))
+    result = blocked(COMMAND, "predict", f"--model={model}", f"--co2={film}", f"--output={tmp_path / 'out'}")
+    assert result.returncode == 0, result.stderr
+    review = [f"--model={model}", f"--predictions={tmp_path / 'out'}", f"--output={tmp_path / 'chosen'}", "--frames=3"]
+    result = blocked(COMMAND, "review", *review, requirements=tmp_path / "requirements.txt")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "chosen" / "review.csv").is_file()
 
 
 def test_providers_are_named_as_users_know_them_and_missing_ones_are_told():

@@ -1,11 +1,15 @@
 """Errors of the system, of libraries and of the user's own Python files in plain words."""
 
+import configparser
 import errno
+import re
+from importlib.metadata import packages_distributions
 
 import numpy as np
 import pytest
 
-from fume_jax.runtime.errors import UserError, explain, python_file
+from fume_jax.runtime.errors import UserError, explain, missing_package, needs_extra, python_file
+from tests.commands import ROOT
 
 
 @pytest.mark.parametrize(
@@ -38,7 +42,40 @@ def test_an_array_too_large_is_said_in_plain_words():
     assert explain(error.value).startswith("Memory ran out (Unable to allocate 8.00 PiB")
 
 
-@pytest.mark.parametrize("error", [ValueError("a"), RuntimeError("b"), AssertionError(), KeyError("c")])
+def test_every_package_of_setup_cfg_is_told_where_it_is_missing():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    lines = [line for line in config["options"]["install_requires"].splitlines() if line]
+    wanted = {_canonical(re.match(r"[\w.-]+", line)[0]) for line in lines}
+    imported = {name: {_canonical(x) for x in names} for name, names in packages_distributions().items()}
+    explained = {name for name in imported if missing_package(ModuleNotFoundError(name=name))}
+    assert set().union(*(imported[name] for name in explained)) >= wanted
+
+
+def _canonical(name):
+    return name.lower().replace("_", "-")
+
+
+def test_a_package_that_is_missing_is_told_by_its_name_for_pip():
+    assert explain(ModuleNotFoundError(name="scipy")).endswith("needs scipy, which is not installed: pip install scipy")
+    assert explain(ModuleNotFoundError(name="yaml")).endswith("needs yaml, which is not installed: pip install pyyaml")
+    words = r'MQTT needs paho, which is not installed: pip install paho-mqtt, or .* "\.\[live\]"$'
+    with pytest.raises(UserError, match=words), needs_extra("live", "MQTT"):
+        raise ModuleNotFoundError(name="paho")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("a"),
+        RuntimeError("b"),
+        AssertionError(),
+        KeyError("c"),
+        ModuleNotFoundError(name="fume_jax.nothing"),
+        ModuleNotFoundError(name="jax.nothing"),
+        ImportError("cannot import name", name="jax"),
+    ],
+)
 def test_a_fault_of_the_program_is_none_of_the_user(error):
     assert explain(error) is None
 
