@@ -16,7 +16,9 @@ _FORMAT = flags.DEFINE_enum(
     "Format to write. " + "; ".join(f"{name}: {format.description}" for name, format in FORMATS.items()) + ".",
     required=True,
 )
-_OUTPUT = flags.DEFINE_string("output", None, "File to write, or folder for weights; WORKDIR/model.* if unset.")
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "File to write, or folder for weights; WORKDIR/model.* if unset and the model is the run's own."
+)
 _DYNAMIC_SIZE = flags.DEFINE_bool(
     "dynamic_size", False, "Write ONNX that takes frames of any size, not only of the training's."
 )
@@ -49,6 +51,12 @@ def main() -> None:
 
     if not _OUTPUT.value and (_WORKDIR.value is None or _FORMAT.value == "weights"):
         raise UserError("Expected a path to write to: add --output=PATH.")
+    changes = {"gas_bias": _GAS_BIAS.value != 0, "gas_margin": _GAS_MARGIN.value is not None, "int8": _INT8.value}
+    if not _OUTPUT.value and (given := [f"--{name}" for name, changed in changes.items() if changed]):
+        raise UserError(
+            f"Expected a path to write to: add --output=PATH. The file in {_WORKDIR.value} is the run as it is, and "
+            f"{' and '.join(given)} would make another model of it."
+        )
     workdir = _WORKDIR.value or PRETRAINED
     path = Path(_OUTPUT.value) if _OUTPUT.value else exported_file(workdir, _FORMAT.value)
     if _TRITON.value and not _END_TO_END.value:

@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
-import math
 import zipfile
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
@@ -115,25 +114,36 @@ def faster_export(workdir: Path) -> tuple[Path | None, str]:
     path = formats.exported_file(workdir, "onnx")
     if not path.is_file() or importlib.metadata.entry_points(group="jax_plugins") or not find_spec("onnxruntime"):
         return None, ""
-    if not _is_of_run(path, workdir):
-        return None, f"JAX predicts, since {path} is not of the run as it is now, or the run has no scores yet"
+    if reason := _not_of_run(path, workdir):
+        return None, f"JAX predicts, since {path} {reason}"
     return path, f"{path} predicts, on a CPU faster than JAX as a rule; --backend=jax takes the run itself"
 
 
-def _is_of_run(path, workdir):
-    """Returns whether an ONNX file was written after all training of a run, with its scores, and not in 8 bits."""
+def _not_of_run(path, workdir):
+    """Returns why an ONNX file may not be a run as it is: written after all training, with its scores, not in 8 bits.
+
+    Returns an empty string if it is.
+    """
     try:
         exported = open_backend(path).card.metrics
     except UserError:
-        return False
+        return "cannot be read"
     metrics = read_json(file) if (file := workdir / "metrics.json").exists() else {}
     trained = [*workdir.glob("checkpoints/*"), *workdir.glob("weights.npz")]
-    return (
-        exported != without_scores(exported)  # as of a run that was not evaluated, or an export that favours gas
-        and all(name in metrics and json.dumps(value) == json.dumps(metrics[name]) for name, value in exported.items())
-        and path.stat().st_mtime >= max((file.stat().st_mtime for file in trained), default=math.inf)
-        and b"QuantizeLinear" not in path.read_bytes()
-    )
+    if not trained:
+        return "lies in a folder without checkpoints or weights"
+    if path.stat().st_mtime < max(file.stat().st_mtime for file in trained):
+        return "is older than the last training of the run; export it anew"
+    if b"QuantizeLinear" in path.read_bytes():
+        return "computes in 8 bits"
+    if metrics == without_scores(metrics):
+        return "lies in a run without scores; fume evaluate writes them"
+    if exported == without_scores(exported):
+        return "has no scores: it was exported before the run was scored, or with --gas_bias or --gas_margin"
+    # Written as text, in which NaN is equal to NaN.
+    if any(name not in metrics or json.dumps(value) != json.dumps(metrics[name]) for name, value in exported.items()):
+        return "has other scores than the run; export it anew"
+    return ""
 
 
 def nchw(x):

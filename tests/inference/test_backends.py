@@ -520,6 +520,12 @@ def test_the_command_exports_a_run_checks_it_on_its_data_and_prediction_takes_th
     "arguments, words",
     [
         (["--format=onnx"], "--output=PATH"),
+        (
+            ["--format=onnx", "--workdir=run", "--gas_margin=3"],
+            "add --output=PATH. The file in run is the run as it is",
+        ),
+        (["--format=onnx", "--workdir=run", "--gas_bias=-1"], "--gas_bias would make another model"),
+        (["--format=openvino", "--workdir=run", "--int8"], "--int8 would make another model"),
         (["--format=onnx", "--output=model.pth"], "does not end in .onnx"),
         (["--format=stablehlo", "--output=m.stablehlo", "--dynamic_size"], "is for --format=onnx"),
         (["--format=torch", "--output=m.pth", "--end_to_end"], "--end_to_end is for --format=onnx"),

@@ -76,12 +76,21 @@ def _not_a_run(folder):
 
 
 @pytest.mark.parametrize(
-    "change", [_trained_on, _scored_otherwise, _not_scored, _favours_gas, _in_8_bits, _damaged, _not_a_run]
+    ("change", "reason"),
+    [
+        (_trained_on, "is older than the last training"),
+        (_scored_otherwise, "has other scores than the run"),
+        (_not_scored, "lies in a run without scores"),
+        (_favours_gas, "has no scores: it was exported before the run was scored, or with --gas_bias or --gas_margin"),
+        (_in_8_bits, "computes in 8 bits"),
+        (_damaged, "cannot be read"),
+        (_not_a_run, "lies in a folder without checkpoints"),
+    ],
 )
-def test_any_other_file_is_named_and_left(workdir, change):
+def test_any_other_file_is_left_and_the_reason_said(workdir, change, reason):
     change(workdir)
     path, told = faster_export(workdir)
-    assert path is None and told.startswith(f"JAX predicts, since {workdir / 'model.onnx'} is not of the run")
+    assert path is None and told.startswith(f"JAX predicts, since {workdir / 'model.onnx'} {reason}")
 
 
 def test_nothing_is_told_where_there_is_no_choice(workdir, monkeypatch):
