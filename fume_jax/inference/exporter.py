@@ -140,18 +140,27 @@ def _check_options(format, options, gas_bias, gas_margin):
 def write_quantized(format: str, path: Path, model: JaxBackend, data: str | None) -> str:
     """Writes a file in 8 bits, `onnx` or `openvino`, and returns in words how it compares with the model.
 
-    Raises UserError without a dataset to calibrate on, that of the run if `data` is None, or if the file does worse.
+    A dataset with fewer pairs than 8 bits want is warned of. Raises UserError without one to calibrate on, that of the
+    run if `data` is None, or if the file does worse.
     """
     card, data = model.card, data or model.card.config["data"]["path"]
     if not os.path.isdir(data):
         raise UserError(f"--int8 is calibrated on frames of training, and there is no {data}: add --data=DATASET.")
     calibrating = read_examples(card, data, "train", quantization.CALIBRATED)
     compared = read_examples(card, data, "val", quantization.COMPARED)
+    if len(calibrating) < quantization.CALIBRATED or len(compared) < quantization.COMPARED:
+        print(
+            f"WARNING: 8 bits are calibrated on {len(calibrating)} pairs of training and checked on {len(compared)} of "
+            f"validation, where {quantization.CALIBRATED} and {quantization.COMPARED} are wanted: they may do worse "
+            "on other frames. --data=DATASET names a larger dataset.",
+            flush=True,
+        )
     with files.scratch(path.parent, ".float-") as folder:
         backend_class("onnx").write(folder / "model.onnx", model.model, card)
         quantize = {"onnx": quantization.quantize_onnx, "openvino": quantization.quantize_openvino}[format]
         quantize(path, folder / "model.onnx", card, calibrating)
-    return quantization.check_quality(model, backend_class(format)(path), compared)
+    found = quantization.check_quality(model, backend_class(format)(path), compared)
+    return f"calibrated on {len(calibrating)} pairs, and on {len(compared)} of the validation split {found}"
 
 
 def _check(parities, tolerance, source):

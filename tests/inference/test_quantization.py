@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -88,6 +89,22 @@ def test_what_does_worse_is_refused(monkeypatch, iou, changed, refused):
         return
     with pytest.raises(UserError, match=r"does worse than the model.*Nothing was written.*without --int8"):
         quantization.check_quality(None, None, [])
+
+
+@pytest.mark.parametrize("pairs", [3, 200])
+def test_how_many_pairs_there_were_is_said_and_few_are_warned_of(tmp_path, monkeypatch, capsys, pairs):
+    monkeypatch.setattr(exporter, "read_examples", lambda card, data, split, count: [None] * min(pairs, count))
+    monkeypatch.setattr(exporter, "backend_class", lambda format: mock.Mock())
+    monkeypatch.setattr(quantization, "quantize_onnx", lambda *_: None)
+    monkeypatch.setattr(quantization, "check_quality", lambda *_: "all is well")
+    words = exporter.write_quantized("onnx", tmp_path / "m.onnx", mock.Mock(), str(tmp_path))
+    warned = capsys.readouterr().out
+    if pairs == 3:
+        assert words == "calibrated on 3 pairs, and on 3 of the validation split all is well"
+        assert warned.startswith("WARNING: 8 bits are calibrated on 3 pairs of training and checked on 3")
+    else:
+        assert words == "calibrated on 128 pairs, and on 200 of the validation split all is well"
+        assert not warned
 
 
 def test_no_file_in_8_bits_without_frames_of_training(tmp_path):
