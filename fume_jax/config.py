@@ -326,6 +326,7 @@ def data_options(config: ml_collections.ConfigDict) -> DataOptions:
         seed=config.seed,
         cache=data.cache,
         read=ReadOptions(data.num_threads, data.num_workers, data.prefetch, float(data.timeout_seconds)),
+        every_class=get_architecture(config).classifies,
     )
 
 

@@ -51,6 +51,7 @@ class DataOptions:
     `height` and `width` are those of the frames in pixels; batch sizes are over all devices. `sampling` is `uniform`,
     every example once per epoch, or `balanced`, with replacement, every class equally often. `augmentation` are the
     operations on every training example, in order; `seed` is that of the run; `cache` is one of `loader.CACHES`.
+    `every_class` refuses to balance if a class has no example; a model that does not classify can do without.
     """
 
     height: int
@@ -62,6 +63,7 @@ class DataOptions:
     seed: int
     cache: str
     read: ReadOptions
+    every_class: bool = True
 
 
 def training_batches(
@@ -75,7 +77,7 @@ def training_batches(
       requests_only: yield batches of sample requests, `example_index` and `plan`, without reading examples.
 
     Raises:
-      UserError: if sampling is balanced and a class has no example, a worker dies or no batch comes in time.
+      UserError: if sampling is balanced and lacks a class that it must have, a worker dies or no batch comes in time.
       ValueError: if the sampling is unknown.
     """
     if options.sampling not in SAMPLINGS:
@@ -83,7 +85,7 @@ def training_batches(
     if options.sampling == "uniform":
         indices = grain.MapDataset.range(len(labels)).seed(options.seed).shuffle().repeat()
     else:
-        indices = _balanced_indices(labels, options.seed)
+        indices = _balanced_indices(labels, options.seed, options.every_class)
     requests = indices.random_map(functools.partial(_request, options=options))
     batches = _batches(requests, source, options, options.train_batch_size, requests_only)
     return _read(batches[start_step:], options.read)
@@ -136,14 +138,18 @@ def _batches(examples, source, options, batch_size, requests_only):
     return examples.batch(batch_size // count, drop_remainder=True)[jax.process_index() :: count]
 
 
-def _balanced_indices(labels, seed):
-    counts = np.bincount(labels, minlength=len(CLASSES))
-    if (counts == 0).any():
-        empty = [name for name, count in zip(CLASSES, counts, strict=True) if not count]
-        raise UserError(f"No training example of class {', '.join(empty)}; use --config.data.sampling=uniform.")
+def _balanced_indices(labels, seed, every_class):
     members = [np.flatnonzero(labels == c) for c in range(len(CLASSES))]
+    empty = [name for name, found in zip(CLASSES, members, strict=True) if not len(found)]
+    if empty and every_class:
+        raise UserError(
+            f"No training example of class {', '.join(empty)}, so a model cannot learn what it is. Add recordings of it; "
+            "train on the masks alone, --config=fume:ablation_segmentation; or, for a model that never finds that class, "
+            "--config.data.sampling=uniform."
+        )
+    members = [found for found in members if len(found)]
     positions = grain.MapDataset.range(len(labels)).seed(seed).repeat()
-    return positions.random_map(lambda _, rng: int(rng.choice(members[rng.integers(len(CLASSES))])))
+    return positions.random_map(lambda _, rng: int(rng.choice(members[rng.integers(len(members))])))
 
 
 def _request(index, rng, *, options):

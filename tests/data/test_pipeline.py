@@ -10,6 +10,8 @@ import jax
 import numpy as np
 import pytest
 
+from configs import fume
+from fume_jax.config import data_options
 from fume_jax.data.dataset import Dataset
 from fume_jax.data.pipeline import DataOptions, ReadOptions, evaluation_batches, training_batches
 from fume_jax.learning.augment import GaussianNoise, HorizontalFlip, ModalityDropout
@@ -106,6 +108,23 @@ def test_balanced_sampling_draws_every_class_equally_often(dataset):
     drawn = np.concatenate([b["labels"] for b in train(dataset, 150, sampling="balanced", train_batch_size=8)])
     np.testing.assert_allclose(np.bincount(drawn, minlength=3) / len(drawn), 1 / 3, atol=0.05)
     assert np.bincount(labels).max() / len(labels) >= 0.5, "the dataset itself is far from balanced"
+
+
+@pytest.mark.parametrize("preset", ["fume", "classification_only", "segmentation_only", "ablation_segmentation"])
+def test_only_a_model_that_classifies_needs_every_class_to_balance_them(dataset, preset):
+    every_class, labels = data_options(fume.get_config(preset)).every_class, dataset.labels("train") % 2
+    options = dataclasses.replace(OPTIONS, sampling="balanced", every_class=every_class)
+
+    def batches():
+        return training_batches(dataset.split("train"), labels, options, start_step=0)
+
+    if every_class:
+        assert preset in ("fume", "classification_only")
+        with pytest.raises(UserError, match=r"class Acidotic, .*--config=fume:ablation_segmentation.*sampling=uniform"):
+            batches()
+    else:
+        drawn = labels[np.concatenate([b["example_index"] for b in itertools.islice(batches(), 100)])]
+        np.testing.assert_allclose(np.bincount(drawn) / len(drawn), 1 / 2, atol=0.08)
 
 
 @pytest.mark.parametrize("workers, threads", [(0, 1), (0, 5), (1, 1), (2, 3)])
