@@ -143,9 +143,8 @@ def _balanced_indices(labels, seed, every_class):
     empty = [name for name, found in zip(CLASSES, members, strict=True) if not len(found)]
     if empty and every_class:
         raise UserError(
-            f"No training example of class {', '.join(empty)}, so a model cannot learn what it is. Add recordings of it; "
-            "train on the masks alone, --config=fume:ablation_segmentation; or, for a model that never finds that class, "
-            "--config.data.sampling=uniform."
+            f"No training example of class {', '.join(empty)}. Add recordings of it; train on the masks alone by "
+            "--config=fume:ablation_segmentation; or, for a model that never finds it, --config.data.sampling=uniform."
         )
     members = [found for found in members if len(found)]
     positions = grain.MapDataset.range(len(labels)).seed(seed).repeat()
