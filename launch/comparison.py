@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -63,6 +64,9 @@ def load(folder: Path, main: str | None, *, least: int = 2) -> tuple[Pooled, lis
     runs, missing = read_runs(folder, sorted(path.parent.name for path in folder.glob("*/config.json")))
     pooled, left_out = pool(runs)
     known = [own.entry for own in pooled]
+    if not known and (folder / "config.json").is_file():
+        above = os.path.relpath(folder.resolve().parent)
+        raise UserError(f"--runs={folder} is a single run; expected the folder that it is in: --runs={above}.")
     if not known:
         raise UserError(f"--runs={folder} holds no scored run; expected the folder of a sweep whose runs are done.")
     main = main or next((name for name in (*MAINS, *known[: len(known) == 1]) if name in known), "unset")

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from fume_jax.runtime.errors import UserError
 from launch import comparison, scored
 from tests.commands import assert_refused, run
 from tests.launch.scored_runs import write_run
@@ -120,3 +121,8 @@ def test_the_command_prints_markdown_and_writes_tables(tmp_path):
 )
 def test_names_that_there_are_not_are_refused_with_those_that_there_are(flags, words, folder):
     assert_refused(run("launch.compare", f"--runs={folder}", *flags), words)
+
+
+def test_a_run_in_place_of_its_folder_is_told_with_the_folder(folder):
+    with pytest.raises(UserError, match=rf"main-seed_0 is a single run; .* in: --runs=.*{folder.name}\.$"):
+        comparison.load(folder / "main-seed_0", None, least=1)
