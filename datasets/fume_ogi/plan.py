@@ -35,6 +35,12 @@ class Options:
     allow: tuple[str, ...] = ()  # kinds of faults whose rows are dropped
     group_by: str = ""  # one of groups.LEVELS, whose frames stay in one split; the coarsest that is known if empty
 
+    @property
+    def parts(self) -> int:
+        """Number of parts that the groups of a class are divided into; 0 for the split of the files."""
+        folds = self.split.rpartition("/")[2]
+        return int(folds) if folds.isdigit() else len(SPLITS) * (self.split == "original")
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -109,7 +115,7 @@ def make_plan(source: Path, options: Options) -> Plan:
     by_split, leak = _split(sound, annotations, options, level)
     leaks = checks.duplicate_frames(by_split, contents)
     by_split = _without(by_split, leaks)
-    faults += leaks + _empty_classes(by_split, level, given=annotations.paired or options.split == "published")
+    faults += leaks + _empty_classes(by_split, level, 0 if annotations.paired else options.parts)
     faults += checks.without_gas(by_split, contents)
     warnings = annotations.warnings + groups.group_warnings(annotations.rows, options.group_by)
     warnings += checks.near_duplicates(by_split, contents, level) + checks.frames_used_twice(by_split)
@@ -211,18 +217,36 @@ def _split(rows_by_split, annotations, options, level):
     return splits.fold(rows, level, number, folds, options.seed), ""
 
 
-def _empty_classes(by_split, level, given):
-    """Returns a fault for every class that a split has not; why not, unless the split was `given`."""
+def _empty_classes(by_split, level, parts):
+    """Returns a fault for every class that a split has not; why not, unless the split is given, without `parts`."""
     found = collections.defaultdict(set)
-    for split, row, frame in frames(by_split):
-        found[row.label].add((split, groups.group_of(frame, level)))
-    counts = ", ".join(f"{len(found[label])} of {name}" for label, name in enumerate(CLASSES))
-    finer = " or ".join(f"--group_by={fine}" for fine in reversed(groups.LEVELS[: groups.LEVELS.index(level)]))
-    remedy = f"divide by {finer}, or add {level}s" if finer else f"add {level}s"
-    reason = "" if given else f"; there are {level}s: {counts}, and each part of a split needs one: {remedy}"
+    for split, row, _ in frames(by_split):
+        found[row.label].add(split)
+    reason = f"; {_too_few_groups(by_split, level, parts)}" if parts else ""
     return [
         Fault("empty_class", f"split {split}", f"has no {name} frame{reason}")
         for split in by_split
         for label, name in enumerate(CLASSES)
-        if split not in {own for own, _ in found[label]}
+        if split not in found[label]
     ]
+
+
+def _too_few_groups(by_split, level, parts):
+    """Says how many groups there are of each class, and what to do; a finer level is named only if it has enough."""
+
+    def count(level):
+        found = {(row.label, groups.group_of(frame, level)) for _, row, frame in frames(by_split)}
+        return [sum(own == label for own, _ in found) for label in range(len(CLASSES))]
+
+    finer = [
+        f"--group_by={fine}"
+        for fine in reversed(groups.LEVELS[: groups.LEVELS.index(level)])
+        if groups.are_known(by_split, fine) and min(count(fine)) >= parts
+    ]
+    counts = ", ".join(f"{number} of {name}" for number, name in zip(count(level), CLASSES, strict=True))
+    leaks = f", by which frames of one {level} get into several splits and a score may be memory"
+    divide = f", or divide by {' or '.join(finer)}{leaks}" if finer else ""
+    return (
+        f"there are {level}s: {counts}, and each part of a split needs one: add {level}s{divide}. "
+        "A model of masks alone needs no classes, see docs/labels.md"
+    )

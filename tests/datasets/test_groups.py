@@ -234,12 +234,36 @@ def test_too_few_subjects_are_told_with_their_number_and_the_way_out(tmp_path):
     faults = [fault for fault in caught.value.faults if fault.kind == "empty_class"]
     assert [fault.place for fault in faults] == ["split test"] * 3
     assert "there are subjects: 2 of Healthy, 2 of Transitional, 2 of Acidotic" in faults[0].message
-    assert "divide by --group_by=recording or --group_by=original, or add subjects" in faults[0].message
+    divide = "or divide by --group_by=recording or --group_by=original, by which frames of one subject get into several"
+    assert f"each part of a split needs one: add subjects, {divide} splits" in faults[0].message
     plan = make_plan(tmp_path, dataclasses.replace(options, group_by="recording"))
     assert [len(plan.pairs[split]) for split in SPLITS] == [3, 3, 3]
     allowed = dataclasses.replace(options, allow=("empty_class", "no_gas"))
     with pytest.raises(UserError, match="No row is left for test; with few subjects"):
         make_plan(tmp_path, allowed)
+
+
+@pytest.mark.parametrize(
+    "split, classes, divide",
+    [
+        ("original", 3, ", or divide by --group_by=original, by which frames of one recording get into several splits"),
+        ("0/4", 3, ""),  # three originals of a class do not fill four parts
+        ("original", 1, ""),
+    ],
+)
+def test_a_finer_level_is_named_only_if_it_has_enough_of_each_class(tmp_path, split, classes, divide):
+    """Each class is one recording; originals of a recording with one class alone would leak for nothing."""
+    options = add(recordings.write(tmp_path), recording_id=lambda number: str(number // 6))
+    if classes == 1:
+        change = {"ph_value": "5.9", "class_id": "1", "class_name": "Transitional"}
+        recordings.rewrite(tmp_path / "all.csv", lambda _, cells: cells.update(change))
+    with pytest.raises(FaultyRecordings) as caught:
+        make_plan(tmp_path, dataclasses.replace(options, split=split))
+    fault = next(fault for fault in caught.value.faults if fault.kind == "empty_class")
+    found = "1 of Healthy, 1 of Transitional, 1 of Acidotic" if classes == 3 else "0 of Healthy, 3 of Transitional"
+    assert found in fault.message
+    assert f"add recordings{divide}" in fault.message and ("--group_by" in fault.message) == bool(divide)
+    assert fault.message.endswith("A model of masks alone needs no classes, see docs/labels.md")
 
 
 def test_the_level_is_a_part_of_what_is_stored(tmp_path):
