@@ -70,6 +70,13 @@ def advice(imported: Imported, *, tube_unknown: bool, of_review: bool) -> list[s
             "no mask holds tube: if nobody outlined the tubes, import again with --tube=unknown --replace, so that the "
             "model does not learn that tubes are background"
         )
+    elif partly := _partly_drawn_tubes(frames):
+        name, (drawn, count) = next(iter(partly.items()))
+        lines.append(
+            f"{len(partly)} recording(s) have the tube in a part of their frames, such as {name}: the tube is drawn in "
+            f"{drawn} of {count} frames: in the others the model learns that tubes are background. Draw it in all that "
+            "show it, or import again with --tube=unknown --replace"
+        )
     if not (pixels["background"] or pixels["not_gas"]):
         lines.append("WARNING: no mask holds background: are all values, colours or names those of their classes?")
     recordings = {frame.row["recording_id"] for frame in frames}
@@ -85,6 +92,19 @@ def advice(imported: Imported, *, tube_unknown: bool, of_review: bool) -> list[s
 
 def _total(frames) -> Mapping[str, int]:
     return sum((collections.Counter(frame.pixels) for frame in frames), collections.Counter())
+
+
+def _partly_drawn_tubes(frames):
+    """Returns in how many frames the tube is drawn, and how many there are, of recordings where others say it is not.
+
+    Where pixels may be tube, nothing is said.
+    """
+    found = collections.defaultdict(list)
+    for frame in frames:
+        found[frame.row["recording_id"]].append(frame.pixels)
+    drawn = {name: sum(pixels["tube"] > 0 for pixels in own) for name, own in found.items()}
+    denied = {name: any(not (pixels["tube"] or pixels["not_gas"]) for pixels in own) for name, own in found.items()}
+    return {name: (drawn[name], len(own)) for name, own in found.items() if drawn[name] and denied[name]}
 
 
 def _has_gas(path):

@@ -4,6 +4,7 @@ Writes frames, masks and `annotations.csv` in the layout that `python -m dataset
 folder that is imported into the same output again, such as frames that were corrected, is merged.
 """
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -63,8 +64,6 @@ flags.adopt_module_key_flags(data_flags)
 
 def main() -> int:
     """Imports as the flags say; returns the exit code."""
-    import importlib
-
     from datasets.fume_ogi.importing import check_labels
     from datasets.fume_ogi.recordings import Describer
 
@@ -78,11 +77,10 @@ def main() -> int:
     _check_folders(source, folder, output)
     stated = {"gas": _GAS.value, "ph": _PH.value, "class_name": _CLASS_NAME.value, "subject": _SUBJECT.value}
     describer = Describer(folder, _RECORDINGS.value and Path(_RECORDINGS.value), stated)
-    reader = importlib.import_module(f"fume_jax.data.labels.{_FROM.value}")
-    options = {"empty_is_background": _EMPTY.value} if _FROM.value in _WITH_EMPTY else {}
-    found = reader.read(source, _meaning(), **options)
+    found = _read(_FROM.value, source)
     reviewed = _reviewed(folder, describer.notes)
-    for note in (*describer.notes, *found.notes):
+    others = [] if found.labels else _other_formats(source)
+    for note in (*describer.notes, *found.notes, *others):
         print(f"note: {note}")
     tube_unknown = _TUBE.value == "unknown"
     frames, faults = check_labels(
@@ -95,6 +93,24 @@ def main() -> int:
         return NOTHING_DONE
     of_review = any(label.image.stem in reviewed for label in found.labels)
     return _merge(frames, [*found.faults, *faults], output, tube_unknown, of_review)
+
+
+def _read(format, source):
+    import importlib
+
+    reader = importlib.import_module(f"fume_jax.data.labels.{format}")
+    options = {"empty_is_background": _EMPTY.value} if format in _WITH_EMPTY else {}
+    return reader.read(source, _meaning(), **options)
+
+
+def _other_formats(source):
+    """Returns a note for each format but the one that was asked for in which the source holds labelled frames."""
+    notes = []
+    for format in FORMATS:
+        with contextlib.suppress(UserError):
+            if format != _FROM.value and (labels := _read(format, source).labels):
+                notes.append(f"--from={format} finds {len(labels)} labelled frames in {source}, {_FROM.value} none")
+    return notes
 
 
 def _merge(frames, faults, output, tube_unknown, of_review):

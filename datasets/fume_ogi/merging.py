@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import functools
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
@@ -152,7 +153,8 @@ def next_command(output: Path) -> str:
     here = Path.cwd().resolve() == checkout
     where = "" if here else f" in {checkout}"
     source = shlex.quote(str(output if here else output.resolve()))
-    return f"Prepare them{where} with\n  python -m datasets.fume_ogi --source={source} --data_dir=data"
+    name = re.sub(r"\W", "_", output.resolve().name)
+    return f"Prepare them{where} with\n  python -m datasets.fume_ogi --source={source} --data_dir=data --name={name}"
 
 
 def _stored_digest(output, row):

@@ -20,6 +20,11 @@ PAGE = "docs/labels.md"
 COLUMN, FURTHER_COLUMNS = "recording", ("gas", "ph", "class_name", "subject")
 # Lists of `fume predict` name recordings so, and have columns of their own.
 LIST_COLUMN, LIST_COLUMNS = "id", {*recording_list.COLUMNS, *recording_list.FURTHER_COLUMNS}
+# Flags that say what nothing says. An example of a pH would be copied, and every frame be of its class.
+_STATED = {
+    "gas": "--gas=co2",
+    "ph": f"--ph=PH, the one that was measured; if none was, see 'Masks without pH' in {PAGE}",
+}
 # The most names that a note shows.
 _SHOWN = 5
 # Folders between that of a recording and its frames.
@@ -110,7 +115,8 @@ class Describer:
         if not (rows := [name for name in self._rows if name not in self._described]):
             return []
         names, found = (_listed(sorted(names)) for names in (rows, self._described))
-        return [f"{len(rows)} rows of {self._path} match no recording: {names}; the recordings are {found}"]
+        found = f"the recordings are {found}" if found else "no labelled frame was found"
+        return [f"{len(rows)} rows of {self._path} match no recording: {names}; {found}"]
 
     def _recording(self, label):
         """Returns the recording of a label, without folders that are named for what they hold."""
@@ -139,9 +145,9 @@ def _ph_of(name):
 
 def _check(place, recording, texts) -> list[Fault]:
     faults = []
-    for key, example in (("gas", "co2"), ("ph", "5.9")):
+    for key, flag in _STATED.items():
         if not texts[key]:
-            remedy = f"{TABLE} with the columns {COLUMN} and {key}, or --{key}={example}"
+            remedy = f"{TABLE} with the columns {COLUMN} and {key}, or {flag}"
             faults.append(Fault(key, place, f"nothing says the {key} of {recording}: add {remedy}"))
     if texts["gas"] and texts["gas"].lower() not in GASES:
         faults.append(Fault("gas", place, f"the gas is {texts['gas']!r}; expected {' or '.join(GASES)}"))

@@ -145,6 +145,7 @@ def rename(source, old, new):
     (source / old).rename(source / new)
 
 
+NO_PH = ["nothing says the ph of b1_co2", "recordings.csv", "--ph=PH, the one that was measured", "Masks without pH"]
 FAULTS = {
     "label": (lambda s: labelme_with(s, "smoke"), ["label", "smoke", "--labels="]),
     "gas in name and table": (
@@ -152,7 +153,7 @@ FAULTS = {
         ["gas", "says ch4", "says co2"],
     ),
     "no gas": (lambda s: rename(s, BOTTLES[0], "b1_pH6.5"), ["nothing says the gas of b1_pH6.5", "--gas=co2"]),
-    "no pH": (lambda s: rename(s, BOTTLES[0], "b1_co2"), ["nothing says the ph of b1_co2", "recordings.csv"]),
+    "no pH": (lambda s: rename(s, BOTTLES[0], "b1_co2"), NO_PH),
     "pH": (lambda s: table(s, f"recording,ph\n{BOTTLES[0]},65\n"), ["ph", "65"]),
     "class": (lambda s: rename(s, BOTTLES[0], "b1_co2_pH6.0"), ["pH 6 has no usual class", "class_name"]),
     "image": (lambda s: (s / BOTTLES[0] / "f2.png").unlink(), ["missing_file", "f2.png"]),
@@ -256,7 +257,7 @@ def test_a_person_replaces_a_prediction_and_may_confirm_it(source):
 
 
 def test_labels_of_two_people_that_differ_are_a_conflict(source):
-    other = np.zeros_like(MASKS[FRAMES[0]])
+    other = MASKS[FRAMES[0]] * (MASKS[FRAMES[0]] == TUBE)
     draw(source, other)
     before = (source.parent / "own" / "annotations.csv").read_bytes()
     result = import_from(source)

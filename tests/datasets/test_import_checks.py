@@ -17,6 +17,7 @@ from tests.datasets import recordings
 from tests.datasets.test_import import (
     BOTTLES,
     FIRST,
+    FORMATS,
     FRAMES,
     MASKS,
     as_coco,
@@ -28,6 +29,7 @@ from tests.datasets.test_import import (
     review,
     rows_of,
     table,
+    write_images,
 )
 
 
@@ -107,6 +109,37 @@ def test_masks_without_tube_or_background_come_with_advice(tmp_path):
     assert "WARNING: no mask holds background" in result.stdout
 
 
+@pytest.mark.parametrize("unknown", [False, True])
+def test_a_tube_in_a_part_of_the_frames_of_a_recording_is_counted(source, unknown):
+    told = "1 recording(s) have the tube in a part of their frames, such as b1_pH6.5: the tube is drawn in 2 of 4"
+    assert "part of their frames" not in import_from(source).stdout, "drawn in all"
+    for bottle, name in FRAMES[1:3]:
+        draw(source, np.where(MASKS[bottle, name] == TUBE, 0, MASKS[bottle, name]), bottle, name)
+    result = import_from(source, "--replace", *["--tube=unknown"] * unknown)
+    assert result.returncode == 0, result.stderr
+    assert (told in result.stdout) != unknown, "where background may be tube, nothing is taught of it"
+
+
+@pytest.mark.parametrize("held, asked", [("folders", "labelme"), ("labelme", "folders"), ("yolo", "coco")])
+def test_the_format_that_finds_labels_is_named_if_the_one_asked_for_finds_none(tmp_path, held, asked):
+    source = tmp_path / "source"
+    FORMATS[held](source)
+    result = import_from(source, format=asked)
+    assert_refused(result, "layout")
+    assert f"note: --from={held} finds 8 labelled frames in {source}, {asked} none\n" in result.stdout
+    assert "note: --from=" not in import_from(source, format=held).stdout
+
+
+def test_masks_beside_their_images_are_folders(tmp_path):
+    folder = tmp_path / "source" / "b1_co2_pH6.5"
+    write_images(tmp_path / "source")
+    for name in ("f2", "f10"):
+        Image.fromarray(MASKS[BOTTLES[0], name]).save(folder / f"{name}_mask.png")
+    result = import_from(tmp_path / "source")
+    assert_refused(result, "holds no file of LabelMe")
+    assert "--from=folders finds 2 labelled frames" in result.stdout
+
+
 def test_frames_that_are_not_in_the_source_any_more_stay_and_are_counted(source):
     (source / BOTTLES[0] / "f2.json").unlink()
     shutil.rmtree(source / BOTTLES[1])
@@ -141,6 +174,9 @@ def test_columns_and_rows_of_a_table_without_effect_are_told(source):
     assert result.returncode == 0
     assert "columns that are not read: animal; known are gas, ph, class_name, subject" in result.stdout
     assert "1 rows of" in result.stdout and "match no recording: b7; the recordings are b1_ch4_pH6.5, " in result.stdout
+    for path in source.rglob("*.json"):
+        path.unlink()
+    assert "match no recording: b1_co2_pH6.5, b7; no labelled frame was found\n" in import_from(source).stdout
 
 
 def test_a_list_of_predict_is_a_table_of_recordings(source):
@@ -230,12 +266,12 @@ def test_the_next_command_runs_where_the_user_is(tmp_path, monkeypatch):
     monkeypatch.chdir(checkout)
     assert merging.next_command(Path("own labels")).splitlines() == [
         "Prepare them with",
-        "  python -m datasets.fume_ogi --source='own labels' --data_dir=data",
+        "  python -m datasets.fume_ogi --source='own labels' --data_dir=data --name=own_labels",
     ]
     monkeypatch.chdir(tmp_path)
     assert merging.next_command(Path("own")).splitlines() == [
         f"Prepare them in {checkout} with",
-        f"  python -m datasets.fume_ogi --source={tmp_path / 'own'} --data_dir=data",
+        f"  python -m datasets.fume_ogi --source={tmp_path / 'own'} --data_dir=data --name=own",
     ]
 
 
