@@ -1,4 +1,4 @@
-"""A study of simulated frames for a laptop: 24 runs, FUME and seven that differ in one thing, of three seeds.
+"""A study of simulated frames that fits on a laptop: 18 runs, FUME and five that differ in one thing, of three seeds.
 
     python -m datasets.synthetic_ogi --data_dir=data --name=demo
     python -m launch.sweep --sweep=launch/sweeps/study_small.py --parallel=2
@@ -16,9 +16,7 @@ def get_sweep() -> Sweep:
         shared={"train.epochs": 6},
         entries={
             "reference": {},
-            "encoder_separate": {"model.share_encoder": False},
             "fusion_concat": {"model.fusion": "concat"},
-            "fusion_early": {"model.fusion": "early"},
             "input_co2": {"model.gas": "co2"},
             "input_ch4": {"model.gas": "ch4"},
             "task_segmentation": {"model.tasks": "segmentation", "checkpoint.best_metric": "mean_iou"},
