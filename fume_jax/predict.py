@@ -105,7 +105,10 @@ def main() -> int:
 def _load():
     predictor = model_flags.load_predictor(tta=_TTA.value)
     card = predictor.card
-    print(f"{card.model}, {card.step:,} steps of training, frames scaled to {card.width}x{card.height}", flush=True)
+    # The steps of what it started from do not count, so that a model may have none of its own.
+    start = f" after {init_from}" if (init_from := card.config.get("init_from")) else ""
+    trained = f"{card.step:,} steps of training{start}"
+    print(f"{card.model}, {trained}, frames scaled to {card.width}x{card.height}", flush=True)
     return predictor
 
 

@@ -1,6 +1,7 @@
 """Prediction from an ONNX file needs what deploy/requirements.txt installs, and nothing of JAX."""
 
 import csv
+import dataclasses
 import json
 import subprocess
 import sys
@@ -62,6 +63,15 @@ def test_the_command_predicts_a_film_without_jax_and_says_what_it_leaves_out(mod
         rows = list(csv.DictReader(file))
     summary = json.loads((tmp_path / "out" / "recording.json").read_text())["summary"]
     assert summary["frames"] == len(rows) > 1 and rows[0]["class"] == "Healthy"
+
+
+def test_steps_of_training_come_after_what_the_model_started_from(tmp_path):
+    tuned = dataclasses.replace(CARD, step=0, config={"init_from": "runs/other"})
+    model = write_onnx(tmp_path / "model.onnx", tuned)
+    output = f"--output={tmp_path / 'out'}"
+    result = blocked(COMMAND, "predict", f"--model={model}", f"--co2={EXAMPLES / 'healthy_jet_co2.png'}", output)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("fume, 0 steps of training after runs/other, frames scaled to 80x64")
 
 
 def test_a_watch_needs_nothing_of_jax(model, tmp_path):
