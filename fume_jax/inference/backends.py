@@ -8,7 +8,7 @@ import hashlib
 import importlib.metadata
 import json
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
@@ -157,6 +157,15 @@ def nhwc(x):
 
 def sha256(data):
     return hashlib.sha256(data).hexdigest()
+
+
+def arrays_digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Returns the digest of arrays with their names, types and shapes."""
+    digest = hashlib.sha256()
+    for key in sorted(arrays):
+        digest.update(f"{key} {arrays[key].dtype} {arrays[key].shape} ".encode())
+        digest.update(np.ascontiguousarray(arrays[key]).data)
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ class ModelCard:
     `abstain_below`, or that of a recording than `recording_abstain_below`, the class had better not be used; None if
     no such limit was chosen. `training_frames` summarizes the frames of training, see
     `fume_jax.evaluation.certainty.measure_training_frames`; None if they were not measured. `digest` is a SHA-256 of
-    the parameters in a file; empty outside of one, and in files of earlier versions.
+    the parameters, or of the file that holds them; empty while a card is in no model, and in files of earlier versions.
     """
 
     model: str

@@ -1,5 +1,6 @@
 """Runs a trained model in JAX: from a run folder, from half-precision weights, or as StableHLO."""
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -14,8 +15,9 @@ from flax import nnx
 
 from fume_jax import __version__
 from fume_jax.config import abstract_model, get_architecture
-from fume_jax.inference.backends import reading, sha256
+from fume_jax.inference.backends import arrays_digest, reading, sha256
 from fume_jax.inference.card import ModelCard, read_calibration, without_scores
+from fume_jax.interop import to_state_dict
 from fume_jax.interop.stablehlo import to_stablehlo
 from fume_jax.learning.step import split_model
 from fume_jax.models import FUME
@@ -70,7 +72,7 @@ class JaxBackend:
         # The metrics of the last evaluation, if that was of this step.
         metrics = read_json(metrics_file) if (metrics_file := Path(path) / "metrics.json").exists() else {}
         metrics = metrics if metrics.get("step") == step else {}
-        self.card = create_card(config, step, without_scores(metrics) if changed else metrics)
+        card = create_card(config, step, without_scores(metrics) if changed else metrics)
         config.model.dtype = dtype or config.model.dtype
         self.model: FUME = abstract_model(config)
         nnx.update(self.model, restored["params"], restored["batch_stats"])
@@ -78,6 +80,8 @@ class JaxBackend:
         for _, module in nnx.iter_modules(self.model) if gas_bias else ():
             if isinstance(module, SegmentationHead):
                 module.favor_gas(gas_bias)
+        # That of a PyTorch file of the same model.
+        self.card = dataclasses.replace(card, digest=arrays_digest(to_state_dict(self.model)))
         graphdef, self._state = nnx.split(self.model)
         self._predict_fn = jax.jit(
             lambda state, inputs: nnx.merge(graphdef, state)(**inputs), out_shardings=batch_sharding(self._mesh)

@@ -118,7 +118,10 @@ def _is_done(folder, recording, settings):
     if found is None or found["code"] == NOTHING_DONE:
         return False
     before = found["settings"]
-    if different := sorted(key for key in settings.keys() - set(LABELS) if before.get(key) != settings[key]):
+    compared = settings.keys() - set(LABELS)
+    if before.get("digest") == "":
+        compared -= {"digest"}  # an earlier version knew none of a run
+    if different := sorted(key for key in compared if before.get(key) != settings[key]):
         changes = ", ".join(f"{key} was {before.get(key)} and is {settings[key]}" for key in different)
         raise UserError(
             f"{folder / file_name(recording.id)} was predicted with other settings: {changes}. Choose another "

@@ -1,15 +1,12 @@
 """Runs a trained model in eager PyTorch."""
 
-import hashlib
 import io
-from collections.abc import Mapping
 from pathlib import Path
 
 import ml_collections
-import numpy as np
 
 from fume_jax.config import get_architecture, upgrade_values
-from fume_jax.inference.backends import allocating, nchw, nhwc, reading
+from fume_jax.inference.backends import allocating, arrays_digest, nchw, nhwc, reading
 from fume_jax.inference.card import ModelCard
 from fume_jax.interop import to_state_dict
 from fume_jax.models import FUME
@@ -35,7 +32,8 @@ class TorchBackend:
             config = ml_collections.ConfigDict(upgrade_values(self.card.config))
             self.network = TorchFUME(get_architecture(config)).eval()
             self.network.load_state_dict(loaded["model_state_dict"])
-            self.card.check(path, _digest({key: tensor.numpy() for key, tensor in self.network.state_dict().items()}))
+            arrays = {key: tensor.numpy() for key, tensor in self.network.state_dict().items()}
+            self.card.check(path, arrays_digest(arrays))
 
     @staticmethod
     def write(path: Path, model: FUME, card: ModelCard) -> None:
@@ -45,7 +43,7 @@ class TorchBackend:
         arrays = to_state_dict(model)
         tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
         buffer = io.BytesIO()  # PyTorch, writing to a full disk, prints pages
-        torch.save({"model_state_dict": tensors, "card": card.to_json(_digest(arrays))}, buffer)
+        torch.save({"model_state_dict": tensors, "card": card.to_json(arrays_digest(arrays))}, buffer)
         path.write_bytes(buffer.getbuffer())
 
     def __call__(self, **inputs):
@@ -54,12 +52,3 @@ class TorchBackend:
         with torch.inference_mode(), allocating():
             outputs = self.network(**{name: torch.from_numpy(nchw(x)) for name, x in inputs.items()})
         return {name: nhwc(x.numpy()) for name, x in outputs.items()}
-
-
-def _digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """Returns the digest of arrays with their names, types and shapes."""
-    digest = hashlib.sha256()
-    for key in sorted(arrays):
-        digest.update(f"{key} {arrays[key].dtype} {arrays[key].shape} ".encode())
-        digest.update(np.ascontiguousarray(arrays[key]).data)
-    return digest.hexdigest()

@@ -89,6 +89,13 @@ def test_an_export_says_what_the_model_says(folders, tmp_path, format, name):
     check_export(JaxBackend(folders / name), tmp_path, format, counts=(1, 3))
 
 
+def test_the_digest_of_a_run_tells_its_parameters_apart(folders, tmp_path):
+    digest = JaxBackend(folders / "fume").card.digest
+    exporter.export_run(folders / "fume", "torch", tmp_path / "model.pth")
+    assert re.fullmatch("[0-9a-f]{64}", digest) and open_backend(tmp_path / "model.pth").card.digest == digest
+    assert JaxBackend(folders / "fume", gas_bias=-0.75).card.digest != digest
+
+
 @pytest.mark.parametrize("name", ["fume", "segmentation_only"])
 def test_a_bias_of_gas_changes_the_logits_of_gas_alone(folders, tmp_path, name):
     exporter.export_run(folders / name, "weights", tmp_path / "biased", gas_bias=-0.75)

@@ -157,6 +157,15 @@ def test_other_settings_are_refused(listed, tmp_path):
         predict(listed, tmp_path / "out")
 
 
+def test_a_prediction_of_an_earlier_version_has_no_digest_and_counts(listed, tmp_path):
+    first, second = (Known(dataclasses.replace(CARD, digest=digest)) for digest in ("", "a"))
+    predict(listed, tmp_path / "out", first)
+    assert predict(listed, tmp_path / "out", second) == PARTLY_DONE
+    predict(listed, tmp_path / "other", second)
+    with pytest.raises(UserError, match="digest was a and is b"):
+        predict(listed, tmp_path / "other", Known(dataclasses.replace(CARD, digest="b")))
+
+
 def test_a_recording_that_is_mended_is_predicted(listed, tmp_path):
     predict(listed, tmp_path / "out")
     write_film(listed.parent / "b.npz", [10] * 3)
