@@ -98,11 +98,11 @@ class Values(NamedTuple):
     note: str = ""
 
     @property
-    def kind(self) -> str:
-        """What the numbers are, in words; one scale holds for those of one kind."""
+    def kind(self) -> str | None:
+        """What the numbers are, in words; one scale holds for those of one kind. None if they are grey levels already."""
         if self.unit != LEVELS:
             return f"numbers in {self.unit}"
-        return "grey levels of 8 bits" if self.values.dtype == np.uint8 else "numbers of more than 8 bits"
+        return None if self.values.dtype == np.uint8 else "numbers of more than 8 bits"
 
 
 def read_pixels(path: str | Path) -> Pixels:

@@ -31,7 +31,7 @@ class Pair(NamedTuple):
       frames: by gas a file, or numbers [H, W] or [H, W, C].
       positions: of the frames in their films, from 0, by gas; None for images.
       films: the paths of these, by gas; None for images.
-      kinds: what the numbers in files have to be, see `Values.kind`, by gas; without one they may be of any kind.
+      kinds: what numbers that need a scale are, see `Values.kind`, by gas; without one they may be of any kind.
     """
 
     name: str
@@ -143,27 +143,39 @@ def open_source(
 def _of_images(given, range):
     matched, notes = match_images(given)
     files = {gas: [frames[gas] for frames in matched.values() if gas in frames] for gas in given}
-    found = {gas: _find_kind(gas, paths) for gas, paths in files.items()}
-    kinds = {gas: kind for gas, (kind, _) in found.items() if kind is not None}
-    units = {gas: unit for gas, (_, unit) in found.items()}
-    samples = {gas: functools.partial(_sample_images, paths) for gas, paths in files.items()}
+    read = {gas: list(_read_some(paths, SAMPLED)) for gas, paths in files.items()}
+    first = {gas: _first_by_kind(gas, found) for gas, found in read.items()}
+    kinds = {gas: kind for gas, found in first.items() for kind in found if kind is not None}
+    units = {gas: found[kinds.get(gas)][1].unit if found else LEVELS for gas, found in first.items()}
+    samples = {gas: functools.partial(_to_scale, found) for gas, found in read.items()}
     limits, range_notes = find_limits(samples, range)
+    notes += tuple(
+        f"frames of {gas.upper()} that are grey levels of 8 bits (such as {found[None][0]}) stay as they are"
+        for gas, found in first.items()
+        if len(found) > 1
+    )
     pairs = [Pair(name, None, frames, kinds=kinds) for name, frames in matched.items()]
     return Source(pairs, tuple(given), len(pairs), limits=limits, units=units, notes=notes + range_notes)
 
 
-def _find_kind(gas, files):
-    """Returns what the numbers in the files of a gas are, None if none can be read, and their unit.
+def _first_by_kind(gas, read):
+    """Returns the first of some files, with its values, by `Values.kind`.
 
-    Raises UserError if files spread over all differ in it; `load` tells of others.
+    Raises UserError if more than one of these needs a scale; `load` tells of others.
     """
-    kinds = {}
-    for file, found in _read_some(files, SAMPLED):
-        kinds.setdefault(found.kind, (file, found.unit))
-    if len(kinds) > 1:
-        told = ", ".join(f"{kind} (such as {file})" for kind, (file, _) in kinds.items())
+    first = {}
+    for file, found in read:
+        first.setdefault(found.kind, (file, found))
+    if len(first.keys() - {None}) > 1:
+        told = ", ".join(f"{kind} (such as {file})" for kind, (file, _) in first.items() if kind is not None)
         raise UserError(f"The frames of {gas.upper()} have no common scale: {told}. {_APART}")
-    return next(((kind, unit) for kind, (_, unit) in kinds.items()), (None, LEVELS))
+    return first
+
+
+def _to_scale(read, count):
+    """Returns the values that a scale is for, of files that are spread over all."""
+    values = [found.values for _, found in read if found.kind is not None]
+    return values[:count] or [found.values for _, found in read[:count]]
 
 
 def _of_films(given, films, range, offset, part):
@@ -196,9 +208,9 @@ def load(pair: Pair, limits: dict[str, Limits] | None = None) -> Loaded:
             image = frame
             if isinstance(frame, Path):
                 found = read_values(frame)
-                if found.kind != (expected := (pair.kinds or {}).get(gas, found.kind)):
-                    note = found.note and f" ({found.note})"
-                    raise UnreadableFrame(f"holds {found.kind}{note}, other frames {expected}. {_APART}")
+                expected = (pair.kinds or {}).get(gas, found.kind)
+                if found.kind not in (None, expected):
+                    raise UnreadableFrame(f"holds {found.kind}, other frames {expected}. {_APART}")
                 image = found.values
                 if found.note:
                     loaded.notes[gas] = found.note
@@ -261,10 +273,6 @@ def _align(films, offset):
         return dict.fromkeys(films, 0.0), clocks["co2"], (f"{note}; --offset=SECONDS says how they belong together",)
     note = f"by the clocks of the cameras, the film of CH4 begins {apart:+.3f} s after that of CO2 (--offset)"
     return {gas: clocks[gas] - clock for gas in films}, clock, (note,)
-
-
-def _sample_images(files, count):
-    return [found.values for _, found in _read_some(files, count)]
 
 
 def _read_some(files, count):

@@ -9,6 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from fume_jax.data import sources
 from fume_jax.data.gray import luminance
 from fume_jax.data.images import CELSIUS, LEVELS, PALETTE_NOTE, read_values
 from fume_jax.data.matching import match_times
@@ -139,24 +140,46 @@ def write_kinds(folder, **dtypes):
         tifffile.imwrite(folder / f"{name}.tif", ramps(1000)[0].astype(dtype))
 
 
-def test_frames_without_a_common_scale_are_refused(tmp_path):
-    write_kinds(tmp_path, a=np.uint16, b=np.float32)
+def in_celsius(monkeypatch, *names):
+    """Has files of these names hold temperatures."""
+
+    def read(path):
+        found = read_values(path)
+        return found._replace(values=found.values / 100, unit=CELSIUS) if path.stem in names else found
+
+    monkeypatch.setattr(sources, "read_values", read)
+
+
+def test_frames_without_a_common_scale_are_refused(tmp_path, monkeypatch):
+    write_kinds(tmp_path, a=np.uint16, b=np.float32, c=np.uint16)
     assert open_source(str(tmp_path), None).limits == {"co2": (1000, 1099)}
-    write_kinds(tmp_path, c=np.uint8)
+    in_celsius(monkeypatch, "c")
     for options in ({}, {"range": FRAME}):
         with pytest.raises(UserError) as refused:
             open_source(None, str(tmp_path), **options)
         assert "The frames of CH4 have no common scale" in str(refused.value)
-        for kind, name in (("numbers of more than 8 bits", "a"), ("grey levels of 8 bits", "c")):
+        for kind, name in (("numbers of more than 8 bits", "a"), ("numbers in °C", "c")):
             assert f"{kind} (such as {tmp_path / name}.tif)" in str(refused.value)
 
 
-def test_a_rare_frame_of_another_scale_is_skipped(tmp_path):
-    write_kinds(tmp_path, **{f"{i:03d}": np.uint8 if i == 1 else np.uint16 for i in range(100)})
+def test_grey_levels_stay_as_they_are_beside_deeper_numbers(tmp_path):
+    write_kinds(tmp_path, a=np.uint8, b=np.uint16, c=np.uint16)
+    source = open_source(str(tmp_path), None)
+    assert source.limits == {"co2": (1000, 1099)}, "that of the deeper ones alone"
+    told = f"frames of CO2 that are grey levels of 8 bits (such as {tmp_path / 'a.tif'}) stay as they are"
+    assert told in source.notes
+    levels = [load(pair, source.limits).frames["co2"] for pair in source.pairs]
+    np.testing.assert_array_equal(levels[0], read_values(tmp_path / "a.tif").values.reshape(levels[0].shape))
+    assert (levels[1].min(), levels[1].max()) == (0, 255)
+
+
+def test_a_rare_frame_of_another_scale_is_skipped(tmp_path, monkeypatch):
+    write_kinds(tmp_path, **{f"{i:03d}": np.uint16 for i in range(100)})
+    in_celsius(monkeypatch, "001")
     source = open_source(str(tmp_path), None)
     faults = [load(pair, source.limits).faults.get("co2") for pair in source.pairs]
     assert [i for i, fault in enumerate(faults) if fault] == [1]
-    told = "holds grey levels of 8 bits, other frames numbers of more than 8 bits. Put them into folders of their own"
+    told = "holds numbers in °C, other frames numbers of more than 8 bits. Put them into folders of their own"
     assert faults[1].startswith(f"{tmp_path / '001.tif'}: {told}")
 
 
