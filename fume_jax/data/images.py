@@ -99,7 +99,7 @@ class Values(NamedTuple):
 
     @property
     def kind(self) -> str | None:
-        """What the numbers are, in words; one scale holds for those of one kind. None if they are grey levels already."""
+        """What the numbers are, in words; one scale holds for those of one kind. None for grey levels of 8 bits."""
         if self.unit != LEVELS:
             return f"numbers in {self.unit}"
         return None if self.values.dtype == np.uint8 else "numbers of more than 8 bits"
